@@ -1,0 +1,101 @@
+//! What happened, in evpn-hook's own words: the value between the input adapters and the planner.
+
+use crate::config::Network;
+use crate::model::{Guest, IfName, Mac, NetName};
+use std::net::IpAddr;
+
+/// One thing that a hypervisor or an operator told us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A network is about to start, runs now, was changed, or is gone.
+    Network {
+        /// What happened to it.
+        phase: NetworkPhase,
+        /// What its XML says.
+        network: Network,
+    },
+    /// A port of a network went away with its guest still running (hot-unplug); the port id is libvirt's `<networkport><uuid>`.
+    PortDeleted {
+        /// The guest that the port belonged to.
+        owner: Guest,
+        /// libvirt's port UUID.
+        port: String,
+    },
+    /// A guest starts, runs, moves or stops.
+    Guest {
+        /// What happened to it.
+        phase: GuestPhase,
+        /// Which guest.
+        guest: Guest,
+        /// Its NICs as far as the input knows them; empty where the phase needs none.
+        nics: Vec<Nic>,
+    },
+}
+
+/// The life of a network. <https://libvirt.org/hooks.html#etc-libvirt-hooks-network>
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkPhase {
+    /// Nothing exists yet; may be refused.
+    Start,
+    /// libvirt's bridge is there, with addresses and dnsmasq; may be refused.
+    Started,
+    /// The XML changed, or a port was made: only the DHCP hosts are taken over.
+    Updated,
+    /// The bridge is gone already; never refused.
+    Stopped,
+}
+
+/// The life of a guest, as far as a hook can see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GuestPhase {
+    /// Nothing exists yet: a chance to refuse bad metadata before anything is built (qemu prepare).
+    Prepare,
+    /// A migration announces itself on the target: what starts next runs elsewhere still (qemu migrate).
+    Incoming,
+    /// Devices exist, the guest's first instruction has not run (qemu start, LXC start-host, attach).
+    Start,
+    /// The guest's processors may run (qemu started): the chance to correct a wrong guess about `Incoming`.
+    Started {
+        /// The domain's state as libvirt's own status file tells it: `Some(true)` runs, `Some(false)` is paused, `None` unknown.
+        running: Option<bool>,
+    },
+    /// The guest has gone, its devices mostly too (qemu stopped and release, LXC stop and post-stop).
+    Stopped,
+    /// One device goes, the guest perhaps not (LXC script.down).
+    DeviceDown(IfName),
+    /// libvirtd restarted under a running guest: re-apply, never refuse.
+    Reconnect,
+}
+
+/// One NIC of a guest, as an input adapter read it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Nic {
+    /// The host's end: tap or veth. Unknown in libvirt's inactive XML.
+    pub device: Option<IfName>,
+    /// The guest's MAC; unknown for a container until start-host.
+    pub mac: Option<Mac>,
+    /// The bridge the input names.
+    pub bridge: Option<IfName>,
+    /// The network the input names.
+    pub network: Option<NetName>,
+    /// libvirt's port UUID.
+    pub port: Option<String>,
+    /// Addresses known from the input itself, in order of precedence already.
+    pub ips: Vec<IpAddr>,
+    /// True where nobody else enslaves the device (type=ethernet, LXC without a link, attach): we do.
+    pub enslave: bool,
+}
+
+impl Event {
+    /// May a failure be reported to the caller with a non-zero exit, which stops what it was about to do?
+    ///
+    /// libvirt *kills a running guest* when `reconnect` fails and ignores the status of `stopped` and `release`
+    /// (src/qemu/qemu_process.c `qemuProcessReconnect`); hence only what has not run yet may be refused.
+    pub fn may_refuse(&self) -> bool {
+        match self {
+            Event::Network { phase, .. } => matches!(phase, NetworkPhase::Start | NetworkPhase::Started),
+            Event::PortDeleted { .. } => false,
+            Event::Guest { phase, .. } => matches!(phase, GuestPhase::Prepare | GuestPhase::Start),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! evpn-hook
+pub mod config;
+pub mod event;
+pub mod model;
+pub mod plan;

@@ -1,0 +1,320 @@
+//! The nouns: newtypes that refuse a bad value once, so that nothing behind them has to ask again.
+//!
+//! Everything that reaches a kernel object, an FRR command or a file name is one of these.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Why a word was not taken for what it should have been. The text names the word and the way out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadValue(String);
+
+fn bad<T>(text: String) -> Result<T, BadValue> {
+    Err(BadValue(text))
+}
+
+/// Shortens and escapes foreign text for a one-line message: control characters cannot reach a log or a terminal.
+pub fn quoted(text: &str) -> String {
+    let mut short: String = text.chars().take(64).flat_map(char::escape_debug).collect();
+    if text.chars().nth(64).is_some() {
+        short.push('…');
+    }
+    format!("'{short}'")
+}
+
+macro_rules! text_serde {
+    ($($t:ty),+) => {$(
+        impl TryFrom<String> for $t {
+            type Error = BadValue;
+            fn try_from(text: String) -> Result<Self, BadValue> { text.parse() }
+        }
+        impl From<$t> for String {
+            fn from(value: $t) -> String { value.to_string() }
+        }
+    )+};
+}
+
+// ===== Vni =====
+
+/// A VXLAN network identifier, 1 to 16777215 (RFC 7348 §5; zero is refused because FRR and the kernel give it other meanings).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Vni(u32);
+
+impl Vni {
+    /// The number on the wire.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+    /// The name of this VNI's VXLAN device, `vxlan<VNI>`: at most 13 bytes, so always a valid [`IfName`].
+    pub fn device(self) -> IfName {
+        IfName(format!("vxlan{}", self.0))
+    }
+}
+
+impl TryFrom<u32> for Vni {
+    type Error = BadValue;
+    fn try_from(value: u32) -> Result<Self, BadValue> {
+        match value {
+            1..=0xff_ffff => Ok(Vni(value)),
+            _ => bad(format!("VNI {value} is out of range: use 1 to 16777215")),
+        }
+    }
+}
+
+impl From<Vni> for u32 {
+    fn from(vni: Vni) -> u32 {
+        vni.0
+    }
+}
+
+impl FromStr for Vni {
+    type Err = BadValue;
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        match text.parse::<u32>() {
+            Ok(value) => value.try_into(),
+            Err(_) => bad(format!("VNI {} is not a number from 1 to 16777215", quoted(text))),
+        }
+    }
+}
+
+impl fmt::Display for Vni {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+// ===== TableId =====
+
+/// A kernel routing table for a VRF: 1 to 4294967295 without 253, 254, 255 (default, main and local in rtnetlink.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct TableId(u32);
+
+impl TableId {
+    /// The number the kernel knows.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<u32> for TableId {
+    type Error = BadValue;
+    fn try_from(value: u32) -> Result<Self, BadValue> {
+        match value {
+            0 => bad("routing table 0 is no table: use 1 or more".into()),
+            253..=255 => bad(format!(
+                "routing table {value} is one of the kernel's own (253 default, 254 main, 255 local): use another"
+            )),
+            _ => Ok(TableId(value)),
+        }
+    }
+}
+
+impl From<TableId> for u32 {
+    fn from(table: TableId) -> u32 {
+        table.0
+    }
+}
+
+impl FromStr for TableId {
+    type Err = BadValue;
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        match text.parse::<u32>() {
+            Ok(value) => value.try_into(),
+            Err(_) => bad(format!("routing table {} is not a number from 1 to 4294967295", quoted(text))),
+        }
+    }
+}
+
+impl fmt::Display for TableId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+// ===== Mac =====
+
+/// A unicast Ethernet address that can belong to one guest: not multicast, not all zero.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mac([u8; 6]);
+
+impl Mac {
+    /// The six bytes in wire order.
+    pub fn octets(self) -> [u8; 6] {
+        self.0
+    }
+    /// A MAC from bytes that the kernel gave; `None` where no guest could have it.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Mac> {
+        let octets: [u8; 6] = bytes.try_into().ok()?;
+        (octets[0] & 1 == 0 && octets != [0; 6]).then_some(Mac(octets))
+    }
+}
+
+impl FromStr for Mac {
+    type Err = BadValue;
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        let mut octets = [0u8; 6];
+        let mut parts = text.split([':', '-']);
+        for octet in &mut octets {
+            let part = parts.next().filter(|p| matches!(p.len(), 1 | 2) && p.bytes().all(|b| b.is_ascii_hexdigit()));
+            match part.map(|p| u8::from_str_radix(p, 16)) {
+                Some(Ok(value)) => *octet = value,
+                _ => return bad(format!("MAC {} does not parse: write it as 52:54:00:03:82:d8", quoted(text))),
+            }
+        }
+        if parts.next().is_some() {
+            return bad(format!("MAC {} has more than six bytes", quoted(text)));
+        }
+        Mac::from_bytes(&octets)
+            .ok_or_else(|| BadValue(format!("MAC {} is multicast or zero: no guest can own it", quoted(text))))
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+// ===== IfName =====
+
+/// A network device's name as the kernel takes it (net/core/dev.c `dev_valid_name`): 1 to 15 bytes, no `/`, `:` or space, not `.` or `..`;
+/// here also printable ASCII without shell, FRR and XML metacharacters, so that it may stand in a file name or a vtysh line.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct IfName(String);
+
+impl IfName {
+    /// The longest name in bytes (IFNAMSIZ less the final zero).
+    pub const MAX: usize = 15;
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+    /// The name of this VRF's L3VNI bridge, `<vrf>-l3`; an error where that would be over 15 bytes.
+    pub fn l3_bridge(&self) -> Result<IfName, BadValue> {
+        format!("{}-l3", self.0).parse().map_err(|_| {
+            BadValue(format!("VRF name '{self}' is too long for its L3VNI bridge '{self}-l3': use at most 12 bytes"))
+        })
+    }
+}
+
+impl FromStr for IfName {
+    type Err = BadValue;
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        if text.is_empty() || text.len() > Self::MAX {
+            return bad(format!(
+                "device name {} has {} bytes: the kernel takes 1 to {}",
+                quoted(text),
+                text.len(),
+                Self::MAX
+            ));
+        }
+        let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@' | b'+');
+        if !text.bytes().all(fine) || text.starts_with(['.', '-']) {
+            return bad(format!(
+                "device name {} has a character that is not a letter, digit or one of -_.@+ (or begins with - or .)",
+                quoted(text)
+            ));
+        }
+        Ok(IfName(text.to_owned()))
+    }
+}
+
+impl fmt::Display for IfName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+// ===== NetName =====
+
+/// The name of a network: what `virsh net-list` shows and `--network` takes. 1 to 128 bytes of anything printable;
+/// it never becomes a path as it is (see `register::file_key`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NetName(String);
+
+impl NetName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for NetName {
+    type Err = BadValue;
+    fn from_str(text: &str) -> Result<Self, BadValue> {
+        if text.is_empty() || text.len() > 128 || text.chars().any(char::is_control) {
+            return bad(format!("network name {} is empty, over 128 bytes, or not printable", quoted(text)));
+        }
+        Ok(NetName(text.to_owned()))
+    }
+}
+
+impl fmt::Display for NetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+text_serde!(Mac, IfName, NetName);
+
+// ===== Guest =====
+
+/// Who runs a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuestKind {
+    /// A libvirt domain; the id is its UUID.
+    Libvirt,
+    /// An LXC container; the id is its name.
+    Lxc,
+    /// `evpn-hook attach` by hand; the id is the name given, or the device's.
+    Manual,
+}
+
+/// A VM or container. Two guests are the same if kind and id are; the name is for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guest {
+    /// Who runs it.
+    pub kind: GuestKind,
+    /// What people call it; may change (`virsh domrename`).
+    pub name: String,
+    /// What it is known by for life; bounded and printable, but not safe as a path.
+    pub id: String,
+}
+
+impl Guest {
+    /// A guest with a bounded, printable name and id.
+    pub fn new(kind: GuestKind, name: &str, id: &str) -> Result<Guest, BadValue> {
+        for text in [name, id] {
+            if text.is_empty() || text.len() > 255 || text.chars().any(char::is_control) {
+                return bad(format!("guest name {} is empty, over 255 bytes, or not printable", quoted(text)));
+            }
+        }
+        Ok(Guest { kind, name: name.to_owned(), id: id.to_owned() })
+    }
+}
+
+impl fmt::Display for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            GuestKind::Libvirt => "vm",
+            GuestKind::Lxc => "container",
+            GuestKind::Manual => "guest",
+        };
+        write!(f, "{kind} {}", self.name)
+    }
+}

@@ -1,0 +1,195 @@
+//! The vocabulary between deciding and doing: one effect each, small enough that its undo is another step.
+
+use crate::config::Vrf;
+use crate::model::{IfName, Mac, TableId, Vni};
+use ipnet::IpNet;
+use std::fmt;
+use std::net::IpAddr;
+
+/// One effect on the kernel or the speaker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Make a VRF device on this table, down. `ip link add NAME type vrf table T`
+    AddVrf {
+        /// Its name.
+        name: IfName,
+        /// Its table.
+        table: TableId,
+    },
+    /// Make a bridge, down: no STP, forward delay 0, `vlan_default_pvid 0`, `addrgenmode none`, fixed MAC.
+    AddBridge {
+        /// Its name.
+        name: IfName,
+        /// Its MAC: fixed, or a port's would be taken over (facts: LXC's `fe:` veths).
+        mac: Mac,
+        /// Bytes; none leaves the kernel's default.
+        mtu: Option<u32>,
+    },
+    /// Make a VXLAN device, down: `nolearning`, `addrgenmode none`, no remote.
+    AddVxlan {
+        /// The VNI; the device's name follows from it.
+        vni: Vni,
+        /// This host's VTEP.
+        local: IpAddr,
+        /// UDP destination port.
+        port: u16,
+        /// Bytes; none leaves the kernel's default.
+        mtu: Option<u32>,
+    },
+    /// Delete a device that we made.
+    DelLink {
+        /// Its name.
+        name: IfName,
+    },
+    /// Enslave a device to a bridge or VRF, or with `None` release it.
+    SetMaster {
+        /// The device.
+        dev: IfName,
+        /// Its new master.
+        master: Option<IfName>,
+    },
+    /// Administrative state.
+    SetUp {
+        /// The device.
+        dev: IfName,
+        /// Up or down.
+        up: bool,
+    },
+    /// MTU in bytes.
+    SetMtu {
+        /// The device.
+        dev: IfName,
+        /// Bytes.
+        mtu: u32,
+    },
+    /// The flags of a bridge's VXLAN port: `learning off neigh_suppress on`.
+    SetVxlanPort {
+        /// The VXLAN device, already enslaved.
+        dev: IfName,
+    },
+    /// `vlan_default_pvid 0` on a bridge that libvirt made: an FDB entry without VLAN must not get a copy in VLAN 1.
+    ClearDefaultPvid {
+        /// The bridge.
+        bridge: IfName,
+    },
+    /// `ip link set DEV addrgenmode none`.
+    NoAddrGen {
+        /// The device.
+        dev: IfName,
+    },
+    /// Put an address on a device (no duplicate address detection: it is an anycast gateway's).
+    AddAddress {
+        /// The device.
+        dev: IfName,
+        /// Address with prefix length.
+        address: IpNet,
+    },
+    /// Write one file below /proc/sys; the path is relative to it and made from validated names only.
+    Sysctl {
+        /// `net/ipv4/ip_forward`
+        path: String,
+        /// The value to write.
+        value: String,
+    },
+    /// The unreachable default routes (IPv4 and IPv6, metric 4278198272) that keep a VRF's misses out of the main table.
+    AddUnreachable {
+        /// The VRF's table.
+        table: TableId,
+    },
+    /// Move the rule for table local from preference 0 behind the l3mdev rule, to 32765, IPv4 and IPv6; `false` moves it back.
+    LocalRuleLast {
+        /// To 32765, or back to 0.
+        last: bool,
+    },
+    /// Static FDB entry: NUD_NOARP, NTF_MASTER, no VLAN. `bridge fdb replace MAC dev DEV master static`
+    AddFdb {
+        /// The guest's port.
+        dev: IfName,
+        /// The guest's MAC.
+        mac: Mac,
+    },
+    /// Delete it, if it still points to this port.
+    DelFdb {
+        /// The guest's port.
+        dev: IfName,
+        /// The guest's MAC.
+        mac: Mac,
+    },
+    /// Permanent neighbour with our protocol number. `ip neigh replace IP lladdr MAC dev BRIDGE nud permanent`
+    AddNeigh {
+        /// The segment's bridge.
+        bridge: IfName,
+        /// The guest's address.
+        ip: IpAddr,
+        /// The guest's MAC.
+        mac: Mac,
+    },
+    /// Delete it explicitly: zebra does not see it go with a device.
+    DelNeigh {
+        /// The segment's bridge.
+        bridge: IfName,
+        /// The guest's address.
+        ip: IpAddr,
+    },
+    /// FRR: `vrf X / vni N` and `router bgp AS vrf X` with connected routes and type-5.
+    SpeakerAddVrf {
+        /// The routing domain.
+        vrf: Vrf,
+    },
+    /// Take that out again.
+    SpeakerDelVrf {
+        /// The routing domain.
+        vrf: Vrf,
+    },
+}
+
+impl fmt::Display for Step {
+    /// The step as the command that a person would type for it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::AddVrf { name, table } => write!(f, "ip link add {name} type vrf table {table}"),
+            Step::AddBridge { name, mac, .. } => {
+                write!(f, "ip link add {name} address {mac} type bridge stp_state 0 vlan_default_pvid 0")
+            }
+            Step::AddVxlan { vni, local, port, .. } => write!(
+                f,
+                "ip link add {} type vxlan id {vni} local {local} dstport {port} nolearning",
+                vni.device()
+            ),
+            Step::DelLink { name } => write!(f, "ip link del {name}"),
+            Step::SetMaster { dev, master: Some(master) } => write!(f, "ip link set {dev} master {master}"),
+            Step::SetMaster { dev, master: None } => write!(f, "ip link set {dev} nomaster"),
+            Step::SetUp { dev, up } => write!(f, "ip link set {dev} {}", if *up { "up" } else { "down" }),
+            Step::SetMtu { dev, mtu } => write!(f, "ip link set {dev} mtu {mtu}"),
+            Step::SetVxlanPort { dev } => write!(f, "bridge link set dev {dev} learning off neigh_suppress on"),
+            Step::ClearDefaultPvid { bridge } => write!(f, "ip link set {bridge} type bridge vlan_default_pvid 0"),
+            Step::NoAddrGen { dev } => write!(f, "ip link set {dev} addrgenmode none"),
+            Step::AddAddress { dev, address } => write!(f, "ip address replace {address} dev {dev} nodad"),
+            Step::Sysctl { path, value } => write!(f, "sysctl -w {}={value}", path.replace('/', ".")),
+            Step::AddUnreachable { table } => {
+                write!(f, "ip route add unreachable default metric 4278198272 table {table} (and ip -6)")
+            }
+            Step::LocalRuleLast { last: true } => write!(f, "ip rule add pref 32765 table local; ip rule del pref 0 (and ip -6)"),
+            Step::LocalRuleLast { last: false } => write!(f, "ip rule add pref 0 table local; ip rule del pref 32765 (and ip -6)"),
+            Step::AddFdb { dev, mac } => write!(f, "bridge fdb replace {mac} dev {dev} master static"),
+            Step::DelFdb { dev, mac } => write!(f, "bridge fdb del {mac} dev {dev} master"),
+            Step::AddNeigh { bridge, ip, mac } => {
+                write!(f, "ip neigh replace {ip} lladdr {mac} dev {bridge} nud permanent")
+            }
+            Step::DelNeigh { bridge, ip } => write!(f, "ip neigh del {ip} dev {bridge}"),
+            Step::SpeakerAddVrf { vrf } => write!(f, "vtysh: add vrf {} vni {}, router bgp vrf {}", vrf.name, Opt(vrf.vni), vrf.name),
+            Step::SpeakerDelVrf { vrf } => write!(f, "vtysh: remove vrf {} vni {}, router bgp vrf {}", vrf.name, Opt(vrf.vni), vrf.name),
+        }
+    }
+}
+
+struct Opt(Option<Vni>);
+
+impl fmt::Display for Opt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(vni) => vni.fmt(f),
+            None => f.write_str("none"),
+        }
+    }
+}
