@@ -7,12 +7,20 @@ use std::net::IpAddr;
 /// One thing that a hypervisor or an operator told us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A network is about to start, runs now, was changed, or is gone.
+    /// A network is about to start, runs now, or was changed.
     Network {
         /// What happened to it.
         phase: NetworkPhase,
         /// What its XML says.
         network: Network,
+    },
+    /// A network is gone, its bridge with it; never refused. Own state says what there is to take down: the metadata may be broken or
+    /// removed by now, so this comes for every network of the host, whether it was ours or not.
+    NetworkStopped {
+        /// Which network.
+        name: NetName,
+        /// What its XML says, where that can be read and is ours.
+        network: Option<Network>,
     },
     /// A port of a network went away with its guest still running (hot-unplug); the port id is libvirt's `<networkport><uuid>`.
     PortDeleted {
@@ -41,8 +49,6 @@ pub enum NetworkPhase {
     Started,
     /// The XML changed, or a port was made: only the DHCP hosts are taken over.
     Updated,
-    /// The bridge is gone already; never refused.
-    Stopped,
 }
 
 /// The life of a guest, as far as a hook can see it.
@@ -86,16 +92,30 @@ pub struct Nic {
     pub enslave: bool,
 }
 
+// libvirt *kills a running guest* when `reconnect` fails, and ignores the status of `stopped` and `release`
+// (src/qemu/qemu_process.c `qemuProcessReconnect`); hence only what has not run yet may be refused.
+
+impl NetworkPhase {
+    /// May a failure stop what the caller was about to do?
+    pub fn may_refuse(self) -> bool {
+        matches!(self, NetworkPhase::Start | NetworkPhase::Started)
+    }
+}
+
+impl GuestPhase {
+    /// May a failure stop what the caller was about to do?
+    pub fn may_refuse(&self) -> bool {
+        matches!(self, GuestPhase::Prepare | GuestPhase::Start)
+    }
+}
+
 impl Event {
     /// May a failure be reported to the caller with a non-zero exit, which stops what it was about to do?
-    ///
-    /// libvirt *kills a running guest* when `reconnect` fails and ignores the status of `stopped` and `release`
-    /// (src/qemu/qemu_process.c `qemuProcessReconnect`); hence only what has not run yet may be refused.
     pub fn may_refuse(&self) -> bool {
         match self {
-            Event::Network { phase, .. } => matches!(phase, NetworkPhase::Start | NetworkPhase::Started),
-            Event::PortDeleted { .. } => false,
-            Event::Guest { phase, .. } => matches!(phase, GuestPhase::Prepare | GuestPhase::Start),
+            Event::Network { phase, .. } => phase.may_refuse(),
+            Event::NetworkStopped { .. } | Event::PortDeleted { .. } => false,
+            Event::Guest { phase, .. } => phase.may_refuse(),
         }
     }
 }

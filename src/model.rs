@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 /// Why a word was not taken for what it should have been. The text names the word and the way out.
@@ -22,6 +23,44 @@ pub fn quoted(text: &str) -> String {
         short.push('…');
     }
     format!("'{short}'")
+}
+
+/// Makes one line of a message that may carry foreign text: control characters become escapes.
+pub fn one_line(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
+        match c {
+            c if c.is_control() => line.extend(c.escape_debug()),
+            c => line.push(c),
+        }
+        line
+    })
+}
+
+/// An address that one guest or host can own: not multicast, unspecified, loopback, broadcast, nor an IPv4 address dressed as IPv6
+/// (the kernel and BGP would take `::ffff:10.1.0.60` for another host than 10.1.0.60).
+pub fn host_ip(text: &str) -> Result<IpAddr, BadValue> {
+    let Ok(ip) = text.parse::<IpAddr>() else {
+        return bad(format!(
+            "address {} does not parse: write one IPv4 or IPv6 address without a prefix length",
+            quoted(text)
+        ));
+    };
+    match not_a_host(ip) {
+        Some(what) => bad(format!("address {ip} is {what}: use the address of one host")),
+        None => Ok(ip),
+    }
+}
+
+/// Why no single host can own this address; `None` where one can.
+pub fn not_a_host(ip: IpAddr) -> Option<&'static str> {
+    match ip {
+        _ if ip.is_multicast() => Some("multicast"),
+        _ if ip.is_unspecified() => Some("the unspecified address"),
+        _ if ip.is_loopback() => Some("a loopback address"),
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("an IPv4 address written as IPv6"),
+        _ => None,
+    }
 }
 
 macro_rules! text_serde {
@@ -169,8 +208,9 @@ impl FromStr for Mac {
         if parts.next().is_some() {
             return bad(format!("MAC {} has more than six bytes", quoted(text)));
         }
-        Mac::from_bytes(&octets)
-            .ok_or_else(|| BadValue(format!("MAC {} is multicast or zero: no guest can own it", quoted(text))))
+        Mac::from_bytes(&octets).ok_or_else(|| {
+            BadValue(format!("MAC {} is multicast or zero: use a unicast one, as 52:54:00:03:82:d8", quoted(text)))
+        })
     }
 }
 
@@ -257,7 +297,7 @@ impl FromStr for NetName {
     type Err = BadValue;
     fn from_str(text: &str) -> Result<Self, BadValue> {
         if text.is_empty() || text.len() > 128 || text.chars().any(char::is_control) {
-            return bad(format!("network name {} is empty, over 128 bytes, or not printable", quoted(text)));
+            return bad(format!("network name {} is empty, over 128 bytes, or not printable: rename it", quoted(text)));
         }
         Ok(NetName(text.to_owned()))
     }
@@ -301,7 +341,10 @@ impl Guest {
     pub fn new(kind: GuestKind, name: &str, id: &str) -> Result<Guest, BadValue> {
         for text in [name, id] {
             if text.is_empty() || text.len() > 255 || text.chars().any(char::is_control) {
-                return bad(format!("guest name {} is empty, over 255 bytes, or not printable", quoted(text)));
+                return bad(format!(
+                    "guest name {} is empty, over 255 bytes, or not printable: rename it",
+                    quoted(text)
+                ));
             }
         }
         Ok(Guest { kind, name: name.to_owned(), id: id.to_owned() })
