@@ -1,6 +1,7 @@
 //! What the operator wants: the types, their cross-checks, and `/etc/evpn-hook/config.toml`. Pure but for reading that one file.
 
 mod file;
+mod once;
 
 pub use file::{ConfigError, load, parse};
 
@@ -117,11 +118,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             vtep: VtepConfig { source: VtepSource::Interface("lo".parse().expect("lo is a name")), port: 4789 },
-            speaker: SpeakerConfig {
-                kind: SpeakerKind::Frr,
-                manage_vrfs: true,
-                socket_dir: PathBuf::from("/run/frr"),
-            },
+            speaker: SpeakerConfig { kind: SpeakerKind::Frr, manage_vrfs: true, socket_dir: PathBuf::from("/run/frr") },
             manage_host: true,
             networks: Vec::new(),
         }
@@ -136,23 +133,86 @@ impl Config {
 }
 
 impl Network {
-    /// Where two descriptions of the same network (libvirt's XML and config.toml) disagree: `field: one, other`.
+    /// Where two descriptions of the same network (libvirt's XML and config.toml) disagree: `field: one and other`.
     /// What one of them leaves open (MAC, MTU, gateways) is no disagreement.
     pub fn disagreement(&self, other: &Network) -> Option<String> {
-        fn differ<T: PartialEq + std::fmt::Debug>(field: &str, a: &T, b: &T) -> Option<String> {
-            (a != b).then(|| format!("{field}: {a:?} and {b:?}"))
+        fn differ<T: PartialEq + std::fmt::Display>(field: &str, a: T, b: T) -> Option<String> {
+            (a != b).then(|| format!("{field}: {a} and {b}"))
         }
-        fn both<T: PartialEq + std::fmt::Debug>(field: &str, a: &Option<T>, b: &Option<T>) -> Option<String> {
-            match (a, b) {
-                (Some(a), Some(b)) => differ(field, a, b),
-                _ => None,
+        fn both<T: PartialEq + std::fmt::Display>(field: &str, a: Option<T>, b: Option<T>) -> Option<String> {
+            differ(field, a?, b?)
+        }
+        fn gateways(network: &Network) -> Option<String> {
+            let mut all = network.gateway.clone();
+            all.sort();
+            (!all.is_empty()).then(|| all.iter().map(IpNet::to_string).collect::<Vec<_>>().join(", "))
+        }
+        let vrf = |n: &Network| n.vrf.as_ref().map_or("none".to_owned(), Vrf::to_string);
+        differ("bridge", &self.bridge, &other.bridge)
+            .or_else(|| differ("vni", self.vni, other.vni))
+            .or_else(|| differ("vrf", vrf(self), vrf(other)))
+            .or_else(|| both("mac", self.mac, other.mac))
+            .or_else(|| both("mtu", self.mtu, other.mtu))
+            .or_else(|| both("gateway", gateways(self), gateways(other)))
+    }
+
+    /// What is wrong with this description taken as a whole, and the way out; each value alone is right already.
+    pub fn problem(&self) -> Option<String> {
+        let vrf = self.vrf.as_ref().and_then(|vrf| {
+            let l3 = match vrf.l3_bridge() {
+                Ok(l3) => l3,
+                Err(e) => return Some(e.to_string()),
+            };
+            if vrf.vni == Some(self.vni) {
+                return Some(format!("vni {} is both the network's and its VRF's: give the VRF another", self.vni));
             }
+            let clash = vrf.name == self.bridge || l3.as_ref() == Some(&self.bridge);
+            clash.then(|| {
+                format!("the bridge's name {} is also that of a device of VRF {}: rename it", self.bridge, vrf.name)
+            })
+        });
+        let clash = self.bridge == self.vni.device();
+        let v6 = self.gateway.iter().find(|g| g.addr().is_ipv6());
+        vrf.or_else(|| clash.then(|| format!("the bridge's name {} is its VXLAN device's: rename it", self.bridge)))
+            .or_else(|| match (self.mtu?, v6) {
+                (mtu, _) if !(68..=65535).contains(&mtu) => Some(format!("mtu {mtu} is out of range: use 68 to 65535")),
+                (mtu, Some(v6)) if mtu < 1280 => {
+                    Some(format!("mtu {mtu} is too small for the IPv6 gateway {v6}: use 1280 or more"))
+                }
+                _ => None,
+            })
+            .or_else(|| self.gateway.iter().find_map(gateway_problem))
+    }
+}
+
+/// Why no bridge can have this address, and the way out.
+fn gateway_problem(gateway: &IpNet) -> Option<String> {
+    let host_bits = gateway.max_prefix_len() - gateway.prefix_len();
+    let what = match crate::model::not_a_host(gateway.addr()) {
+        Some(what) => what,
+        None if gateway.prefix_len() == 0 => "the whole address space",
+        // RFC 3021 and RFC 6164: links with one host bit have no network and broadcast address.
+        None if host_bits < 2 => return None,
+        None if gateway.addr() == gateway.network() => "its subnet's own address, not a host's",
+        None if gateway.addr().is_ipv4() && gateway.addr() == gateway.broadcast() => "its subnet's broadcast address",
+        None => return None,
+    };
+    Some(format!("gateway {gateway} is {what}: use the bridge's address, as 10.1.0.1/24"))
+}
+
+impl Vrf {
+    /// The name of its L3VNI bridge; `None` for a VRF without an L3VNI, an error where the name is too long.
+    pub fn l3_bridge(&self) -> Result<Option<IfName>, crate::model::BadValue> {
+        self.vni.map(|_| self.name.l3_bridge()).transpose()
+    }
+}
+
+impl std::fmt::Display for Vrf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (table {}", self.name, self.table)?;
+        match self.vni {
+            Some(vni) => write!(f, ", vni {vni})"),
+            None => write!(f, ", no vni)"),
         }
-        let vrf = |n: &Network| n.vrf.as_ref().map(|v| (v.name.to_string(), v.table.get(), v.vni.map(Vni::get)));
-        differ("bridge", &self.bridge.as_str(), &other.bridge.as_str())
-            .or_else(|| differ("vni", &self.vni.get(), &other.vni.get()))
-            .or_else(|| differ("vrf (name, table, vni)", &vrf(self), &vrf(other)))
-            .or_else(|| both("mac", &self.mac, &other.mac))
-            .or_else(|| both("mtu", &self.mtu, &other.mtu))
     }
 }
