@@ -1,0 +1,239 @@
+//! libvirt's qemu hook: `NAME OP SUBOP EXTRA` and the domain's XML on stdin. <https://libvirt.org/hooks.html#etc-libvirt-hooks-qemu>
+//!
+//! What each operation's XML holds was measured on libvirt 9.0: only `start`, `started` and `reconnect` know the taps; `stopped` and `release`
+//! know no device, no port and no bridge. A network with forward mode='bridge' turns type='network' into type='bridge' between `prepare` and
+//! `start`, so the type tells nothing; `source/@network` and `source/@bridge` do.
+
+use super::xml::{self, Flow, Node, Tag};
+use super::{InputError, inside, label, name_and_op, uuid};
+use crate::event::{Event, GuestPhase, Nic};
+use crate::model::{Guest, GuestKind, Mac, NetName, host_ip, quoted};
+use std::net::IpAddr;
+use std::ops::ControlFlow::{Break, Continue};
+
+/// More NICs than a PCI topology of QEMU's takes.
+const MAX_INTERFACES: usize = 256;
+const ELEMENTS: &str = "<guest>, in it <interface mac= network=>, in that <ip address=>";
+
+/// Reads one call of the hook. Operations without a meaning for us (restore, attach, future ones) are `None`, whatever their XML is.
+///
+/// `Started { running }` is left `None`: only the caller may look at libvirt's status file.
+pub fn read<S: AsRef<str>>(args: &[S], stdin: &[u8]) -> Result<Option<Event>, InputError> {
+    let (name, op) = name_and_op(args)?;
+    let (phase, whole) = match op {
+        "prepare" => (GuestPhase::Prepare, true),
+        "start" => (GuestPhase::Start, true),
+        "reconnect" => (GuestPhase::Reconnect, true),
+        "migrate" => (GuestPhase::Incoming, false),
+        "started" => (GuestPhase::Started { running: None }, false),
+        "stopped" | "release" => (GuestPhase::Stopped, false),
+        _ => return Ok(None),
+    };
+    let read =
+        if whole { whole_domain(name, stdin, &phase) } else { identity(name, stdin).map(|guest| (guest, Vec::new())) };
+    match read {
+        Ok((guest, nics)) => Ok(Some(Event::Guest { phase, guest, nics })),
+        Err(why) => Err(InputError::new(&format!("vm {}: {why}", label(name)), phase.may_refuse())),
+    }
+}
+
+/// Name and UUID alone: what stands behind them in the XML, however broken, must not stop a withdraw.
+fn identity(name: &str, stdin: &[u8]) -> Result<Guest, String> {
+    let mut domain = Domain::default();
+    xml::walk(stdin, |path, node| {
+        if let Node::Close(text) = node {
+            domain.close(path, text);
+        }
+        Ok(if domain.uuid.is_empty() { Continue(()) } else { Break(()) })
+    })?;
+    domain.guest(name)
+}
+
+fn whole_domain(name: &str, stdin: &[u8], phase: &GuestPhase) -> Result<(Guest, Vec<Nic>), String> {
+    let mut domain = Domain::default();
+    xml::walk(stdin, |path, node| {
+        match node {
+            Node::Open(tag) => domain.open(path, tag)?,
+            Node::Close(text) => domain.close(path, text),
+        }
+        Ok::<Flow, String>(Continue(()))
+    })?;
+    let guest = domain.guest(name)?;
+    // A NIC may have been unplugged since the start, its metadata still there: no reason to leave the others alone.
+    Ok((guest, domain.nics(*phase == GuestPhase::Reconnect)?))
+}
+
+#[derive(Default)]
+struct Domain {
+    name: String,
+    uuid: String,
+    interfaces: Vec<Interface>,
+    hints: Vec<Hint>,
+}
+
+/// An `<interface>` of libvirt's.
+#[derive(Default)]
+struct Interface {
+    kind: String,
+    nic: Nic,
+}
+
+/// An `<evpn:interface>` of ours.
+struct Hint {
+    mac: Mac,
+    network: Option<NetName>,
+    ips: Vec<IpAddr>,
+}
+
+impl Domain {
+    fn close(&mut self, path: &[&str], text: &str) {
+        match path {
+            ["domain", "name"] => self.name = text.to_owned(),
+            ["domain", "uuid"] => self.uuid = text.to_owned(),
+            _ => (),
+        }
+    }
+
+    fn open(&mut self, path: &[&str], tag: &Tag) -> Result<(), String> {
+        match path {
+            ["domain", "devices", "interface"] if self.interfaces.len() == MAX_INTERFACES => {
+                return Err(format!("it has more than {MAX_INTERFACES} interfaces: remove some"));
+            }
+            ["domain", "devices", "interface"] => {
+                self.interfaces.push(Interface { kind: tag.get("type").unwrap_or_default(), nic: Nic::default() });
+            }
+            ["domain", "devices", "interface", rest @ ..] => {
+                if let Some(interface) = self.interfaces.last_mut() {
+                    interface.take(rest, tag);
+                }
+            }
+            ["domain", "metadata", "evpn:guest"] => tag.only(&[])?,
+            ["domain", "metadata", "evpn:guest", "evpn:interface"] => self.hint(tag)?,
+            ["domain", "metadata", "evpn:guest", "evpn:interface", "evpn:ip"] => {
+                tag.only(&["address"])?;
+                let Some(text) = tag.attr("address")? else {
+                    return Err("<evpn:ip> has no address=: add address='10.1.0.60'".to_owned());
+                };
+                let ip = inside("evpn:ip", host_ip(&text))?;
+                if let Some(hint) = self.hints.last_mut() {
+                    if hint.ips.contains(&ip) {
+                        return Err(format!("the metadata of MAC {} has the address {ip} twice: keep one", hint.mac));
+                    }
+                    hint.ips.push(ip);
+                }
+            }
+            [.., last] if last.starts_with("evpn:") => return tag.unknown(ELEMENTS),
+            _ => (),
+        }
+        Ok(())
+    }
+
+    fn hint(&mut self, tag: &Tag) -> Result<(), String> {
+        tag.only(&["mac", "network"])?;
+        let Some(text) = tag.attr("mac")? else {
+            return Err("<evpn:interface> has no mac=: add the MAC of one of its interfaces".to_owned());
+        };
+        let mac: Mac = inside("evpn:interface", text.parse())?;
+        if self.hints.iter().any(|hint| hint.mac == mac) {
+            return Err(format!("its metadata has the MAC {mac} twice: keep one <evpn:interface> a MAC"));
+        }
+        let network = tag.attr("network")?.map(|text| inside("evpn:interface", text.parse())).transpose()?;
+        self.hints.push(Hint { mac, network, ips: Vec::new() });
+        Ok(())
+    }
+
+    fn guest(&self, argument: &str) -> Result<Guest, String> {
+        if self.uuid.is_empty() {
+            return Err("the XML on stdin has no <domain><uuid>: libvirt gives one; by hand, pipe `virsh dumpxml` in"
+                .to_owned());
+        }
+        let name = if self.name.is_empty() { argument } else { &self.name };
+        Guest::new(GuestKind::Libvirt, name, &uuid(&self.uuid)?).map_err(|e| e.to_string())
+    }
+
+    /// The NICs that may be on a network of ours, each with what our metadata says of its MAC.
+    fn nics(self, forgive_orphans: bool) -> Result<Vec<Nic>, String> {
+        let Domain { interfaces, hints, .. } = self;
+        for Hint { mac, .. } in &hints {
+            let of_mac = || interfaces.iter().filter(|i| i.nic.mac == Some(*mac));
+            match of_mac().next() {
+                Some(_) if of_mac().any(Interface::usable) => (),
+                Some(other) => {
+                    return Err(format!(
+                        "its metadata names MAC {mac}, which is on an interface type={}: use type='network', 'bridge' or 'ethernet', or remove the <evpn:interface>",
+                        quoted(&other.kind)
+                    ));
+                }
+                None if forgive_orphans => (),
+                None => {
+                    return Err(format!(
+                        "its metadata names MAC {mac}, which none of its interfaces has: correct or remove the <evpn:interface>"
+                    ));
+                }
+            }
+        }
+        let usable = interfaces.into_iter().filter(Interface::usable);
+        usable.map(|interface| interface.finish(&hints)).collect()
+    }
+}
+
+impl Interface {
+    /// Types whose host end can be a bridge's port; the others (direct, hostdev, user, vhostuser, …) are none of ours.
+    fn usable(&self) -> bool {
+        matches!(self.kind.as_str(), "network" | "bridge" | "ethernet")
+    }
+
+    /// libvirt's own values that we could not use (a bridge `a:b`, a MAC of zeros) are on no network of ours: left out, never refused.
+    fn take(&mut self, path: &[&str], tag: &Tag) {
+        let nic = &mut self.nic;
+        match path {
+            ["mac"] => nic.mac = parsed(tag, "address"),
+            ["target"] => nic.device = parsed(tag, "dev"),
+            ["source"] => {
+                nic.network = parsed(tag, "network");
+                nic.bridge = parsed(tag, "bridge");
+                nic.port = tag.get("portid").and_then(|id| uuid(&id).ok());
+            }
+            // nwfilter's own variables; CTRL_IP_LEARNING and the like are not addresses.
+            ["filterref", "parameter"] if matches!(tag.get("name").as_deref(), Some("IP" | "IPV6")) => {
+                let ip = tag.get("value").and_then(|text| host_ip(&text).ok());
+                nic.ips.extend(ip.filter(|ip| !nic.ips.contains(ip)));
+            }
+            _ => (),
+        }
+    }
+
+    fn finish(self, hints: &[Hint]) -> Result<Nic, String> {
+        let Interface { kind, mut nic } = self;
+        nic.enslave = kind == "ethernet";
+        let Some(hint) = nic.mac.and_then(|mac| hints.iter().find(|hint| hint.mac == mac)) else {
+            return Ok(nic);
+        };
+        match (&nic.network, &hint.network) {
+            (Some(libvirts), Some(ours)) if libvirts != ours => {
+                return Err(format!(
+                    "its metadata puts MAC {} on network {}, its interface on {}: make them say the same, or remove network=",
+                    hint.mac,
+                    quoted(ours.as_str()),
+                    quoted(libvirts.as_str())
+                ));
+            }
+            (None, None) if nic.enslave => {
+                return Err(format!(
+                    "its metadata names no network for MAC {}, an interface type='ethernet': add network='NAME' to its <evpn:interface>",
+                    hint.mac
+                ));
+            }
+            (None, Some(ours)) => nic.network = Some(ours.clone()),
+            _ => (),
+        }
+        if !hint.ips.is_empty() {
+            nic.ips.clone_from(&hint.ips);
+        }
+        Ok(nic)
+    }
+}
+
+fn parsed<T: std::str::FromStr>(tag: &Tag, key: &str) -> Option<T> {
+    tag.get(key).and_then(|text| text.parse().ok())
+}
