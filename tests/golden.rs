@@ -1,0 +1,80 @@
+//! Golden folders: each directory under tests/golden/<room>/ is one call, its `expected` file what comes out, word for word.
+//! `UPDATE=1 cargo test --test golden` writes the files anew; read the difference before you commit it.
+//!
+//! input: `args` (one a line; `\n` stands for a newline), `stdin.xml` or `env`, and perhaps `config.toml`. config: `config.toml`.
+
+use evpn_hook::config::{self, Config};
+use evpn_hook::input::{libvirt_network, libvirt_qemu, lxc};
+use std::collections::HashMap;
+use std::fmt::{Debug, Display};
+use std::path::Path;
+
+#[test]
+fn input() {
+    run("input", |case| {
+        let text = read(case, "args").expect("every case has args");
+        let args: Vec<String> = text.lines().map(|line| line.replace("\\n", "\n")).collect();
+        let stdin = std::fs::read(case.join("stdin.xml")).unwrap_or_default();
+        let (driver, rest) = args.split_first().expect("the first word is the driver");
+        let refusal = |e: &evpn_hook::input::InputError| if e.may_refuse() { "refused: " } else { "reported: " };
+        let shown = |result: Result<String, evpn_hook::input::InputError>| {
+            result.unwrap_or_else(|e| format!("{}{e}\n", refusal(&e)))
+        };
+        match driver.as_str() {
+            "qemu" => shown(libvirt_qemu::read(rest, &stdin).map(pretty)),
+            "network" => shown(libvirt_network::read(rest, &stdin, &config_of(case)).map(pretty)),
+            "lxc" => {
+                let env = read(case, "env").expect("an lxc case has env");
+                let env: HashMap<&str, &str> = env.lines().filter_map(|line| line.split_once('=')).collect();
+                let network = rest.first().map(|name| name.parse().unwrap());
+                shown(lxc::read(network.as_ref(), &|key| env.get(key).map(ToString::to_string)).map(pretty))
+            }
+            other => panic!("{other} is no driver"),
+        }
+    });
+}
+
+#[test]
+fn config() {
+    run("config", |case| {
+        let text = read(case, "config.toml").expect("every case has config.toml");
+        config::parse(&text, "config.toml").map_or_else(line, pretty)
+    });
+}
+
+fn config_of(case: &Path) -> Config {
+    read(case, "config.toml")
+        .map_or_else(Config::default, |text| config::parse(&text, "config.toml").expect("its config is good"))
+}
+
+fn pretty(value: impl Debug) -> String {
+    format!("{value:#?}\n")
+}
+
+fn line(error: impl Display) -> String {
+    format!("{error}\n")
+}
+
+fn read(case: &Path, file: &str) -> Option<String> {
+    std::fs::read_to_string(case.join(file)).ok()
+}
+
+fn run(room: &str, outcome: impl Fn(&Path) -> String) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(room);
+    let mut cases: Vec<_> = std::fs::read_dir(&folder)
+        .expect("the room has a folder")
+        .map(|entry| entry.expect("a readable entry").path())
+        .collect();
+    cases.sort();
+    assert!(!cases.is_empty(), "no cases in {}", folder.display());
+    let mut wrong = Vec::new();
+    for case in cases {
+        let got = outcome(&case);
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(case.join("expected"), &got).expect("writable");
+        } else if read(&case, "expected").as_deref() != Some(&got) {
+            wrong.push(format!("--- {}\n{got}", case.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of the cases differ:\n{}", wrong.len(), wrong.join("\n"));
+}
