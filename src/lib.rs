@@ -1,6 +1,45 @@
-//! evpn-hook
+//! evpn-hook: the last metre of BGP EVPN on a Linux hypervisor.
+//!
+//! ```text
+//! virsh net-start red ──▶ libvirt network hook ─┐
+//! virsh start vm1     ──▶ libvirt qemu hook ────┤                                 ┌─▶ kernel: VRF, bridge, VXLAN, FDB, neighbour
+//! lxc-start c1        ──▶ LXC hooks ────────────┼─▶ event ─▶ plan (pure) ─▶ apply ┤
+//! evpn-hook attach …  ──▶ command line ─────────┘                                 └─▶ speaker: FRR's VRF stanzas
+//! ```
+//!
+//! One way, room by room; `tests/rooms.rs` holds who may import whom:
+//!
+//! - [`model`]: the nouns, newtypes that refuse bad values once. Imports nothing.
+//! - [`config`]: what the operator wants. Pure but for reading config.toml.
+//! - [`event`]: what happened, and whether it may be refused.
+//! - [`input`]: (argv, environment, stdin) → event. Touches nothing else.
+//! - [`plan`]: pure. What was observed and what is wanted → steps in order, each with its undo.
+//! - [`kernel`]: the only room that knows netlink: observe, apply one step.
+//! - [`speaker`]: the only room that knows FRR: render, show, configure.
+//! - [`register`]: what we own and want, in /run/evpn-hook.
+//! - [`apply`]: walks a plan, times each step, undoes on failure.
+//! - [`journal`]: every message a variant.
+//! - [`engine`]: one event through the rooms above.
+//! - [`report`]: status: read and tell.
+//! - [`install`]: the hooks' symlinks.
+//! - [`cli`]: what was typed → what is meant.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+#![deny(clippy::print_stdout)] // a hook's stdout is libvirt's next domain XML
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
+
+pub mod apply;
+pub mod cli;
 pub mod config;
+pub mod engine;
 pub mod event;
 pub mod input;
+pub mod install;
+pub mod journal;
+pub mod kernel;
 pub mod model;
 pub mod plan;
+pub mod register;
+pub mod report;
+pub mod speaker;

@@ -1,2 +1,276 @@
-//! The hook.
-fn main() {}
+//! evpn-hook: parse what was typed or called, say one sentence, exit.
+
+#![forbid(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::unwrap_used)]
+
+use clap::Parser;
+use evpn_hook::cli::{Attach, Cli, Command, Common, HookCall, Install, NetworkArgs, hook_call};
+use evpn_hook::engine::{self, Engine, EngineError};
+use evpn_hook::event::Nic;
+use evpn_hook::input::{self, InputError, libvirt_network, libvirt_qemu};
+use evpn_hook::journal::{Journal, Message};
+use evpn_hook::model::{IfName, NetName};
+use evpn_hook::register::Register;
+use evpn_hook::report::status;
+use evpn_hook::{install, speaker};
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// design: 0 done; 1 failed; 2 wrong arguments or configuration; 3 a check found a problem.
+const FAILED: u8 = 1;
+const WRONG: u8 = 2;
+const PROBLEM: u8 = 3;
+
+/// Why a command ended with a non-zero status.
+struct Failure(u8, String);
+
+fn failed(error: impl Display) -> Failure {
+    Failure(FAILED, error.to_string())
+}
+
+fn wrong(error: impl Display) -> Failure {
+    Failure(WRONG, error.to_string())
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Failure {
+        let status = if matches!(error, EngineError::Config(_)) { WRONG } else { FAILED };
+        Failure(status, error.to_string())
+    }
+}
+
+fn main() -> ExitCode {
+    let argv: Vec<_> = std::env::args_os().collect();
+    if let Some(call) = hook_call(&argv) {
+        return hook(&call, &Common::default());
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap's own texts, help and version among them; its status for wrong arguments is 2, as ours.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(WRONG));
+        }
+    };
+    let Cli { common, command } = cli;
+    let result = match command {
+        Command::Qemu { args } => return hook(&HookCall::Qemu(args), &common),
+        Command::Lxc { network, .. } => return hook(&HookCall::Lxc(network), &common),
+        Command::Network(args) if args.args.len() > 2 => return hook(&HookCall::Network(args.args), &common),
+        Command::Network(args) => network(&common, &args),
+        Command::Attach(args) => attach(&common, args),
+        Command::Detach(args) => {
+            let mut engine = engine_of(&common);
+            engine::detach(&mut engine, args.device.as_ref(), args.guest.as_deref()).map_err(Failure::from)
+        }
+        Command::Status { check } => status_of(&common, check),
+        Command::FrrConfig { network } => frr_config(&common, network.as_ref()),
+        Command::Install(args) => install_links(&args, true, &common),
+        Command::Uninstall(args) => install_links(&args, false, &common),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(status, text)) => {
+            if !text.is_empty() {
+                let _ = writeln!(std::io::stderr(), "evpn-hook: {text}");
+            }
+            ExitCode::from(status)
+        }
+    }
+}
+
+fn engine_of(common: &Common) -> Engine {
+    Engine::new(common.config_path(), Register::at(&common.state_dir()), Journal::new(common.verbose))
+}
+
+/// A hypervisor's call: the exit status stops what it was about to do, so it is non-zero only where that is allowed.
+fn hook(call: &HookCall, common: &Common) -> ExitCode {
+    let mut engine = engine_of(common);
+    let (result, may_refuse) = match run_hook(call, &mut engine) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(HookError::Input(error)) => (error.to_string(), error.may_refuse()),
+        Err(HookError::Engine(error, may_refuse)) => (error.to_string(), may_refuse),
+    };
+    engine.journal.say(&Message::Failed(&result));
+    if may_refuse { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
+}
+
+enum HookError {
+    Input(InputError),
+    Engine(EngineError, bool),
+}
+
+impl From<InputError> for HookError {
+    fn from(error: InputError) -> HookError {
+        HookError::Input(error)
+    }
+}
+
+fn run_hook(call: &HookCall, engine: &mut Engine) -> Result<(), HookError> {
+    let event = match call {
+        HookCall::Qemu(args) => libvirt_qemu::read(args, &input::read_stdin(std::io::stdin().lock())?)?,
+        HookCall::Network(args) => {
+            let xml = input::read_stdin(std::io::stdin().lock())?;
+            // A broken config.toml must not keep a network from stopping, nor break one that it does not describe.
+            let starting = args.get(1).is_some_and(|op| op == "start" || op == "started");
+            let config = match engine.config() {
+                Ok(config) => config.clone(),
+                Err(error) if starting => return Err(HookError::Engine(error, true)),
+                Err(_) => evpn_hook::config::Config::default(),
+            };
+            libvirt_network::read(args, &xml, &config)?
+        }
+        HookCall::Lxc(network) => {
+            let env = |key: &str| std::env::var_os(key).map(|v| v.to_string_lossy().into_owned());
+            let Some(hook) = input::lxc::read(network.as_ref(), &env)? else { return Ok(()) };
+            let may_refuse = hook.phase.may_refuse();
+            return engine.handle_lxc(hook).map_err(|e| HookError::Engine(e, may_refuse));
+        }
+    };
+    let Some(event) = event else { return Ok(()) };
+    let may_refuse = event.may_refuse();
+    engine.handle(event).map_err(|e| HookError::Engine(e, may_refuse))
+}
+
+fn network(common: &Common, args: &NetworkArgs) -> Result<(), Failure> {
+    let up = match args.args.first().map(String::as_str) {
+        Some("up") => true,
+        Some("down") => false,
+        other => {
+            return Err(wrong(format!(
+                "network {}: use 'network up NET|--all' or 'network down NET|--all'",
+                other.unwrap_or("")
+            )));
+        }
+    };
+    let mut engine = engine_of(common);
+    engine.dry_run = args.dry_run;
+    let names: Vec<NetName> = match (args.args.get(1), args.all) {
+        (Some(name), false) => vec![name.parse().map_err(wrong)?],
+        (None, true) => engine.config()?.networks.iter().map(|n| n.name.clone()).collect(),
+        _ => return Err(wrong("network: name one network, or --all for those of config.toml")),
+    };
+    for name in &names {
+        if up {
+            engine.network_up_by_name(name)?;
+        } else {
+            engine.network_down_by_name(name)?;
+        }
+    }
+    Ok(())
+}
+
+fn attach(common: &Common, args: Attach) -> Result<(), Failure> {
+    let guest = engine::by_hand(args.guest.as_deref().unwrap_or(args.device.as_str())).map_err(wrong)?;
+    let mut engine = engine_of(common);
+    engine.dry_run = args.dry_run;
+    engine.journal.verbose = common.verbose || args.wait.is_some();
+    let mut nic = Nic {
+        device: Some(args.device.clone()),
+        mac: args.mac,
+        network: Some(args.network),
+        ips: args.ips,
+        enslave: true,
+        ..Nic::default()
+    };
+    if let Some(netns) = &args.netns {
+        let inner = inner_of(&mut engine, netns, &args.device, args.ifname.as_ref())?;
+        nic.mac = inner.mac;
+        nic.ips = inner.ips;
+    }
+    for ip in &nic.ips {
+        evpn_hook::model::host_ip(&ip.to_string()).map_err(wrong)?;
+    }
+    let start = Instant::now();
+    let endpoint = engine::attach(&mut engine, guest, nic)?;
+    if args.dry_run {
+        return Ok(());
+    }
+    let registered = start.elapsed();
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "registered in {:.2} ms", registered.as_secs_f64() * 1e3);
+    let (Some(seconds), Some(mac)) = (args.wait, endpoint.mac) else { return Ok(()) };
+    let Some(record) = engine.register.network(&endpoint.network).map_err(failed)? else { return Ok(()) };
+    let Some(mut frr) = engine.frr()? else { return Err(failed("--wait: [speaker] kind is none: nobody advertises")) };
+    let limit = Duration::try_from_secs_f64(seconds).map_err(|_| wrong("--wait takes seconds, as --wait=10"))?;
+    let look = frr.wait_advertised(record.network.vni, mac, &endpoint.ips, Instant::now() + limit).map_err(failed)?;
+    if let Some(why) = look.problem() {
+        return Err(failed(format!("{}: registered, but not advertised after {seconds} s: {why}", args.device)));
+    }
+    let _ = writeln!(out, "advertised after {:.2} ms", start.elapsed().as_secs_f64() * 1e3);
+    Ok(())
+}
+
+/// The container's end of a veth, in the namespace of a process or at a path.
+fn inner_of(
+    engine: &mut Engine,
+    netns: &str,
+    device: &IfName,
+    ifname: Option<&IfName>,
+) -> Result<engine::Inner, Failure> {
+    let path = match netns.parse::<u32>() {
+        Ok(pid) => format!("/proc/{pid}/ns/net"),
+        Err(_) => netns.to_owned(),
+    };
+    let outer = engine.kernel()?.link(device).map_err(failed)?;
+    let Some(outer) = outer else {
+        return Err(failed(format!("device {device} is not there: name the veth's end on this host")));
+    };
+    let found = engine::inside(&path)?.into_iter().find(|inner| match ifname {
+        Some(name) => inner.name == *name,
+        None => inner.peer == outer.index && outer.link == Some(inner.index),
+    });
+    found.ok_or_else(|| {
+        let what = ifname.map_or(format!("peer of {device}"), ToString::to_string);
+        failed(format!("no {what} in network namespace {path}: name the device with --ifname"))
+    })
+}
+
+fn status_of(common: &Common, check: bool) -> Result<(), Failure> {
+    let mut engine = engine_of(common);
+    let status = status::gather(&mut engine)?;
+    let text =
+        if common.json { serde_json::to_string_pretty(&status).map_err(failed)? + "\n" } else { status::text(&status) };
+    std::io::stdout().write_all(text.as_bytes()).map_err(failed)?;
+    if check && status.has_problems() { Err(Failure(PROBLEM, String::new())) } else { Ok(()) }
+}
+
+fn frr_config(common: &Common, name: Option<&NetName>) -> Result<(), Failure> {
+    let mut engine = engine_of(common);
+    let mut networks = engine.config()?.networks.clone();
+    for record in engine.register.networks() {
+        networks.push(record.map_err(failed)?.network);
+    }
+    if let Some(name) = name
+        && !networks.iter().any(|n| n.name == *name)
+    {
+        return Err(Failure(FAILED, format!("network {name} is unknown: start it, or describe it in config.toml")));
+    }
+    let mut vrfs: Vec<_> =
+        networks.into_iter().filter(|n| name.is_none_or(|name| n.name == *name)).filter_map(|n| n.vrf).collect();
+    vrfs.sort_by(|a, b| a.name.cmp(&b.name));
+    vrfs.dedup();
+    // Without an FRR to ask, the stanzas say where the AS goes.
+    let local_as = engine.frr()?.and_then(|mut frr| frr.local_as().ok().flatten());
+    let text: String = vrfs.iter().map(|vrf| speaker::stanzas(vrf, local_as)).collect();
+    std::io::stdout().write_all(text.as_bytes()).map_err(failed)
+}
+
+fn install_links(args: &Install, put: bool, common: &Common) -> Result<(), Failure> {
+    let act = if put { install::install } else { install::uninstall };
+    let changed = act(&args.root, args.libvirt, args.lxc).map_err(failed)?;
+    let mut out = std::io::stdout().lock();
+    for path in &changed {
+        let _ = writeln!(out, "{} {}", if put { "linked" } else { "removed" }, path.display());
+    }
+    if !put && args.root == std::path::Path::new("/") {
+        let mut engine = engine_of(common);
+        engine::undo_host(&mut engine)?;
+    }
+    if put && !changed.is_empty() {
+        let _ = writeln!(out, "reload libvirtd so that it sees the hooks: systemctl reload libvirtd");
+    }
+    Ok(())
+}

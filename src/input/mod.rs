@@ -5,6 +5,7 @@
 
 pub mod libvirt_network;
 pub mod libvirt_qemu;
+pub mod libvirt_status;
 pub mod lxc;
 mod xml;
 

@@ -1,4 +1,41 @@
 //! Pure: what was observed and what is wanted → steps in order, each with its undo.
+//!
+//! - `order`: the ordering laws, each with its reason; the other two obey them
+//! - `network`: a tenant segment up and down
+//! - `guest`: an endpoint wired, registered, withdrawn
+//! - `step`, `seen`: the vocabulary of what goes out and what comes in
+
+pub mod guest;
+pub mod network;
+pub mod order;
 pub mod seen;
 mod step;
+
 pub use step::Step;
+
+/// A step and what takes it back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// The effect.
+    pub step: Step,
+    /// What restores what was there before, in order; empty where nothing has to be undone.
+    pub undo: Vec<Step>,
+}
+
+/// Steps in order. Empty means: what is observed is what is wanted.
+pub type Plan = Vec<Planned>;
+
+/// Why nothing was planned: what was observed contradicts what is wanted. One line with the object and the way out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refusal(pub String);
+
+/// A step that needs no undo, because what it touched goes with an earlier step's undo, or is harmless.
+fn plain(step: Step) -> Planned {
+    Planned { step, undo: Vec::new() }
+}
+
+/// A step with its undo.
+fn with_undo(step: Step, undo: Step) -> Planned {
+    Planned { step, undo: vec![undo] }
+}

@@ -96,6 +96,11 @@ pub enum Step {
         /// The VRF's table.
         table: TableId,
     },
+    /// Take them out again; a VRF's deletion leaves the routes of its table that have no device.
+    DelUnreachable {
+        /// The VRF's table.
+        table: TableId,
+    },
     /// Move the rule for table local from preference 0 behind the l3mdev rule, to 32765, IPv4 and IPv6; `false` moves it back.
     LocalRuleLast {
         /// To 32765, or back to 0.
@@ -151,11 +156,9 @@ impl fmt::Display for Step {
             Step::AddBridge { name, mac, .. } => {
                 write!(f, "ip link add {name} address {mac} type bridge stp_state 0 vlan_default_pvid 0")
             }
-            Step::AddVxlan { vni, local, port, .. } => write!(
-                f,
-                "ip link add {} type vxlan id {vni} local {local} dstport {port} nolearning",
-                vni.device()
-            ),
+            Step::AddVxlan { vni, local, port, .. } => {
+                write!(f, "ip link add {} type vxlan id {vni} local {local} dstport {port} nolearning", vni.device())
+            }
             Step::DelLink { name } => write!(f, "ip link del {name}"),
             Step::SetMaster { dev, master: Some(master) } => write!(f, "ip link set {dev} master {master}"),
             Step::SetMaster { dev, master: None } => write!(f, "ip link set {dev} nomaster"),
@@ -169,16 +172,27 @@ impl fmt::Display for Step {
             Step::AddUnreachable { table } => {
                 write!(f, "ip route add unreachable default metric 4278198272 table {table} (and ip -6)")
             }
-            Step::LocalRuleLast { last: true } => write!(f, "ip rule add pref 32765 table local; ip rule del pref 0 (and ip -6)"),
-            Step::LocalRuleLast { last: false } => write!(f, "ip rule add pref 0 table local; ip rule del pref 32765 (and ip -6)"),
+            Step::DelUnreachable { table } => {
+                write!(f, "ip route del unreachable default metric 4278198272 table {table} (and ip -6)")
+            }
+            Step::LocalRuleLast { last: true } => {
+                write!(f, "ip rule add pref 32765 table local; ip rule del pref 0 (and ip -6)")
+            }
+            Step::LocalRuleLast { last: false } => {
+                write!(f, "ip rule add pref 0 table local; ip rule del pref 32765 (and ip -6)")
+            }
             Step::AddFdb { dev, mac } => write!(f, "bridge fdb replace {mac} dev {dev} master static"),
             Step::DelFdb { dev, mac } => write!(f, "bridge fdb del {mac} dev {dev} master"),
             Step::AddNeigh { bridge, ip, mac } => {
                 write!(f, "ip neigh replace {ip} lladdr {mac} dev {bridge} nud permanent")
             }
             Step::DelNeigh { bridge, ip } => write!(f, "ip neigh del {ip} dev {bridge}"),
-            Step::SpeakerAddVrf { vrf } => write!(f, "vtysh: add vrf {} vni {}, router bgp vrf {}", vrf.name, Opt(vrf.vni), vrf.name),
-            Step::SpeakerDelVrf { vrf } => write!(f, "vtysh: remove vrf {} vni {}, router bgp vrf {}", vrf.name, Opt(vrf.vni), vrf.name),
+            Step::SpeakerAddVrf { vrf } => {
+                write!(f, "vtysh: add vrf {} vni {}, router bgp vrf {}", vrf.name, Opt(vrf.vni), vrf.name)
+            }
+            Step::SpeakerDelVrf { vrf } => {
+                write!(f, "vtysh: remove vrf {} vni {}, router bgp vrf {}", vrf.name, Opt(vrf.vni), vrf.name)
+            }
         }
     }
 }

@@ -1,0 +1,45 @@
+# evpn-hook. Two commands do everything on a bare Debian bookworm with cargo and root: `make demo`, `make test`.
+PREFIX ?= /usr
+DESTDIR ?=
+SHARE = $(DESTDIR)$(PREFIX)/share/evpn-hook
+
+.PHONY: all build demo test lint bench install install-files uninstall clean help
+all: build
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+build: ## the release binary
+	@packaging/build
+
+demo: ## the webinar's fabric on this machine: real FRR, libvirt, QEMU and LXC
+	@tests/lab/demo.sh
+
+test: ## everything: unit, golden, kernel, FRR and fabric tests
+	@tests/run
+
+lint: ## rustfmt and clippy
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+bench: build ## the hook against a static no-op and a bash hook, in one run
+	EVPN_HOOK=$$(packaging/build --path) cargo bench --quiet --bench hook
+
+install: build install-files ## DESTDIR and PREFIX are honoured; `evpn-hook install` then links the hooks
+
+install-files: # what `install` does once the binary is built
+	install -D -m 755 $$(packaging/build --path) $(DESTDIR)$(PREFIX)/bin/evpn-hook
+	install -d $(SHARE)/libvirt-networks $(SHARE)/lxc
+	install -m 644 libvirt-networks/*.xml $(SHARE)/libvirt-networks/
+	install -m 644 lxc-templates/*.conf $(SHARE)/lxc/
+	install -m 644 packaging/config.toml.example $(SHARE)/
+	$(DESTDIR)$(PREFIX)/bin/evpn-hook install --root $(DESTDIR)/
+
+uninstall: ## takes out what `make install` put there
+	-$(DESTDIR)$(PREFIX)/bin/evpn-hook uninstall --root $(DESTDIR)/
+	rm -rf $(DESTDIR)$(PREFIX)/bin/evpn-hook $(SHARE)
+
+clean:
+	cargo clean
+
+include tests/lab/lab.mk

@@ -1,0 +1,118 @@
+//! Walks a plan: one step after the other, each timed; on failure what was done is undone, last first.
+
+use crate::config::Vrf;
+use crate::kernel::{Kernel, KernelError};
+use crate::plan::{Plan, Step};
+use crate::speaker::{Added, Frr, SpeakerError};
+use std::time::{Duration, Instant};
+
+/// The two rooms that steps reach, and what the speaker took.
+pub struct Hands<'a> {
+    /// The kernel of this host.
+    pub kernel: &'a mut Kernel,
+    /// FRR, where it is managed.
+    pub frr: Option<&'a mut Frr>,
+    /// What the speaker was given, now or earlier: what `SpeakerDelVrf` takes back.
+    pub added: Option<Added>,
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The kernel's no.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// FRR's no, or its silence.
+    #[error(transparent)]
+    Speaker(#[from] SpeakerError),
+}
+
+/// A plan that was not walked to its end; everything that it had done was undone, but for `left`.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}{}", left_words(left))]
+pub struct ApplyError {
+    /// Why.
+    pub source: StepError,
+    /// What could not be undone.
+    pub left: Vec<String>,
+}
+
+fn left_words(left: &[String]) -> String {
+    if left.is_empty() { String::new() } else { format!("; could not undo: {}", left.join("; ")) }
+}
+
+/// What was done, for the log.
+#[derive(Debug)]
+pub struct Done<'a> {
+    /// The step.
+    pub step: &'a Step,
+    /// How long it took.
+    pub took: Duration,
+    /// Set where it failed and the plan went on.
+    pub failed: Option<StepError>,
+}
+
+impl Hands<'_> {
+    fn take(&mut self, step: &Step) -> Result<(), StepError> {
+        match step {
+            Step::SpeakerAddVrf { vrf } => self.speak(vrf),
+            Step::SpeakerDelVrf { vrf } => {
+                if let (Some(frr), Some(added)) = (self.frr.as_deref_mut(), self.added.clone()) {
+                    frr.unconfigure(vrf, &added)?;
+                    self.added = None;
+                }
+                Ok(())
+            }
+            kernel => Ok(self.kernel.apply(kernel)?),
+        }
+    }
+
+    fn speak(&mut self, vrf: &Vrf) -> Result<(), StepError> {
+        if let Some(frr) = self.frr.as_deref_mut() {
+            // What an earlier run put there is still ours, though this one found it in place.
+            let earlier = self.added.take().unwrap_or_default();
+            match frr.configure(vrf) {
+                Ok(added) => self.added = Some(added.with(&earlier)),
+                Err(error) => {
+                    self.added = Some(earlier);
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All or nothing: the first failure undoes what was done. Only a silent speaker is passed over, because neither a
+/// network nor a guest may wait for it; the caller hears of it through `note`.
+pub fn all(plan: &Plan, hands: &mut Hands, note: &mut dyn FnMut(Done)) -> Result<(), ApplyError> {
+    for (index, planned) in plan.iter().enumerate() {
+        let start = Instant::now();
+        let result = hands.take(&planned.step);
+        let took = start.elapsed();
+        match result {
+            Ok(()) => note(Done { step: &planned.step, took, failed: None }),
+            Err(error @ StepError::Speaker(_)) => note(Done { step: &planned.step, took, failed: Some(error) }),
+            Err(source) => {
+                let mut left = Vec::new();
+                // The failed step first: it may have done a part of its work.
+                for step in plan[..=index].iter().rev().flat_map(|p| &p.undo) {
+                    if let Err(error) = hands.take(step) {
+                        left.push(error.to_string());
+                    }
+                }
+                return Err(ApplyError { source, left });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// As much as possible: for taking down, where what cannot be done must not keep the rest from being done.
+pub fn most(plan: &Plan, hands: &mut Hands, note: &mut dyn FnMut(Done)) {
+    for planned in plan {
+        let start = Instant::now();
+        let failed = hands.take(&planned.step).err();
+        note(Done { step: &planned.step, took: start.elapsed(), failed });
+    }
+}

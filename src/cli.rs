@@ -1,0 +1,259 @@
+//! What was typed, and what it means. Flags do nothing here.
+//!
+//! libvirt and LXC call with fixed words; these are told apart by hand, because building the whole command line's grammar
+//! costs a third of a hook's own work.
+
+use crate::model::{IfName, Mac, NetName};
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// Where config.toml is, unless `--config` says otherwise.
+pub const CONFIG: &str = "/etc/evpn-hook/config.toml";
+/// Where the state is, unless `--state` says otherwise.
+pub const STATE: &str = "/run/evpn-hook";
+
+/// Puts guests on their EVPN tenant network and makes the whole fabric know them before their first instruction.
+#[derive(Debug, Parser)]
+#[command(name = "evpn-hook", version, max_term_width = 100)]
+pub struct Cli {
+    /// Options that every command takes.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Common {
+    /// The configuration file [default: /etc/evpn-hook/config.toml, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The state directory [default: /run/evpn-hook]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say each step on stderr
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Put a device on a network by hand and register its guest
+    Attach(Attach),
+    /// Withdraw what was attached
+    Detach(Detach),
+    /// Show networks and endpoints: what is wanted, what the kernel has, what the speaker says
+    Status {
+        /// Exit with 3 if anything is wrong
+        #[arg(long)]
+        check: bool,
+    },
+    /// Bring networks up or down, on hosts without libvirt
+    Network(NetworkArgs),
+    /// Print the FRR stanzas for frr.conf
+    FrrConfig {
+        /// One network [default: all]
+        network: Option<NetName>,
+    },
+    /// Link evpn-hook into libvirt's and LXC's hook directories
+    Install(Install),
+    /// Take the links out, and put host-wide settings back
+    Uninstall(Install),
+    /// What libvirt's qemu hook calls: NAME OPERATION SUBOPERATION EXTRA, the domain's XML on stdin
+    Qemu {
+        /// NAME OPERATION SUBOPERATION EXTRA
+        #[arg(num_args = 2.., value_names = ["NAME", "OP"])]
+        args: Vec<String>,
+    },
+    /// What LXC's hooks call, with LXC_* in the environment
+    Lxc {
+        /// The network for a veth without lxc.net.N.link
+        #[arg(long)]
+        network: Option<NetName>,
+        /// What LXC adds; ignored, because its version 0 shifts the words
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        rest: Vec<OsString>,
+    },
+}
+
+/// `attach`
+#[derive(Debug, Args)]
+pub struct Attach {
+    /// The host's end: tap or veth
+    pub device: IfName,
+    /// The network to join
+    #[arg(long, value_name = "NET")]
+    pub network: NetName,
+    /// The guest's MAC
+    #[arg(long, required_unless_present = "netns")]
+    pub mac: Option<Mac>,
+    /// An address of the guest; may be given more than once
+    #[arg(long = "ip", value_name = "IP")]
+    pub ips: Vec<IpAddr>,
+    /// What the guest is called [default: the device's name]
+    #[arg(long, value_name = "NAME")]
+    pub guest: Option<String>,
+    /// Read MAC and addresses in the namespace of this process, or at this path
+    #[arg(long, value_name = "PID|PATH", conflicts_with_all = ["mac", "ips"])]
+    pub netns: Option<String>,
+    /// The device's name there [default: the peer of DEVICE]
+    #[arg(long, value_name = "NAME", requires = "netns")]
+    pub ifname: Option<IfName>,
+    /// Wait until the speaker advertises it, at most so many seconds
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "10")]
+    pub wait: Option<f64>,
+    /// Print what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `detach`
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Detach {
+    /// One device
+    pub device: Option<IfName>,
+    /// All devices of a guest
+    #[arg(long, value_name = "NAME")]
+    pub guest: Option<String>,
+}
+
+/// `network` by hand: `network up|down NET|--all`. libvirt's hook calls the same word with NAME OP SUBOP EXTRA.
+#[derive(Debug, Args)]
+pub struct NetworkArgs {
+    /// up NET, down NET; or libvirt's NAME OPERATION SUBOPERATION EXTRA
+    #[arg(num_args = 1.., required = true, value_names = ["up|down"])]
+    pub args: Vec<String>,
+    /// Every network of config.toml
+    #[arg(long)]
+    pub all: bool,
+    /// Print what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `install`, `uninstall`
+#[derive(Debug, Clone, Args)]
+pub struct Install {
+    /// libvirt's hooks [default: both]
+    #[arg(long)]
+    pub libvirt: bool,
+    /// LXC's hooks
+    #[arg(long)]
+    pub lxc: bool,
+    /// Below this directory instead of /
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+}
+
+/// Which hook is calling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HookCall {
+    /// libvirt's qemu hook.
+    Qemu(Vec<String>),
+    /// libvirt's network hook.
+    Network(Vec<String>),
+    /// One of LXC's.
+    Lxc(Option<NetName>),
+}
+
+/// Tells a hypervisor's call from a person's, without clap: by the name or directory that the program was called by, or by
+/// the first word. `None` is a person's.
+pub fn hook_call(argv: &[OsString]) -> Option<HookCall> {
+    let words: Vec<String> = argv.iter().map(|w| w.to_string_lossy().into_owned()).collect();
+    let (zero, rest) = words.split_first()?;
+    let path = Path::new(zero);
+    let named = |name: &str| {
+        let base = path.file_name().is_some_and(|f| f == name);
+        let dir = path.parent().and_then(Path::file_name).and_then(|d| d.to_str());
+        base || dir.and_then(|d| d.strip_suffix(".d")) == Some(name)
+    };
+    if named("qemu") {
+        return Some(HookCall::Qemu(rest.to_vec()));
+    }
+    if named("network") {
+        return Some(HookCall::Network(rest.to_vec()));
+    }
+    if zero.ends_with("/lxc/hooks/evpn-hook") {
+        return lxc_call(rest);
+    }
+    match rest.split_first()? {
+        (word, args) if word == "qemu" && args.len() == 4 => Some(HookCall::Qemu(args.to_vec())),
+        (word, args) if word == "network" && args.len() == 4 => Some(HookCall::Network(args.to_vec())),
+        (word, args) if word == "lxc" => lxc_call(args),
+        _ => None,
+    }
+}
+
+/// LXC puts what stands in the container's configuration first and its own words behind.
+fn lxc_call(args: &[String]) -> Option<HookCall> {
+    match args {
+        [flag, network, ..] if flag == "--network" => Some(HookCall::Lxc(Some(network.parse().ok()?))),
+        [first, ..] if first.starts_with('-') => None,
+        _ => Some(HookCall::Lxc(None)),
+    }
+}
+
+impl Common {
+    /// config.toml's path, and whether it must be there.
+    pub fn config_path(&self) -> (PathBuf, bool) {
+        match &self.config {
+            Some(path) => (path.clone(), true),
+            None => (PathBuf::from(CONFIG), false),
+        }
+    }
+    /// The state directory.
+    pub fn state_dir(&self) -> PathBuf {
+        self.state.clone().unwrap_or_else(|| PathBuf::from(STATE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn call(words: &[&str]) -> Option<HookCall> {
+        hook_call(&words.iter().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_has_help() {
+        for command in Cli::command().get_subcommands() {
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some() || arg.is_hide_set(), "{} {}", command.get_name(), arg.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn a_hook_is_known_by_its_name_directory_or_word() {
+        let args = || ["vm1", "start", "begin", "-"].map(str::to_owned).to_vec();
+        let all = ["vm1", "start", "begin", "-"];
+        for zero in ["/etc/libvirt/hooks/qemu", "/etc/libvirt/hooks/qemu.d/50-evpn-hook"] {
+            assert_eq!(call(&[&[zero], &all[..]].concat()), Some(HookCall::Qemu(args())));
+        }
+        assert_eq!(call(&[&["evpn-hook", "qemu"], &all[..]].concat()), Some(HookCall::Qemu(args())));
+        assert_eq!(call(&[&["/x/network.d/e"], &all[..]].concat()), Some(HookCall::Network(args())));
+        assert_eq!(call(&["evpn-hook", "network", "up", "red"]), None);
+        assert_eq!(
+            call(&["evpn-hook", "lxc", "--network", "red", "c1", "net"]),
+            Some(HookCall::Lxc(Some("red".parse().unwrap())))
+        );
+        assert_eq!(call(&["evpn-hook", "lxc"]), Some(HookCall::Lxc(None)));
+        assert_eq!(call(&["evpn-hook", "status"]), None);
+    }
+}

@@ -1,0 +1,368 @@
+//! Guests: start, started, stopped; the same for VMs, containers and devices attached by hand.
+
+use super::{Engine, EngineError, noting};
+use crate::apply::{all, most};
+use crate::event::{GuestPhase, Nic};
+use crate::input::libvirt_status;
+use crate::journal::Message;
+use crate::kernel::Kernel;
+use crate::model::{Guest, GuestKind, IfName};
+use crate::plan::guest::{Seen, Wanted, register, wire, withdraw};
+use crate::plan::{Plan, Refusal, Step};
+use crate::register::{Endpoint, GuestRecord, Stage};
+use rustix::time::{ClockId, clock_gettime};
+
+/// How long after `qemu migrate` the `start` that belongs to it may come, in seconds. An offline migration calls `migrate`
+/// and never `start` (qemu_migration.c `VIR_MIGRATE_OFFLINE`): its mark must not turn a later cold boot into an arrival.
+const INCOMING_MARK: u64 = 120;
+
+fn boot_seconds() -> u64 {
+    u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0)
+}
+
+impl Engine {
+    pub(super) fn guest(&mut self, phase: GuestPhase, guest: Guest, nics: Vec<Nic>) -> Result<(), EngineError> {
+        self.journal.object.clone_from(&guest.name);
+        match phase {
+            GuestPhase::Prepare => Ok(()),
+            GuestPhase::Incoming => self.mark_incoming(guest),
+            GuestPhase::Start | GuestPhase::Reconnect => {
+                let endpoints = self.endpoints(&guest, nics)?;
+                let again = phase == GuestPhase::Reconnect;
+                self.start(guest, endpoints, again)
+            }
+            GuestPhase::Started { .. } => self.started(&guest),
+            GuestPhase::Stopped => self.stopped(&guest),
+            GuestPhase::DeviceDown(device) => self.endpoint_gone(&guest, |e| e.device == device),
+        }
+    }
+
+    /// Which NICs are on networks of ours, with what is known of their addresses.
+    fn endpoints(&mut self, guest: &Guest, nics: Vec<Nic>) -> Result<Vec<Endpoint>, EngineError> {
+        let mut endpoints = Vec::new();
+        for nic in nics {
+            let Some(device) = nic.device else { continue };
+            let record = match (&nic.bridge, &nic.network) {
+                (Some(bridge), _) => self.register.network_of_bridge(bridge)?,
+                (None, Some(name)) => match self.register.network(name)? {
+                    None if nic.enslave => {
+                        return EngineError::refused(format!(
+                            "{guest}: network {name} of device {device} is not up: 'virsh net-start {name}' or 'evpn-hook network up {name}' first"
+                        ));
+                    }
+                    found => found,
+                },
+                (None, None) => None,
+            };
+            let Some(record) = record else { continue };
+            let network = record.network;
+            let mut ips = nic.ips;
+            if let (true, Some(mac)) = (ips.is_empty(), nic.mac) {
+                ips = network.hosts.get(&mac).cloned().unwrap_or_default();
+            }
+            if let Some(gateway) = network.gateway.iter().find(|g| ips.contains(&g.addr())) {
+                return EngineError::refused(format!(
+                    "{guest}: address {} of device {device} is network {}'s gateway: give the guest another",
+                    gateway.addr(),
+                    network.name
+                ));
+            }
+            endpoints.push(Endpoint {
+                network: network.name,
+                bridge: network.bridge,
+                device,
+                mac: nic.mac,
+                ips,
+                port: nic.port,
+                enslaved: nic.enslave,
+                stage: Stage::Pending,
+            });
+        }
+        Ok(endpoints)
+    }
+
+    fn mark_incoming(&mut self, guest: Guest) -> Result<(), EngineError> {
+        let _lock = self.register.lock_guest(&guest)?;
+        let mut record =
+            self.register.guest(&guest)?.unwrap_or(GuestRecord { guest, incoming_since: None, endpoints: Vec::new() });
+        record.incoming_since = Some(boot_seconds());
+        Ok(self.register.put_guest(&record)?)
+    }
+
+    /// Wires every endpoint, and registers it unless its guest still runs elsewhere. All or nothing.
+    fn start(&mut self, guest: Guest, mut endpoints: Vec<Endpoint>, again: bool) -> Result<(), EngineError> {
+        let before = self.register.guest(&guest)?;
+        if endpoints.is_empty() && before.is_none() {
+            return Ok(());
+        }
+        let _lock = self.register.lock_guest(&guest)?;
+        let incoming = before.as_ref().is_some_and(|b| match b.incoming_since {
+            Some(_) if again => b.endpoints.iter().any(|e| e.stage == Stage::Incoming),
+            Some(since) => boot_seconds().saturating_sub(since) < INCOMING_MARK,
+            None => false,
+        });
+        for endpoint in &mut endpoints {
+            let known = before.iter().flat_map(|b| &b.endpoints).find(|e| e.device == endpoint.device);
+            endpoint.enslaved |= known.is_some_and(|k| k.enslaved);
+            // libvirt does not repeat what only a hot-plug or the fabric told us.
+            if let Some(known) = known.filter(|k| again && endpoint.ips.is_empty() && k.mac == endpoint.mac) {
+                endpoint.ips.clone_from(&known.ips);
+            }
+        }
+        let mut record = GuestRecord {
+            incoming_since: before.as_ref().and_then(|b| b.incoming_since).filter(|_| incoming),
+            guest,
+            endpoints,
+        };
+        if record.endpoints.is_empty() {
+            return Ok(self.register.remove_guest(&record.guest)?);
+        }
+        let result = self.carry_out(&mut record, incoming);
+        match (&result, before) {
+            (Ok(()), _) | (Err(_), None) if self.dry_run => {}
+            (Ok(()), _) => {
+                self.tell(if incoming { "wired, not advertised before it arrives" } else { "registered" }, &record)
+            }
+            (Err(_), Some(before)) => self.register.put_guest(&before)?,
+            (Err(_), None) => self.register.remove_guest(&record.guest)?,
+        }
+        result
+    }
+
+    /// observe → plan → claim → apply → settle, for all endpoints of a guest.
+    fn carry_out(&mut self, record: &mut GuestRecord, incoming: bool) -> Result<(), EngineError> {
+        let who = record.guest.to_string();
+        let mut plan = Plan::new();
+        for endpoint in &record.endpoints {
+            let want = wanted(&who, endpoint);
+            let seen = observe(self.kernel()?, &want)?;
+            plan.extend(if incoming { wire(&want, &seen)? } else { register(&want, &seen)? });
+        }
+        if self.dry_run {
+            crate::report::plan(&plan);
+            return Ok(());
+        }
+        self.register.put_guest(record)?;
+        let (mut hands, journal) = self.hands(None, None)?;
+        all(&plan, &mut hands, &mut noting(journal))?;
+        for endpoint in &mut record.endpoints {
+            endpoint.stage = match endpoint.mac {
+                _ if incoming => Stage::Incoming,
+                Some(_) => Stage::Registered,
+                None => Stage::Pending,
+            };
+        }
+        Ok(self.register.put_guest(record)?)
+    }
+
+    /// Adds or replaces one endpoint of a guest and leaves the others alone (`attach`, LXC script.up).
+    pub(super) fn add_endpoint(&mut self, guest: Guest, nic: Nic) -> Result<Option<Endpoint>, EngineError> {
+        let Some(mut endpoint) = self.endpoints(&guest, vec![nic])?.pop() else { return Ok(None) };
+        let _lock = if self.dry_run { None } else { Some(self.register.lock_guest(&guest)?) };
+        let who = guest.to_string();
+        let mut record =
+            self.register.guest(&guest)?.unwrap_or(GuestRecord { guest, incoming_since: None, endpoints: Vec::new() });
+        let before = record.clone();
+        let old =
+            record.endpoints.iter().position(|e| e.device == endpoint.device).map(|at| record.endpoints.remove(at));
+        let want = wanted(&who, &endpoint);
+        let seen = observe(self.kernel()?, &want)?;
+        let mut plan = Plan::new();
+        // What an earlier attach of this device claimed and this one does not is withdrawn first.
+        if let Some(old) = &old {
+            let mut gone = old.clone();
+            if old.mac == endpoint.mac {
+                gone.ips.retain(|ip| !endpoint.ips.contains(ip));
+            }
+            if gone.mac != endpoint.mac || !gone.ips.is_empty() {
+                let want = Wanted { enslave: false, ..wanted(&who, &gone) };
+                let mut seen = observe(self.kernel()?, &want)?;
+                seen.fdb = seen.fdb.filter(|_| old.mac != endpoint.mac);
+                plan.extend(withdraw(&want, &seen));
+            }
+        }
+        plan.extend(register(&want, &seen)?);
+        if self.dry_run {
+            crate::report::plan(&plan);
+            return Ok(Some(endpoint));
+        }
+        record.endpoints.push(endpoint.clone());
+        self.register.put_guest(&record)?;
+        let (mut hands, journal) = self.hands(None, None)?;
+        let result = all(&plan, &mut hands, &mut noting(journal));
+        if let Err(error) = result {
+            match before.endpoints.is_empty() {
+                true => self.register.remove_guest(&before.guest)?,
+                false => self.register.put_guest(&before)?,
+            }
+            return Err(error.into());
+        }
+        if endpoint.mac.is_some() {
+            endpoint.stage = Stage::Registered;
+        }
+        if let Some(last) = record.endpoints.last_mut() {
+            *last = endpoint.clone();
+        }
+        self.register.put_guest(&record)?;
+        Ok(Some(endpoint))
+    }
+
+    /// The chance to correct a wrong guess: a guest taken for an arrival that libvirt says runs here already is registered.
+    fn started(&mut self, guest: &Guest) -> Result<(), EngineError> {
+        let Some(record) = self.register.guest(guest)? else { return Ok(()) };
+        if record.incoming_since.is_none() || libvirt_status::runs(&guest.name) != Some(true) {
+            return Ok(());
+        }
+        let _lock = self.register.lock_guest(guest)?;
+        let mut record = GuestRecord { incoming_since: None, ..record };
+        self.carry_out(&mut record, false)?;
+        self.tell("registered", &record);
+        Ok(())
+    }
+
+    /// Withdraws all of a guest and forgets it.
+    pub(super) fn stopped(&mut self, guest: &Guest) -> Result<(), EngineError> {
+        if self.register.guest(guest)?.is_none() {
+            return Ok(());
+        }
+        let _lock = self.register.lock_guest(guest)?;
+        let Some(record) = self.register.guest(guest)? else { return Ok(()) };
+        self.withdraw_all(&record.guest, &record.endpoints)?;
+        self.tell("withdrawn", &record);
+        Ok(self.register.remove_guest(guest)?)
+    }
+
+    /// Withdraws the endpoints that match; the guest may live on.
+    pub(super) fn endpoint_gone(&mut self, guest: &Guest, gone: impl Fn(&Endpoint) -> bool) -> Result<(), EngineError> {
+        if self.register.guest(guest)?.is_none() {
+            return Ok(());
+        }
+        let _lock = self.register.lock_guest(guest)?;
+        let Some(mut record) = self.register.guest(guest)? else { return Ok(()) };
+        let (left, stay): (Vec<_>, Vec<_>) = record.endpoints.drain(..).partition(gone);
+        record.endpoints = stay;
+        self.withdraw_all(&record.guest, &left)?;
+        if record.endpoints.is_empty() && record.incoming_since.is_none() {
+            return Ok(self.register.remove_guest(guest)?);
+        }
+        Ok(self.register.put_guest(&record)?)
+    }
+
+    pub(super) fn port_deleted(&mut self, owner: &Guest, port: &str) -> Result<(), EngineError> {
+        self.journal.object.clone_from(&owner.name);
+        // Only the port that the guest started with: libvirt before 10.8 makes and deletes a temporary one, with the same
+        // MAC, for a mere change of the link's state.
+        self.endpoint_gone(owner, |e| e.port.as_deref() == Some(port))
+    }
+
+    fn withdraw_all(&mut self, guest: &Guest, endpoints: &[Endpoint]) -> Result<(), EngineError> {
+        let who = guest.to_string();
+        let mut plan = Plan::new();
+        for endpoint in endpoints {
+            let want = wanted(&who, endpoint);
+            let seen = observe(self.kernel()?, &want)?;
+            plan.extend(withdraw(&want, &seen));
+        }
+        let (mut hands, journal) = self.hands(None, None)?;
+        most(&plan, &mut hands, &mut noting(journal));
+        Ok(())
+    }
+
+    fn tell(&mut self, what: &str, record: &GuestRecord) {
+        let mut detail = String::new();
+        for e in &record.endpoints {
+            let mac = e.mac.map(|m| m.to_string()).unwrap_or_default();
+            let ips: Vec<String> = e.ips.iter().map(ToString::to_string).collect();
+            detail += &format!(", {} on {} {mac} {}", e.device, e.network, ips.join(" "));
+        }
+        self.journal.say(&Message::Done { what, object: &record.guest.name, detail: &detail });
+    }
+}
+
+/// `attach`: registers one device for a guest.
+pub fn attach(engine: &mut Engine, guest: Guest, nic: Nic) -> Result<Endpoint, EngineError> {
+    engine.journal.object.clone_from(&guest.name);
+    // A device belongs to one guest: another's claim on it would withdraw this one's routes when that guest stops.
+    for other in engine.register.guests().into_iter().flatten() {
+        let clash = other.endpoints.iter().any(|e| Some(&e.device) == nic.device.as_ref());
+        if clash && (other.guest.kind, &other.guest.id) != (guest.kind, &guest.id) {
+            return EngineError::refused(format!(
+                "{}: it is {}'s already: 'evpn-hook detach {0}' first",
+                nic.device.as_ref().map_or("device", |d| d.as_str()),
+                other.guest
+            ));
+        }
+    }
+    match engine.add_endpoint(guest, nic)? {
+        Some(endpoint) => Ok(endpoint),
+        None => EngineError::refused("the network is not one of evpn-hook's"),
+    }
+}
+
+/// `detach`: withdraws one device, or all of the guests of this name.
+pub fn detach(engine: &mut Engine, device: Option<&IfName>, name: Option<&str>) -> Result<(), EngineError> {
+    let mut found = false;
+    for record in engine.register.guests() {
+        let record = record?;
+        if name.is_some_and(|n| record.guest.name == n) {
+            engine.stopped(&record.guest)?;
+            found = true;
+        } else if let Some(device) = device
+            && record.endpoints.iter().any(|e| e.device == *device)
+        {
+            engine.endpoint_gone(&record.guest, |e| e.device == *device)?;
+            found = true;
+        }
+    }
+    if found {
+        return Ok(());
+    }
+    let what = name.map(str::to_owned).or(device.map(ToString::to_string)).unwrap_or_default();
+    Err(Refusal(format!("{what}: nothing of that name is attached: see 'evpn-hook status'")).into())
+}
+
+/// The steps that an endpoint lacks, or why it cannot be (`status`).
+pub fn observe_guest(
+    engine: &mut Engine,
+    who: &str,
+    endpoint: &Endpoint,
+) -> Result<Result<Vec<Step>, Refusal>, EngineError> {
+    let want = wanted(who, endpoint);
+    let seen = observe(engine.kernel()?, &want)?;
+    let plan = if endpoint.stage == Stage::Incoming { wire(&want, &seen) } else { register(&want, &seen) };
+    Ok(plan.map(|plan| plan.into_iter().map(|p| p.step).collect()))
+}
+
+/// A guest by hand.
+pub fn by_hand(name: &str) -> Result<Guest, crate::model::BadValue> {
+    Guest::new(GuestKind::Manual, name, name)
+}
+
+fn wanted<'a>(who: &'a str, endpoint: &'a Endpoint) -> Wanted<'a> {
+    Wanted {
+        guest: who,
+        device: &endpoint.device,
+        bridge: &endpoint.bridge,
+        network: endpoint.network.as_str(),
+        mac: endpoint.mac,
+        ips: &endpoint.ips,
+        enslave: endpoint.enslaved,
+    }
+}
+
+/// Single questions, never a list: what a guest's hook reads does not grow with the host.
+fn observe(kernel: &mut Kernel, want: &Wanted) -> Result<Seen, EngineError> {
+    let mut seen = Seen { device: kernel.link(want.device)?, bridge: kernel.link(want.bridge)?, ..Seen::default() };
+    if let (Some(device), Some(bridge)) = (&seen.device, &seen.bridge)
+        && let Some(master) = device.master.filter(|m| *m != bridge.index)
+    {
+        seen.master_name = kernel.link_by_index(master)?.map(|l| l.name);
+    }
+    if let (Some(bridge), Some(mac)) = (&seen.bridge, want.mac) {
+        seen.fdb = kernel.fdb(bridge.index, mac)?;
+        for ip in want.ips {
+            seen.neighs.extend(kernel.neigh(bridge.index, *ip)?);
+        }
+    }
+    Ok(seen)
+}

@@ -1,0 +1,140 @@
+//! One event through the house: observe → plan → claim → apply → settle → journal.
+//!
+//! Nothing is decided here that the plan can decide; here is only what has to be asked, and in which order.
+
+mod guest;
+mod host;
+mod lxc;
+mod network;
+
+pub use guest::{attach, by_hand, detach, observe_guest};
+pub use host::{undo_host, vtep_and_mtu};
+pub use lxc::{Inner, inside};
+pub use network::host_wants;
+
+use crate::apply::{ApplyError, Done, Hands};
+use crate::config::{Config, ConfigError, SpeakerKind};
+use crate::event::Event;
+use crate::input::LxcHook;
+use crate::journal::{Journal, Message};
+use crate::kernel::{Kernel, KernelError};
+use crate::plan::{Refusal, Step};
+use crate::register::{Register, RegisterError};
+use crate::speaker::{Added, Frr};
+use std::path::PathBuf;
+
+/// Why an event was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Bad configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// What is there contradicts what is wanted.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The kernel could not be asked.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// A step failed; what was done is undone.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The state directory.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+}
+
+impl EngineError {
+    pub(crate) fn refused<T>(text: impl Into<String>) -> Result<T, EngineError> {
+        Err(EngineError::Refused(Refusal(text.into())))
+    }
+}
+
+/// What one run has at hand. Everything in it is opened when it is first needed: most hooks need little.
+pub struct Engine {
+    /// Where config.toml is, and whether it must exist.
+    pub config_path: (PathBuf, bool),
+    /// The state.
+    pub register: Register,
+    /// The log.
+    pub journal: Journal,
+    /// Plans are printed through the journal and not applied.
+    pub dry_run: bool,
+    kernel: Option<Kernel>,
+    config: Option<Config>,
+}
+
+impl Engine {
+    /// An engine that has touched nothing yet.
+    pub fn new(config_path: (PathBuf, bool), register: Register, journal: Journal) -> Engine {
+        Engine { config_path, register, journal, dry_run: false, kernel: None, config: None }
+    }
+
+    /// config.toml, read once.
+    pub fn config(&mut self) -> Result<&Config, EngineError> {
+        if self.config.is_none() {
+            self.config = Some(crate::config::load(&self.config_path.0, self.config_path.1)?);
+        }
+        Ok(self.config.get_or_insert_default())
+    }
+
+    /// This host's kernel, opened once.
+    pub fn kernel(&mut self) -> Result<&mut Kernel, EngineError> {
+        Ok(self.hands(None, None)?.0.kernel)
+    }
+
+    /// What a plan is applied with, and where it is told.
+    fn hands<'a>(
+        &'a mut self,
+        frr: Option<&'a mut Frr>,
+        added: Option<Added>,
+    ) -> Result<(Hands<'a>, &'a mut Journal), EngineError> {
+        let kernel = match &mut self.kernel {
+            Some(kernel) => kernel,
+            closed => closed.insert(Kernel::open()?),
+        };
+        Ok((Hands { kernel, frr, added }, &mut self.journal))
+    }
+
+    /// FRR, where the configuration names it.
+    pub fn frr(&mut self) -> Result<Option<Frr>, EngineError> {
+        let speaker = &self.config()?.speaker;
+        Ok((speaker.kind == SpeakerKind::Frr).then(|| Frr::new(&speaker.socket_dir)))
+    }
+
+    /// Carries out what happened.
+    pub fn handle(&mut self, event: Event) -> Result<(), EngineError> {
+        match event {
+            Event::Network { phase, network } => self.network(phase, network),
+            Event::NetworkStopped { name, .. } => self.network_down(&name),
+            Event::PortDeleted { owner, port } => self.port_deleted(&owner, &port),
+            Event::Guest { phase, guest, nics } => self.guest(phase, guest, nics),
+        }
+    }
+
+    /// Carries out what LXC said.
+    pub fn handle_lxc(&mut self, hook: LxcHook) -> Result<(), EngineError> {
+        self.lxc(hook)
+    }
+}
+
+/// Logs a step as it is done.
+fn noting(journal: &mut Journal) -> impl FnMut(Done) + '_ {
+    |done: Done| match &done.failed {
+        Some(why) => journal.say(&Message::StepFailed { step: done.step, why }),
+        None if is_host_wide(done.step) => journal.say(&Message::HostChanged { step: done.step }),
+        None => journal.say(&Message::Step { step: done.step, took: done.took }),
+    }
+}
+
+/// Does a step change more than our own devices? Sysctls of one device do not, but for an uplink's accept_ra.
+fn is_host_wide(step: &Step) -> bool {
+    match step {
+        Step::LocalRuleLast { .. } => true,
+        Step::Sysctl { path, value } => {
+            path == "net/ipv4/ip_forward"
+                || path == "net/ipv6/conf/all/forwarding"
+                || (path.ends_with("/accept_ra") && value == "2")
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,312 @@
+//! Networks: start, started, updated, stopped.
+
+use super::{Engine, EngineError, host, noting};
+use crate::apply::{all, most};
+use crate::config::{Network, Origin};
+use crate::event::NetworkPhase;
+use crate::journal::Message;
+use crate::kernel::{Kernel, sysctl};
+use crate::model::{IfName, NetName};
+use crate::plan::network::{Ours, Seen, Wanted, down, precheck, up};
+use crate::plan::seen::LinkKind;
+use crate::plan::{Plan, Step};
+use crate::register::{GuestRecord, NetworkRecord, VrfRecord};
+use crate::speaker::Added;
+use std::net::IpAddr;
+
+/// Asks the kernel for all that a network's plan depends on. Not on any guest's path: full lists are fine here.
+pub fn observe(kernel: &mut Kernel, network: &Network) -> Result<Seen, EngineError> {
+    let bridge = kernel.link(&network.bridge)?;
+    let mut bridge_addresses = Vec::new();
+    if let Some(bridge) = &bridge {
+        let all = kernel.addresses(Some(bridge.index))?;
+        bridge_addresses = all.into_iter().filter(|a| a.global).map(|a| a.net).collect();
+    }
+    let off = sysctl(&format!("net/ipv6/conf/{}/disable_ipv6", network.bridge))?;
+    let mut seen = Seen {
+        bridge,
+        bridge_addresses,
+        bridge_ipv6_off: off.is_some_and(|v| v.trim() == "1"),
+        vxlans: kernel.links_of_kind("vxlan")?,
+        ..Seen::default()
+    };
+    let Some(vrf) = &network.vrf else { return Ok(seen) };
+    seen.vrfs = kernel.links_of_kind("vrf")?;
+    seen.vrf = kernel.link(&vrf.name)?;
+    let l3 = vrf.name.l3_bridge().ok();
+    if let (Some(l3), Some(_)) = (&l3, vrf.vni) {
+        seen.l3_bridge = kernel.link(l3)?;
+    }
+    if let Some(vrf) = &seen.vrf {
+        let ours = |name: &IfName| *name == network.bridge || l3.as_ref() == Some(name);
+        let slaves = kernel.ports_of(vrf.index)?;
+        seen.vrf_foreign_slaves = slaves.into_iter().map(|l| l.name).filter(|n| !ours(n)).collect();
+    }
+    seen.host = host::observe(kernel)?;
+    Ok(seen)
+}
+
+/// Is the network's bridge there, and what is missing of it, in words (`status`).
+pub fn host_wants(engine: &mut Engine, network: &Network, vtep: IpAddr) -> Result<(bool, Vec<String>), EngineError> {
+    let mut frr = engine.frr()?;
+    let config = engine.config()?;
+    let (manage_vrfs, manage_host, port) = (config.speaker.manage_vrfs, config.manage_host, config.vtep.port);
+    let mut seen = observe(engine.kernel()?, network)?;
+    if let (Some(frr), Some(vrf)) = (&mut frr, &network.vrf) {
+        // A silent FRR is a problem of its own, which the caller tells.
+        seen.speaker_has_vrf = frr.missing(vrf).map_or(true, |m| m.is_empty());
+    }
+    let want = Wanted { network, vtep, port, manage_speaker: frr.is_some() && manage_vrfs, manage_host };
+    let missing = match up(&want, &seen) {
+        Ok(plan) => plan.iter().map(|p| format!("missing: {}", p.step)).collect(),
+        Err(refusal) => vec![refusal.to_string()],
+    };
+    Ok((seen.bridge.is_some(), missing))
+}
+
+impl Engine {
+    pub(super) fn network(&mut self, phase: NetworkPhase, network: Network) -> Result<(), EngineError> {
+        self.journal.object = network.name.to_string();
+        match phase {
+            // libvirt has made nothing yet, so of its own bridges only what contradicts can be told now.
+            NetworkPhase::Start if network.origin == Origin::Libvirt => self.check_network(network),
+            NetworkPhase::Start | NetworkPhase::Started => self.network_up(network),
+            NetworkPhase::Updated => self.network_updated(&network),
+        }
+    }
+
+    /// The VTEP, and the network with its MTU resolved.
+    fn resolve(&mut self, mut network: Network) -> Result<(Network, IpAddr), EngineError> {
+        self.config()?;
+        let config = self.config.clone().unwrap_or_default();
+        let (vtep, mtu) = host::vtep_and_mtu(&config, self.kernel()?)?;
+        network.mtu.get_or_insert(mtu);
+        Ok((network, vtep))
+    }
+
+    fn check_network(&mut self, network: Network) -> Result<(), EngineError> {
+        let (network, _) = self.resolve(network)?;
+        self.check_owner(&network)?;
+        let seen = observe(self.kernel()?, &network)?;
+        Ok(precheck(&network, &seen)?)
+    }
+
+    /// A bridge is one network's, and a name one bridge's.
+    fn check_owner(&mut self, network: &Network) -> Result<(), EngineError> {
+        if let Some(other) = self.register.network_of_bridge(&network.bridge)?
+            && other.network.name != network.name
+        {
+            return EngineError::refused(format!(
+                "network {}: bridge {} is network {}'s already: use another bridge name",
+                network.name, network.bridge, other.network.name
+            ));
+        }
+        if let Some(other) = self.register.network(&network.name)?
+            && other.network.bridge != network.bridge
+        {
+            return EngineError::refused(format!(
+                "network {}: it is up on bridge {}: take it down before it moves to {}",
+                network.name, other.network.bridge, network.bridge
+            ));
+        }
+        Ok(())
+    }
+
+    fn network_up(&mut self, network: Network) -> Result<(), EngineError> {
+        let (network, vtep) = self.resolve(network)?;
+        self.check_owner(&network)?;
+        let mut frr = self.frr()?;
+        let (manage_vrfs, manage_host, port) = {
+            let config = self.config()?;
+            (config.speaker.manage_vrfs, config.manage_host, config.vtep.port)
+        };
+        // Two networks that start at once in one VRF must agree on who makes it. Held across vtysh, but by nobody else's
+        // network and by no guest.
+        let _lock = match &network.vrf {
+            Some(vrf) if !self.dry_run => Some(self.register.lock_vrf(&vrf.name)?),
+            _ => None,
+        };
+        let mut seen = observe(self.kernel()?, &network)?;
+        let vrf_before = match &network.vrf {
+            Some(vrf) => self.register.vrf(&vrf.name)?,
+            None => None,
+        };
+        let mut missing = None;
+        if let (Some(frr), Some(vrf)) = (&mut frr, &network.vrf) {
+            missing = frr.missing(vrf).ok();
+            seen.speaker_has_vrf = missing.as_ref().is_some_and(Added::is_empty);
+        }
+        let want = Wanted { network: &network, vtep, port, manage_speaker: frr.is_some() && manage_vrfs, manage_host };
+        let plan = up(&want, &seen)?;
+        if self.dry_run {
+            return self.print(&plan);
+        }
+        host::remember(self, &plan)?;
+
+        let before = self.register.network_of_bridge(&network.bridge)?;
+        let makes = |name: &IfName| {
+            plan.iter().any(|p| match &p.step {
+                Step::AddBridge { name: n, .. } | Step::AddVrf { name: n, .. } => n == name,
+                _ => false,
+            })
+        };
+        let mut record = NetworkRecord {
+            made_bridge: makes(&network.bridge) || before.as_ref().is_some_and(|b| b.made_bridge),
+            network: network.clone(),
+            vtep,
+            settled: false,
+        };
+        self.register.put_network(&record)?;
+        let earlier = vrf_before.as_ref().and_then(|b| b.speaker.clone());
+        let mut vrf_record = network.vrf.as_ref().map(|vrf| VrfRecord {
+            made: makes(&vrf.name) || vrf_before.as_ref().is_some_and(|b| b.made),
+            vrf: vrf.clone(),
+            // Claimed before it is said: what a crash leaves in the speaker is known to be ours.
+            speaker: match missing.filter(|_| want.manage_speaker) {
+                Some(missing) => Some(missing.with(&earlier.clone().unwrap_or_default())),
+                None => earlier.clone(),
+            },
+        });
+        if let Some(vrf_record) = &vrf_record {
+            self.register.put_vrf(vrf_record)?;
+        }
+
+        let (mut hands, journal) = self.hands(frr.as_mut(), earlier)?;
+        let result = all(&plan, &mut hands, &mut noting(journal));
+        let added = hands.added.take();
+        match result {
+            Ok(()) => {
+                record.settled = true;
+                self.register.put_network(&record)?;
+                if let Some(vrf_record) = &mut vrf_record {
+                    vrf_record.speaker = added;
+                    self.register.put_vrf(vrf_record)?;
+                }
+                let detail = format!(" (VNI {}, VTEP {vtep}, {} steps)", network.vni, plan.len());
+                self.journal.say(&Message::Done { what: "up", object: network.name.as_str(), detail: &detail });
+                Ok(())
+            }
+            Err(error) => {
+                match before {
+                    Some(before) => self.register.put_network(&before)?,
+                    None => self.register.remove_network(&network)?,
+                }
+                match (vrf_before, &network.vrf) {
+                    (Some(before), _) => self.register.put_vrf(&before)?,
+                    (None, Some(vrf)) => self.register.remove_vrf(&vrf.name)?,
+                    (None, None) => {}
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Takes over what may change in a running network: its DHCP hosts.
+    fn network_updated(&mut self, network: &Network) -> Result<(), EngineError> {
+        let Some(mut record) = self.register.network_of_bridge(&network.bridge)? else { return Ok(()) };
+        if record.network.name == network.name && record.network.hosts != network.hosts {
+            record.network.hosts.clone_from(&network.hosts);
+            self.register.put_network(&record)?;
+        }
+        Ok(())
+    }
+
+    /// Takes down what we set up for this network; one that is not ours is none of our business.
+    pub fn network_down(&mut self, name: &NetName) -> Result<(), EngineError> {
+        self.journal.object = name.to_string();
+        let Some(record) = self.register.network(name)? else { return Ok(()) };
+        let network = &record.network;
+        let _lock = match &network.vrf {
+            Some(vrf) if !self.dry_run => Some(self.register.lock_vrf(&vrf.name)?),
+            _ => None,
+        };
+        let vrf_record = match &network.vrf {
+            Some(vrf) => self.register.vrf(&vrf.name)?,
+            None => None,
+        };
+        let sibling = |other: &NetworkRecord| {
+            other.network.name != *name
+                && other.network.vrf.as_ref().map(|v| &v.name) == network.vrf.as_ref().map(|v| &v.name)
+        };
+        let last_in_vrf = network.vrf.is_some() && !self.register.networks().iter().flatten().any(sibling);
+        // Taking down must not fail for a config.toml that was broken since.
+        let mut frr = self.frr().ok().flatten();
+        let seen = observe(self.kernel()?, network)?;
+        let added = vrf_record.as_ref().and_then(|r| r.speaker.clone());
+        let ours = Ours {
+            network,
+            made_bridge: record.made_bridge,
+            last_in_vrf,
+            made_vrf: vrf_record.as_ref().is_some_and(|r| r.made),
+            speaker_has_ours: added.is_some(),
+        };
+        let mut plan = self.neighbours_down(network)?;
+        plan.extend(down(&ours, &seen));
+        if self.dry_run {
+            return self.print(&plan);
+        }
+        let (mut hands, journal) = self.hands(frr.as_mut(), added)?;
+        most(&plan, &mut hands, &mut noting(journal));
+        self.register.remove_network(network)?;
+        if let (Some(vrf), true) = (&network.vrf, last_in_vrf) {
+            self.register.remove_vrf(&vrf.name)?;
+        }
+        self.journal.say(&Message::Done { what: "down", object: name.as_str(), detail: "" });
+        Ok(())
+    }
+
+    /// Our permanent neighbours on a bridge that stays: they go before the VXLAN does, or zebra keeps ghosts.
+    fn neighbours_down(&mut self, network: &Network) -> Result<Plan, EngineError> {
+        let kernel = self.kernel()?;
+        let Some(bridge) = kernel.link(&network.bridge)? else { return Ok(Plan::new()) };
+        if !matches!(bridge.kind, LinkKind::Bridge { .. }) {
+            return Ok(Plan::new());
+        }
+        let ours = kernel.neighs(bridge.index)?.into_iter().filter(|n| n.ours && n.permanent && !n.ext_learned);
+        let del = |ip| Step::DelNeigh { bridge: network.bridge.clone(), ip };
+        Ok(ours.map(|n| crate::plan::Planned { step: del(n.ip), undo: Vec::new() }).collect())
+    }
+
+    /// `network up NAME`: from config.toml, or again as it was recorded.
+    pub fn network_by_name(&mut self, name: &NetName) -> Result<Network, EngineError> {
+        if let Some(network) = self.config()?.network(name) {
+            return Ok(network.clone());
+        }
+        match self.register.network(name)? {
+            Some(record) => Ok(record.network),
+            None => EngineError::refused(format!(
+                "network {name} is unknown: start it with 'virsh net-start {name}', or describe it in config.toml and run 'evpn-hook network up {name}'"
+            )),
+        }
+    }
+
+    /// `network up`
+    pub fn network_up_by_name(&mut self, name: &NetName) -> Result<(), EngineError> {
+        self.journal.object = name.to_string();
+        let network = self.network_by_name(name)?;
+        self.network_up(network)
+    }
+
+    /// `network down`: unlike libvirt's `stopped`, refused while guests are on it.
+    pub fn network_down_by_name(&mut self, name: &NetName) -> Result<(), EngineError> {
+        self.journal.object = name.to_string();
+        if self.register.network(name)?.is_none() {
+            return EngineError::refused(format!("network {name} is not up: see 'evpn-hook status'"));
+        }
+        let on_it = |r: &GuestRecord| r.endpoints.iter().any(|e| e.network == *name);
+        let guests: Vec<String> =
+            self.register.guests().into_iter().flatten().filter(on_it).map(|r| r.guest.to_string()).collect();
+        if !guests.is_empty() {
+            return EngineError::refused(format!(
+                "network {name} still has {}: stop or detach first",
+                guests.join(", ")
+            ));
+        }
+        self.network_down(name)
+    }
+
+    fn print(&mut self, plan: &Plan) -> Result<(), EngineError> {
+        crate::report::plan(plan);
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! Every message a variant. stderr is what libvirt and LXC show to the one who is waiting; journald is what stays.
+//!
+//! stdout is never written to by a hook: libvirt takes a migrate hook's output for a domain XML.
+
+use crate::plan::Step;
+use std::fmt;
+use std::io::Write;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+const JOURNALD: &str = "/run/systemd/journal/socket";
+
+/// What evpn-hook has to say.
+pub enum Message<'a> {
+    /// A step was taken.
+    Step {
+        /// Which.
+        step: &'a Step,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A step failed and the rest went on.
+    StepFailed {
+        /// Which.
+        step: &'a Step,
+        /// Its error.
+        why: &'a dyn fmt::Display,
+    },
+    /// A setting of the whole host was changed.
+    HostChanged {
+        /// The step that did it.
+        step: &'a Step,
+    },
+    /// An event is done.
+    Done {
+        /// "registered", "withdrawn" …
+        what: &'a str,
+        /// The guest or network.
+        object: &'a str,
+        /// Details for a person.
+        detail: &'a str,
+    },
+    /// Something is wrong that did not stop the event.
+    Warning(&'a dyn fmt::Display),
+    /// The event was refused or failed.
+    Failed(&'a dyn fmt::Display),
+}
+
+impl Message<'_> {
+    /// syslog(3) severity.
+    fn priority(&self) -> u8 {
+        match self {
+            Message::Failed(_) => 3,
+            Message::StepFailed { .. } | Message::Warning(_) => 4,
+            Message::HostChanged { .. } => 5,
+            Message::Done { .. } => 6,
+            Message::Step { .. } => 7,
+        }
+    }
+}
+
+impl fmt::Display for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Message::Step { step, took } => write!(f, "{step}  [{:.0} µs]", took.as_secs_f64() * 1e6),
+            Message::StepFailed { step, why } => write!(f, "{step}: {why}"),
+            Message::HostChanged { step } => {
+                write!(
+                    f,
+                    "host-wide setting changed: {step} ('evpn-hook uninstall' undoes it; [host] manage = false forbids it)"
+                )
+            }
+            Message::Done { what, object, detail } => write!(f, "{object}: {what}{detail}"),
+            Message::Warning(text) => write!(f, "warning: {text}"),
+            Message::Failed(text) => write!(f, "{text}"),
+        }
+    }
+}
+
+/// Where messages go.
+#[derive(Debug)]
+pub struct Journal {
+    /// Steps and results too on stderr (`-v`).
+    pub verbose: bool,
+    /// The guest or network, as a field of each entry.
+    pub object: String,
+    /// Connected at the first message; a host without journald has none.
+    socket: Option<Option<UnixDatagram>>,
+}
+
+impl Journal {
+    /// A journal for one run.
+    pub fn new(verbose: bool) -> Journal {
+        Journal { verbose, object: String::new(), socket: None }
+    }
+
+    /// Says it. What cannot be said is dropped: a full journal must not stop a guest.
+    pub fn say(&mut self, message: &Message) {
+        let priority = message.priority();
+        if priority <= 4 || self.verbose {
+            let _ = writeln!(std::io::stderr(), "evpn-hook: {message}");
+        }
+        // Steps are for -v alone: a line a step would be a system call a step on the path of every guest.
+        if priority == 7 {
+            return;
+        }
+        let socket = self.socket.get_or_insert_with(|| {
+            let socket = UnixDatagram::unbound().ok()?;
+            socket.set_nonblocking(true).ok()?;
+            socket.connect(JOURNALD).ok()?;
+            Some(socket)
+        });
+        if let Some(socket) = socket {
+            // https://systemd.io/JOURNAL_NATIVE_PROTOCOL: KEY=value lines; our messages have no newline in them.
+            let text = format!(
+                "MESSAGE={}\nPRIORITY={priority}\nSYSLOG_IDENTIFIER=evpn-hook\nGUEST={}\n",
+                one_line(&message.to_string()),
+                one_line(&self.object)
+            );
+            let _ = socket.send(text.as_bytes());
+        }
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ")
+}

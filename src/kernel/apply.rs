@@ -1,0 +1,215 @@
+//! Doing: one [`Step`] is one change, refused with the kernel's own words or done.
+//!
+//! Adding what is there already is an error (the planner looked before); removing what is gone is not. `replace` steps
+//! (FDB entry, neighbour, address) and the host-wide ones (routing rule, unreachable routes) may be applied again.
+
+use super::error::{KernelError, NetlinkError, is_gone, is_unsupported};
+use super::observe::port_flags;
+use super::{Kernel, PortFlags};
+use crate::model::{IfName, Mac};
+use crate::plan::Step;
+use crate::plan::seen::Link;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind,
+    InfoPortData, InfoPortKind, InfoVrf, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use std::net::IpAddr;
+
+/// The kernel's MTU for a new bridge or VXLAN device, bytes (`ETH_DATA_LEN`).
+const DEFAULT_MTU: u32 = 1500;
+
+pub(super) type Done = Result<(), NetlinkError>;
+
+impl Kernel {
+    /// Does one step. Needs CAP_NET_ADMIN.
+    pub fn apply(&mut self, step: &Step) -> Result<(), KernelError> {
+        let done = match step {
+            Step::AddVrf { name, table } => {
+                self.new_link(name, None, None, InfoKind::Vrf, InfoData::Vrf(vec![InfoVrf::TableId(table.get())]))
+            }
+            Step::AddBridge { name, mac, mtu } => self.add_bridge(name, *mac, *mtu),
+            Step::AddVxlan { vni, local, port, mtu } => {
+                let options = vec![
+                    InfoVxlan::Id(vni.get()),
+                    match local {
+                        IpAddr::V4(ip) => InfoVxlan::Local(*ip),
+                        IpAddr::V6(ip) => InfoVxlan::Local6(*ip),
+                    },
+                    InfoVxlan::Port(*port),
+                    InfoVxlan::Learning(false),
+                ];
+                let name = vni.device();
+                self.new_link(&name, None, *mtu, InfoKind::Vxlan, InfoData::Vxlan(options))
+                    .and_then(|()| self.finish_new(&name, None))
+            }
+            Step::DelLink { name } => forgive(self.change(RouteNetlinkMessage::DelLink(named(name)), 0)),
+            Step::SetMaster { dev, master } => {
+                let index = match master {
+                    Some(master) => self.index(step, master)?.ok_or_else(|| KernelError::no_device(step, master))?,
+                    None => 0,
+                };
+                let done = self.set_link(dev, vec![LinkAttribute::Controller(index)]);
+                if master.is_none() { forgive(done) } else { done }
+            }
+            Step::SetUp { dev, up } => {
+                let mut message = named(dev);
+                message.header.change_mask = LinkFlags::Up;
+                message.header.flags = if *up { LinkFlags::Up } else { LinkFlags::empty() };
+                self.change(RouteNetlinkMessage::SetLink(message), 0)
+            }
+            Step::SetMtu { dev, mtu } => self.set_link(dev, vec![LinkAttribute::Mtu(*mtu)]),
+            Step::SetVxlanPort { dev } => return self.set_vxlan_port(step, dev),
+            Step::ClearDefaultPvid { bridge } => {
+                // RTM_SETLINK would acknowledge this and ignore it: only RTM_NEWLINK looks into IFLA_LINKINFO. A kernel without
+                // CONFIG_BRIDGE_VLAN_FILTERING ignores the attribute, rightly.
+                let mut message = named(bridge);
+                let options = vec![InfoBridge::VlanDefaultPvid(0)];
+                message.attributes.push(link_info(InfoKind::Bridge, InfoData::Bridge(options)));
+                self.change(RouteNetlinkMessage::NewLink(message), 0)
+            }
+            // The kernel says EAFNOSUPPORT for a device without IPv6 (no module, MTU below 1280): it generates no address either.
+            Step::NoAddrGen { dev } => match self.set_link(dev, vec![no_addrgen()]) {
+                Err(cause) if is_unsupported(&cause) => Ok(()),
+                done => done,
+            },
+            Step::AddAddress { dev, address } => {
+                let dev = self.need(step, dev)?;
+                self.add_address(dev, *address)
+            }
+            Step::Sysctl { path, value } => return self.write_sysctl(step, path, value),
+            Step::AddUnreachable { table } => self.unreachable_routes(*table, true),
+            Step::DelUnreachable { table } => self.unreachable_routes(*table, false),
+            Step::LocalRuleLast { last } => self.local_rule(*last),
+            Step::AddFdb { dev, mac } => {
+                let port = self.need(step, dev)?;
+                self.add_fdb(port, *mac)
+            }
+            Step::DelFdb { dev, mac } => match self.observed(step, dev)? {
+                // Out of its bridge a device has no entries, and the kernel answers EINVAL instead of ENOENT.
+                Some(link) if link.master.is_some() => forgive(self.del_fdb(link.index, *mac)),
+                _ => Ok(()),
+            },
+            Step::AddNeigh { bridge, ip, mac } => {
+                let bridge = self.need(step, bridge)?;
+                self.add_neigh(bridge, *ip, *mac)
+            }
+            Step::DelNeigh { bridge, ip } => match self.index(step, bridge)? {
+                Some(index) => match self.del_neigh(index, *ip) {
+                    Err(cause) if is_unsupported(&cause) => Ok(()),
+                    done => forgive(done),
+                },
+                None => Ok(()),
+            },
+            Step::SpeakerAddVrf { .. } | Step::SpeakerDelVrf { .. } => {
+                return Err(KernelError::NotOurs { step: step.to_string() });
+            }
+        };
+        done.map_err(|cause| KernelError::step(step, cause))
+    }
+
+    fn add_bridge(&mut self, name: &IfName, mac: Mac, mtu: Option<u32>) -> Done {
+        let options = vec![
+            InfoBridge::ForwardDelay(0),
+            InfoBridge::StpState(BridgeStpState::Disabled),
+            // Ignored by a kernel without CONFIG_BRIDGE_VLAN_FILTERING, where there is none to clear.
+            InfoBridge::VlanDefaultPvid(0),
+        ];
+        // An MTU given at creation is lost when the first port joins: only a *change* marks it as somebody's wish
+        // (net/bridge/br_device.c, `br_change_mtu`; BROPT_MTU_SET_BY_USER), so the new bridge starts with another.
+        let start = mtu.map(|mtu| if mtu == DEFAULT_MTU { DEFAULT_MTU - 1 } else { DEFAULT_MTU });
+        self.new_link(name, Some(mac), start, InfoKind::Bridge, InfoData::Bridge(options))?;
+        self.finish_new(name, mtu)
+    }
+
+    /// What RTM_NEWLINK does not take for a new device (`addrgenmode` is refused with EAFNOSUPPORT) or forgets (a bridge's MTU).
+    /// The device is still down, so no address was generated. If this fails the device goes again: a step is done or not done.
+    fn finish_new(&mut self, name: &IfName, mtu: Option<u32>) -> Done {
+        let mtu: Vec<_> = mtu.map(LinkAttribute::Mtu).into_iter().collect();
+        let done = match self.set_link(name, [mtu.clone(), vec![no_addrgen()]].concat()) {
+            Err(cause) if is_unsupported(&cause) && mtu.is_empty() => Ok(()),
+            Err(cause) if is_unsupported(&cause) => self.set_link(name, mtu),
+            done => done,
+        };
+        done.inspect_err(|_| {
+            // The first error is the one to tell; the device may stay if even this fails, and the next observation shows it.
+            let _ = self.change(RouteNetlinkMessage::DelLink(named(name)), 0);
+        })
+    }
+
+    fn new_link(&mut self, name: &IfName, mac: Option<Mac>, mtu: Option<u32>, kind: InfoKind, data: InfoData) -> Done {
+        let mut message = named(name);
+        message.attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.octets().to_vec())));
+        message.attributes.extend(mtu.map(LinkAttribute::Mtu));
+        message.attributes.push(link_info(kind, data));
+        self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    fn set_vxlan_port(&mut self, step: &Step, dev: &IfName) -> Result<(), KernelError> {
+        let options = vec![InfoBridgePort::Learning(false), InfoBridgePort::NeighSupress(true)];
+        let mut message = named(dev);
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(options)),
+        ]));
+        let seen = self
+            .change(RouteNetlinkMessage::NewLink(message), 0)
+            .and_then(|()| self.link_message(dev))
+            .map_err(|cause| KernelError::step(step, cause))?
+            .ok_or_else(|| KernelError::no_device(step, dev))?;
+        // Attributes that a kernel does not know it acknowledges all the same.
+        let missing = match port_flags(seen) {
+            PortFlags { learning: Some(false), neigh_suppress: Some(true) } => return Ok(()),
+            PortFlags { learning: Some(false), .. } => "neigh_suppress on",
+            _ => "learning off",
+        };
+        Err(KernelError::Ignored { step: step.to_string(), missing })
+    }
+
+    fn set_link(&mut self, dev: &IfName, attributes: Vec<LinkAttribute>) -> Done {
+        let mut message = named(dev);
+        message.attributes.extend(attributes);
+        self.change(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    pub(super) fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> Done {
+        self.socket.ask(message, NLM_F_ACK | flags).map(drop)
+    }
+
+    fn observed(&mut self, step: &Step, dev: &IfName) -> Result<Option<Link>, KernelError> {
+        let found = self.link_message(dev).map_err(|cause| KernelError::step(step, cause))?;
+        Ok(found.and_then(super::decode::link))
+    }
+
+    fn index(&mut self, step: &Step, dev: &IfName) -> Result<Option<u32>, KernelError> {
+        Ok(self.observed(step, dev)?.map(|link| link.index))
+    }
+
+    fn need(&mut self, step: &Step, dev: &IfName) -> Result<u32, KernelError> {
+        self.index(step, dev)?.ok_or_else(|| KernelError::no_device(step, dev))
+    }
+}
+
+/// A link request by name: the kernel looks the index up itself (net/core/rtnetlink.c, `rtnl_dev_get`), in the same system call.
+fn named(name: &IfName) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_string()));
+    message
+}
+
+fn link_info(kind: InfoKind, data: InfoData) -> LinkAttribute {
+    LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)])
+}
+
+fn no_addrgen() -> LinkAttribute {
+    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)])])
+}
+
+/// Gone already is as good as deleted.
+pub(super) fn forgive(done: Done) -> Done {
+    match done {
+        Err(cause) if cause.errno().is_some_and(is_gone) => Ok(()),
+        done => done,
+    }
+}

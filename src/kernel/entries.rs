@@ -1,0 +1,67 @@
+//! Addresses, FDB entries, neighbours: the requests behind the steps.
+
+use super::apply::Done;
+use super::observe::{family, neigh_message};
+use super::{Kernel, PROTOCOL};
+use crate::model::Mac;
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
+use netlink_packet_route::route::RouteProtocol;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use std::net::IpAddr;
+
+const REPLACE: u16 = NLM_F_CREATE | NLM_F_REPLACE;
+
+impl Kernel {
+    pub(super) fn add_address(&mut self, index: u32, address: IpNet) -> Done {
+        let mut message = AddressMessage::default();
+        message.header.index = index;
+        message.header.family = family(address.addr());
+        message.header.prefix_len = address.prefix_len();
+        message.attributes = vec![AddressAttribute::Local(address.addr()), AddressAttribute::Address(address.addr())];
+        if address.addr().is_ipv6() {
+            // Every host of the fabric has this address: detection would find a duplicate and take it away.
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        self.change(RouteNetlinkMessage::NewAddress(message), REPLACE)
+    }
+
+    /// NUD_NOARP is the kernel's word for `static`. Without NTF_MASTER the entry would go to the device's own filter list.
+    pub(super) fn add_fdb(&mut self, port: u32, mac: Mac) -> Done {
+        let mut message = fdb_message(port, mac);
+        message.header.state = NeighbourState::Noarp;
+        self.change(RouteNetlinkMessage::NewNeighbour(message), REPLACE)
+    }
+
+    /// The kernel compares the port before it deletes (net/bridge/br_fdb.c, `fdb_delete_by_addr_and_port`): ENOENT if the MAC
+    /// moved on to another.
+    pub(super) fn del_fdb(&mut self, port: u32, mac: Mac) -> Done {
+        self.change(RouteNetlinkMessage::DelNeighbour(fdb_message(port, mac)), 0)
+    }
+
+    pub(super) fn add_neigh(&mut self, bridge: u32, ip: IpAddr, mac: Mac) -> Done {
+        let mut message = neigh_message(family(ip), bridge);
+        message.header.state = NeighbourState::Permanent;
+        message.attributes = vec![
+            NeighbourAttribute::Destination(ip.into()),
+            NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()),
+            NeighbourAttribute::Protocol(RouteProtocol::Other(PROTOCOL)),
+        ];
+        self.change(RouteNetlinkMessage::NewNeighbour(message), REPLACE)
+    }
+
+    pub(super) fn del_neigh(&mut self, bridge: u32, ip: IpAddr) -> Done {
+        let mut message = neigh_message(family(ip), bridge);
+        message.attributes = vec![NeighbourAttribute::Destination(ip.into())];
+        self.change(RouteNetlinkMessage::DelNeighbour(message), 0)
+    }
+}
+
+fn fdb_message(port: u32, mac: Mac) -> NeighbourMessage {
+    let mut message = neigh_message(AddressFamily::Bridge, port);
+    message.header.flags = NeighbourFlags::Controller;
+    message.attributes = vec![NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec())];
+    message
+}

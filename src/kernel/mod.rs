@@ -1,0 +1,53 @@
+//! The only room that knows netlink: reads what the kernel shows, and does one [`Step`](crate::plan::Step) at a time.
+//!
+//! - [`netlink`]: one request, its answer, the kernel's own words when it refuses.
+//! - `observe`: links, addresses, neighbours, FDB entries, rules, as the nouns of [`crate::plan::seen`].
+//! - `apply`: [`Kernel::apply`], with `entries` (address, FDB, neighbour) and `routing` (rules, routes, sysctl) beside it.
+//!
+//! Blocking on purpose: rtnetlink answers inside the `send` system call, so a runtime would only add start-up time to a hook.
+//! Names are turned into indexes anew for every step. It costs some ten microseconds, and nobody has to know when libvirt gave
+//! the name `vnet0` to another guest's tap.
+
+mod apply;
+mod decode;
+mod entries;
+mod error;
+pub mod netlink;
+mod observe;
+mod routing;
+
+pub use error::{KernelError, NetlinkError};
+pub use observe::{PortFlags, sysctl};
+
+use netlink::Socket;
+use std::os::fd::BorrowedFd;
+
+/// Our number in `NDA_PROTOCOL` of neighbours and `rtm_protocol` of routes (include/uapi/linux/rtnetlink.h: the kernel does not
+/// interpret values from RTPROT_STATIC on). iproute2's and FRR's rt_protos files do not have 69: an entry with it is ours.
+pub const PROTOCOL: u8 = 69;
+
+/// The running kernel's network configuration, in one network namespace.
+pub struct Kernel {
+    socket: Socket,
+    /// Opened in another namespace than the process's: /proc/sys shows the process's, so no sysctl through this one.
+    elsewhere: bool,
+}
+
+impl Kernel {
+    /// The kernel as this process sees it. Needs no privilege; most steps do (CAP_NET_ADMIN).
+    pub fn open() -> Result<Kernel, KernelError> {
+        Ok(Kernel { socket: Socket::open().map_err(KernelError::Open)?, elsewhere: false })
+    }
+
+    /// The kernel as it is in another network namespace (`/proc/PID/ns/net`), for reading a container's MAC and addresses.
+    /// Needs CAP_SYS_ADMIN. The process itself is back in its own namespace when this returns `Ok`; after
+    /// [`KernelError::Stranded`] it is not, and must do nothing more.
+    pub fn open_in(netns: BorrowedFd<'_>) -> Result<Kernel, KernelError> {
+        Ok(Kernel { socket: Socket::open_in(netns)?, elsewhere: true })
+    }
+
+    /// How many entries of all listings so far were left out because the decoder did not know their shape; for `doctor`.
+    pub fn undecoded(&self) -> usize {
+        self.socket.undecoded()
+    }
+}

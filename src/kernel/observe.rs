@@ -1,0 +1,234 @@
+//! Reading: each question is one request; what the kernel can filter, it filters.
+
+use super::error::{KernelError, NetlinkError, is_gone, is_unsupported};
+use super::{Kernel, decode};
+use crate::model::{IfName, Mac};
+use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh};
+use netlink_packet_core::NLM_F_DUMP;
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::{InfoBridgePort, InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::net::IpAddr;
+
+/// The flags of a bridge port that decide whether EVPN works; `None` where the kernel does not know them or it is no port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PortFlags {
+    /// `learning` (IFLA_BRPORT_LEARNING).
+    pub learning: Option<bool>,
+    /// `neigh_suppress` (IFLA_BRPORT_NEIGH_SUPPRESS, Linux 4.15).
+    pub neigh_suppress: Option<bool>,
+}
+
+impl Kernel {
+    /// The device of this name; `None` if there is none.
+    pub fn link(&mut self, name: &IfName) -> Result<Option<Link>, KernelError> {
+        let found = self.link_message(name).map_err(|cause| read(format_args!("link {name}"), cause))?;
+        Ok(found.and_then(decode::link))
+    }
+
+    /// The device with this index; `None` if there is none.
+    pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, KernelError> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        let found = self.get_link(message).map_err(|cause| read(format_args!("link with index {index}"), cause))?;
+        Ok(found.and_then(decode::link))
+    }
+
+    /// All devices of one kind (`vxlan`, `vrf`, `bridge`).
+    pub fn links_of_kind(&mut self, kind: &str) -> Result<Vec<Link>, KernelError> {
+        let word = match kind {
+            "vxlan" => InfoKind::Vxlan,
+            "vrf" => InfoKind::Vrf,
+            "bridge" => InfoKind::Bridge,
+            other => InfoKind::Other(other.to_owned()),
+        };
+        let filter = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(word)]);
+        let mut links = self.links(vec![filter], &format!("links of kind {kind}"))?;
+        // The kernel drops the filter where the kind's module is not loaded (net/core/rtnetlink.c, `linkinfo_to_kind_ops`).
+        links.retain(|link| match &link.kind {
+            LinkKind::Bridge { .. } => kind == "bridge",
+            LinkKind::Vxlan { .. } => kind == "vxlan",
+            LinkKind::Vrf { .. } => kind == "vrf",
+            LinkKind::Other(word) => word == kind,
+        });
+        Ok(links)
+    }
+
+    /// All devices.
+    pub fn all_links(&mut self) -> Result<Vec<Link>, KernelError> {
+        self.links(Vec::new(), "all links")
+    }
+
+    /// The devices whose master this is: a bridge's ports, a VRF's bridges.
+    pub fn ports_of(&mut self, master: u32) -> Result<Vec<Link>, KernelError> {
+        let mut links = self.links(vec![LinkAttribute::Controller(master)], &format!("ports of index {master}"))?;
+        links.retain(|link| link.master == Some(master));
+        Ok(links)
+    }
+
+    /// `learning` and `neigh_suppress` of a bridge port; `None` if there is no such device.
+    pub fn port_flags(&mut self, dev: &IfName) -> Result<Option<PortFlags>, KernelError> {
+        let found = self.link_message(dev).map_err(|cause| read(format_args!("bridge port {dev}"), cause))?;
+        Ok(found.map(port_flags))
+    }
+
+    /// The addresses of one device, or of all. A device that is gone has none.
+    pub fn addresses(&mut self, index: Option<u32>) -> Result<Vec<Address>, KernelError> {
+        let mut message = AddressMessage::default();
+        message.header.index = index.unwrap_or(0);
+        let found = match self.socket.ask(RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP) {
+            Err(cause) if cause.errno().is_some_and(is_gone) => return Ok(Vec::new()),
+            answer => answer.map_err(|cause| read("addresses", cause))?,
+        };
+        let addresses = found.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewAddress(message) => decode::address(message),
+            _ => None,
+        });
+        Ok(addresses.filter(|address| index.is_none_or(|index| address.index == index)).collect())
+    }
+
+    /// One neighbour of a bridge; `None` if there is none, or no such bridge.
+    pub fn neigh(&mut self, bridge: u32, ip: IpAddr) -> Result<Option<Neigh>, KernelError> {
+        let mut message = neigh_message(family(ip), bridge);
+        message.attributes.push(NeighbourAttribute::Destination(ip.into()));
+        let found = self.get_neigh(message).map_err(|cause| read(format_args!("neighbour {ip}"), cause))?;
+        Ok(found.and_then(decode::neigh))
+    }
+
+    /// All neighbours of a bridge, IPv4 and IPv6, but for the kernel's own multicast ones.
+    pub fn neighs(&mut self, bridge: u32) -> Result<Vec<Neigh>, KernelError> {
+        let mut message = NeighbourMessage::default();
+        message.attributes.push(NeighbourAttribute::IfIndex(bridge));
+        let found = self.dump_neighs(message, "neighbours")?;
+        Ok(found.into_iter().filter(|m| m.header.ifindex == bridge).filter_map(decode::neigh).collect())
+    }
+
+    /// Where this bridge sends frames to a MAC, outside of any VLAN; `None` if it does not know, or is gone.
+    pub fn fdb(&mut self, bridge: u32, mac: Mac) -> Result<Option<Fdb>, KernelError> {
+        let mut message = neigh_message(AddressFamily::Bridge, 0);
+        message.attributes.push(NeighbourAttribute::Controller(bridge));
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()));
+        let found = match self.get_neigh(message) {
+            // "Invalid master ifindex": here the kernel says EINVAL where it says ENODEV elsewhere.
+            Err(cause) if cause.is(Errno::INVAL) && self.link_by_index(bridge)?.is_none() => None,
+            answer => answer.map_err(|cause| read(format_args!("FDB entry {mac}"), cause))?,
+        };
+        Ok(found.and_then(|message| decode::fdb(message, bridge)).map(|(entry, _)| entry))
+    }
+
+    /// All unicast FDB entries of a bridge, its own MACs included, each once: an entry without VLAN before its copies in VLANs.
+    pub fn fdbs(&mut self, bridge: u32) -> Result<Vec<Fdb>, KernelError> {
+        let mut message = neigh_message(AddressFamily::Bridge, 0);
+        message.attributes.push(NeighbourAttribute::Controller(bridge));
+        let found = match self.dump_neighs(message, "FDB") {
+            Err(error) if error.gone() => return Ok(Vec::new()),
+            answer => answer?,
+        };
+        let mut entries: Vec<_> = found.into_iter().filter_map(|message| decode::fdb(message, bridge)).collect();
+        entries.sort_by_key(|(entry, vlan)| (entry.mac, *vlan));
+        entries.dedup_by_key(|(entry, _)| entry.mac);
+        Ok(entries.into_iter().map(|(entry, _)| entry).collect())
+    }
+
+    fn links(&mut self, filter: Vec<LinkAttribute>, what: &str) -> Result<Vec<Link>, KernelError> {
+        let mut message = LinkMessage::default();
+        message.attributes = filter;
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let found = match self.socket.ask(RouteNetlinkMessage::GetLink(message), NLM_F_DUMP) {
+            Err(cause) if cause.errno().is_some_and(is_gone) => return Ok(Vec::new()),
+            answer => answer.map_err(|cause| read(what, cause))?,
+        };
+        let links = found.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewLink(message) => decode::link(message),
+            _ => None,
+        });
+        Ok(links.collect())
+    }
+
+    pub(super) fn link_message(&mut self, name: &IfName) -> Result<Option<LinkMessage>, NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_string()));
+        self.get_link(message)
+    }
+
+    fn get_link(&mut self, mut message: LinkMessage) -> Result<Option<LinkMessage>, NetlinkError> {
+        // Counters are half of the answer and nobody here reads them.
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let found = present(self.socket.ask(RouteNetlinkMessage::GetLink(message), 0))?;
+        Ok(found.into_iter().find_map(|message| match message {
+            RouteNetlinkMessage::NewLink(message) => Some(message),
+            _ => None,
+        }))
+    }
+
+    fn get_neigh(&mut self, message: NeighbourMessage) -> Result<Option<NeighbourMessage>, NetlinkError> {
+        let found = match self.socket.ask(RouteNetlinkMessage::GetNeighbour(message), 0) {
+            Err(cause) if is_unsupported(&cause) => Vec::new(), // no IPv6 here, so no IPv6 neighbour either
+            answer => present(answer)?,
+        };
+        Ok(found.into_iter().find_map(neighbour))
+    }
+
+    fn dump_neighs(&mut self, message: NeighbourMessage, what: &str) -> Result<Vec<NeighbourMessage>, KernelError> {
+        let found = self.socket.ask(RouteNetlinkMessage::GetNeighbour(message), NLM_F_DUMP);
+        Ok(found.map_err(|cause| read(what, cause))?.into_iter().filter_map(neighbour).collect())
+    }
+}
+
+/// Reads one file below /proc/sys (at most 4 KiB, trimmed); `None` if this kernel does not have it.
+pub fn sysctl(path: &str) -> Result<Option<String>, KernelError> {
+    let failed = |cause| KernelError::Sysctl { what: format!("read /proc/sys/{path}"), cause };
+    let file = match File::open(super::routing::sysctl_file(path).map_err(failed)?) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(failed)?,
+    };
+    let mut text = String::new();
+    file.take(4096).read_to_string(&mut text).map_err(failed)?;
+    Ok(Some(text.trim().to_owned()))
+}
+
+pub(super) fn port_flags(message: LinkMessage) -> PortFlags {
+    let mut flags = PortFlags::default();
+    for option in decode::port_options(message) {
+        match option {
+            InfoBridgePort::Learning(on) => flags.learning = Some(on),
+            InfoBridgePort::NeighSupress(on) => flags.neigh_suppress = Some(on),
+            _ => {}
+        }
+    }
+    flags
+}
+
+pub(super) fn family(ip: IpAddr) -> AddressFamily {
+    if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+pub(super) fn neigh_message(family: AddressFamily, index: u32) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family;
+    message.header.ifindex = index;
+    message
+}
+
+fn neighbour(message: RouteNetlinkMessage) -> Option<NeighbourMessage> {
+    match message {
+        RouteNetlinkMessage::NewNeighbour(message) => Some(message),
+        _ => None,
+    }
+}
+
+/// "There is none" is an answer.
+fn present(answer: Result<Vec<RouteNetlinkMessage>, NetlinkError>) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+    match answer {
+        Err(cause) if cause.errno().is_some_and(is_gone) => Ok(Vec::new()),
+        answer => answer,
+    }
+}
+
+fn read(what: impl ToString, cause: NetlinkError) -> KernelError {
+    KernelError::Read { what: what.to_string(), cause }
+}

@@ -1,0 +1,195 @@
+//! Routing rules, routes and /proc/sys: what is the host's or the VRF's, not a device's.
+
+use super::apply::{Done, forgive};
+use super::error::{KernelError, NetlinkError, is_unsupported};
+use super::{Kernel, PROTOCOL};
+use crate::model::TableId;
+use crate::plan::Step;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteType};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::io::Errno;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// `RT_TABLE_LOCAL`, include/uapi/linux/rtnetlink.h.
+const LOCAL: u8 = 255;
+/// Where the kernel puts table local's rule.
+const FIRST: u32 = 0;
+/// Behind the l3mdev rule (1000), before table main (32766): what VRFs need (Documentation/networking/vrf.rst).
+const LAST: u32 = 32765;
+/// The metric that vrf.rst gives the unreachable default, so that every real one wins.
+const UNREACHABLE_METRIC: u32 = 4_278_198_272;
+
+impl Kernel {
+    /// Does IPv4 ask table local only after the VRFs (an l3mdev rule before it, or preference 32765)? Otherwise an address of
+    /// the host that is also a tenant's would draw the tenant's packets to the host.
+    pub fn local_rule_last(&mut self) -> Result<bool, KernelError> {
+        let rules = self
+            .rules(AddressFamily::Inet)
+            .map_err(|cause| KernelError::Read { what: "routing rules".into(), cause })?;
+        let l3mdev = rules.iter().filter(|rule| is_l3mdev(rule)).map(preference).min().unwrap_or(LAST - 1);
+        Ok(rules.iter().filter(|rule| is_local(rule)).map(preference).min().is_some_and(|local| local > l3mdev))
+    }
+
+    /// Has this table the unreachable default route of [`Step::AddUnreachable`] for IPv4?
+    pub fn unreachable(&mut self, table: TableId) -> Result<bool, KernelError> {
+        let mut filter = RouteMessage::default();
+        filter.header.address_family = AddressFamily::Inet;
+        filter.header.kind = RouteType::Unreachable;
+        filter.attributes.push(RouteAttribute::Table(table.get()));
+        let routes = match self.socket.ask(RouteNetlinkMessage::GetRoute(filter), NLM_F_DUMP) {
+            Err(cause) if cause.is(Errno::NOENT) => return Ok(false), // no such table yet
+            routes => routes.map_err(|cause| KernelError::Read { what: format!("routes of table {table}"), cause })?,
+        };
+        Ok(routes.iter().any(|message| match message {
+            RouteNetlinkMessage::NewRoute(route) => {
+                route.header.kind == RouteType::Unreachable
+                    && route.header.destination_prefix_length == 0
+                    && route.attributes.contains(&RouteAttribute::Table(table.get()))
+            }
+            _ => false,
+        }))
+    }
+
+    /// Puts the unreachable defaults of a table there, or takes them out.
+    pub(super) fn unreachable_routes(&mut self, table: TableId, there: bool) -> Done {
+        self.unreachable_route(AddressFamily::Inet, table, there)?;
+        match self.unreachable_route(AddressFamily::Inet6, table, there) {
+            Err(cause) if is_unsupported(&cause) => Ok(()),
+            done => done,
+        }
+    }
+
+    fn unreachable_route(&mut self, family: AddressFamily, table: TableId, there: bool) -> Done {
+        let mut route = RouteMessage::default();
+        route.header.address_family = family;
+        route.header.kind = RouteType::Unreachable;
+        route.header.protocol = RouteProtocol::Other(PROTOCOL);
+        route.attributes = vec![RouteAttribute::Table(table.get()), RouteAttribute::Priority(UNREACHABLE_METRIC)];
+        if there {
+            again(self.change(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_EXCL))
+        } else {
+            forgive(self.change(RouteNetlinkMessage::DelRoute(route), 0))
+        }
+    }
+
+    pub(super) fn local_rule(&mut self, last: bool) -> Done {
+        let (from, to) = if last { (FIRST, LAST) } else { (LAST, FIRST) };
+        self.move_local_rule(AddressFamily::Inet, from, to)?;
+        match self.move_local_rule(AddressFamily::Inet6, from, to) {
+            Err(cause) if is_unsupported(&cause) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Adds before it deletes: without any rule for table local the host does not know its own addresses.
+    fn move_local_rule(&mut self, family: AddressFamily, from: u32, to: u32) -> Done {
+        let present: Vec<u32> = self.rules(family)?.iter().filter(|rule| is_local(rule)).map(preference).collect();
+        if !present.contains(&to) {
+            let rule = local_rule_at(family, to);
+            again(self.change(RouteNetlinkMessage::NewRule(rule), NLM_F_CREATE | NLM_F_EXCL))?;
+        }
+        for _ in present.iter().filter(|preference| **preference == from) {
+            forgive(self.change(RouteNetlinkMessage::DelRule(local_rule_at(family, from)), 0))?;
+        }
+        Ok(())
+    }
+
+    fn rules(&mut self, family: AddressFamily) -> Result<Vec<RuleMessage>, NetlinkError> {
+        let mut filter = RuleMessage::default();
+        filter.header.family = family;
+        let found = self.socket.ask(RouteNetlinkMessage::GetRule(filter), NLM_F_DUMP)?;
+        Ok(found
+            .into_iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewRule(rule) => Some(rule),
+                _ => None,
+            })
+            .collect())
+    }
+
+    pub(super) fn write_sysctl(&mut self, step: &Step, path: &str, value: &str) -> Result<(), KernelError> {
+        if self.elsewhere {
+            return Err(KernelError::NotOurs { step: step.to_string() });
+        }
+        // Opened without O_CREAT or O_TRUNC: a missing file is ENOENT, and one write is one change.
+        sysctl_file(path)
+            .and_then(|file| OpenOptions::new().write(true).open(file))
+            .and_then(|mut file| file.write_all(value.as_bytes()))
+            .map_err(|cause| KernelError::Sysctl { what: step.to_string(), cause })
+    }
+}
+
+/// The file behind a path relative to /proc/sys; EINVAL for one that would lead out of it.
+pub(super) fn sysctl_file(path: &str) -> Result<PathBuf, io::Error> {
+    let fine = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
+    if !path.split('/').all(fine) {
+        return Err(Errno::INVAL.into());
+    }
+    Ok(Path::new("/proc/sys").join(path))
+}
+
+fn local_rule_at(family: AddressFamily, preference: u32) -> RuleMessage {
+    let mut rule = RuleMessage::default();
+    rule.header.family = family;
+    rule.header.table = LOCAL;
+    rule.header.action = RuleAction::ToTable;
+    rule.attributes.push(RuleAttribute::Priority(preference));
+    rule
+}
+
+/// Preference 0 is shown by leaving it out (net/core/fib_rules.c, `fib_nl_fill_rule`).
+fn preference(rule: &RuleMessage) -> u32 {
+    let found = rule.attributes.iter().find_map(|attribute| match attribute {
+        RuleAttribute::Priority(preference) => Some(*preference),
+        _ => None,
+    });
+    found.unwrap_or(0)
+}
+
+fn is_l3mdev(rule: &RuleMessage) -> bool {
+    rule.attributes.contains(&RuleAttribute::L3MDev(true))
+}
+
+/// A rule that sends everything to table local; not one that an admin bound to a mark, an address or a device.
+fn is_local(rule: &RuleMessage) -> bool {
+    let header = &rule.header;
+    header.action == RuleAction::ToTable
+        && header.table == LOCAL
+        && (header.dst_len, header.src_len, header.tos) == (0, 0, 0)
+        && rule.attributes.iter().all(|attribute| {
+            matches!(
+                attribute,
+                RuleAttribute::Priority(_)
+                    | RuleAttribute::Table(_)
+                    | RuleAttribute::Protocol(_)
+                    | RuleAttribute::SuppressPrefixLen(_)
+                    | RuleAttribute::L3MDev(false)
+            )
+        })
+}
+
+/// Done before is done.
+fn again(done: Done) -> Done {
+    match done {
+        Err(cause) if cause.is(Errno::EXIST) => Ok(()),
+        done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sysctl_path_stays_below_proc_sys() {
+        assert_eq!(sysctl_file("net/ipv4/ip_forward").unwrap(), Path::new("/proc/sys/net/ipv4/ip_forward"));
+        assert!(sysctl_file("net/ipv4/conf/eth0.100/rp_filter").is_ok());
+        for path in ["", "/etc/passwd", "net/../../../etc/passwd", "net//ipv4", "net/./ipv4", "net/ipv4/", "a\0b"] {
+            assert!(sysctl_file(path).is_err(), "{path:?}");
+        }
+    }
+}

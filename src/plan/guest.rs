@@ -1,0 +1,156 @@
+//! An endpoint wired, registered, withdrawn. The kernel recipe is frr-and-kernel's: enslave, static FDB entry, permanent neighbours.
+
+use super::seen::{Fdb, Link, LinkKind, Neigh};
+use super::{Plan, Refusal, Step, plain, with_undo};
+use crate::model::{IfName, Mac};
+use std::net::IpAddr;
+
+/// What is wanted of one port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted<'a> {
+    /// Who is asking, for messages.
+    pub guest: &'a str,
+    /// The port.
+    pub device: &'a IfName,
+    /// The segment's bridge.
+    pub bridge: &'a IfName,
+    /// The network's name, for messages.
+    pub network: &'a str,
+    /// The guest's MAC; none wires only.
+    pub mac: Option<Mac>,
+    /// The guest's addresses.
+    pub ips: &'a [IpAddr],
+    /// Ours to enslave; otherwise libvirt or LXC has done it.
+    pub enslave: bool,
+}
+
+/// What is observed of one port.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The port.
+    pub device: Option<Link>,
+    /// The bridge.
+    pub bridge: Option<Link>,
+    /// The name of the port's present master, where it has one.
+    pub master_name: Option<IfName>,
+    /// The FDB's entry for the MAC.
+    pub fdb: Option<Fdb>,
+    /// The bridge's neighbour entries for the wanted addresses.
+    pub neighs: Vec<Neigh>,
+}
+
+/// Puts the port on the bridge: what is done before anyone may hear of the guest.
+pub fn wire(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
+    let refuse = |text: String| Err(Refusal(format!("{}: {text}", want.guest)));
+    let Some(device) = &seen.device else {
+        return refuse(format!("device {} is not there: name the guest's tap or veth on this host", want.device));
+    };
+    let Some(bridge) = &seen.bridge else {
+        return refuse(format!(
+            "bridge {} of network {} is not there: bring the network up first",
+            want.bridge, want.network
+        ));
+    };
+    if !matches!(bridge.kind, LinkKind::Bridge { .. }) {
+        return refuse(format!("device {} of network {} is not a bridge", want.bridge, want.network));
+    }
+    if matches!(device.kind, LinkKind::Bridge { .. } | LinkKind::Vxlan { .. } | LinkKind::Vrf { .. })
+        || device.index == 1
+    {
+        return refuse(format!("device {} cannot be a guest's: name its tap or veth", want.device));
+    }
+    let mut plan = Plan::new();
+    match device.master {
+        Some(master) if master == bridge.index => {}
+        None if want.enslave => plan.push(with_undo(
+            Step::SetMaster { dev: want.device.clone(), master: Some(want.bridge.clone()) },
+            Step::SetMaster { dev: want.device.clone(), master: None },
+        )),
+        None => return refuse(format!("device {} is on no bridge, expected {}", want.device, want.bridge)),
+        Some(_) => {
+            let on = seen.master_name.as_ref().map_or("another bridge".to_owned(), |m| m.to_string());
+            return refuse(format!(
+                "device {} is already on {on}, not on {}: 'ip link set {} nomaster' first",
+                want.device, want.bridge, want.device
+            ));
+        }
+    }
+    if device.mtu != bridge.mtu {
+        plan.push(with_undo(
+            Step::SetMtu { dev: want.device.clone(), mtu: bridge.mtu },
+            Step::SetMtu { dev: want.device.clone(), mtu: device.mtu },
+        ));
+    }
+    if !device.up {
+        plan.push(with_undo(
+            Step::SetUp { dev: want.device.clone(), up: true },
+            Step::SetUp { dev: want.device.clone(), up: false },
+        ));
+    }
+    Ok(plan)
+}
+
+/// Makes the kernel hold what the speaker advertises: first wired, then the FDB entry, then each address.
+pub fn register(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
+    let mut plan = wire(want, seen)?;
+    let Some(mac) = want.mac else { return Ok(plan) };
+    if let Some(bridge) = &seen.bridge
+        && bridge.mac == Some(mac)
+    {
+        return Err(Refusal(format!(
+            "{}: MAC {mac} is the gateway's on {}: give the guest another",
+            want.guest, want.bridge
+        )));
+    }
+    let port = seen.device.as_ref().map(|d| d.index);
+    let held = seen.fdb.as_ref().is_some_and(|f| Some(f.port) == port && f.is_static && !f.ext_learned);
+    if !held {
+        plan.push(with_undo(
+            Step::AddFdb { dev: want.device.clone(), mac },
+            Step::DelFdb { dev: want.device.clone(), mac },
+        ));
+    }
+    for ip in want.ips {
+        let held = seen.neighs.iter().any(|n| n.ip == *ip && is_local(n, mac));
+        if !held {
+            plan.push(with_undo(
+                Step::AddNeigh { bridge: want.bridge.clone(), ip: *ip, mac },
+                Step::DelNeigh { bridge: want.bridge.clone(), ip: *ip },
+            ));
+        }
+    }
+    Ok(plan)
+}
+
+/// Takes back what is still this guest's: never an entry that another VTEP or guest owns by now.
+/// Neighbours go first, while MAC and port may still be there (see `order`).
+pub fn withdraw(want: &Wanted, seen: &Seen) -> Plan {
+    let mut plan = Plan::new();
+    let Some(mac) = want.mac else { return release(want, seen, plan) };
+    for neigh in &seen.neighs {
+        if want.ips.contains(&neigh.ip) && is_local(neigh, mac) {
+            plan.push(plain(Step::DelNeigh { bridge: want.bridge.clone(), ip: neigh.ip }));
+        }
+    }
+    if let (Some(device), Some(fdb)) = (&seen.device, &seen.fdb)
+        && fdb.port == device.index
+        && !fdb.ext_learned
+    {
+        plan.push(plain(Step::DelFdb { dev: want.device.clone(), mac }));
+    }
+    release(want, seen, plan)
+}
+
+fn release(want: &Wanted, seen: &Seen, mut plan: Plan) -> Plan {
+    let ours =
+        want.enslave && seen.bridge.as_ref().zip(seen.device.as_ref()).is_some_and(|(b, d)| d.master == Some(b.index));
+    if ours {
+        plan.push(plain(Step::SetMaster { dev: want.device.clone(), master: None }));
+    }
+    plan
+}
+
+/// A permanent entry of this MAC that the speaker did not put there for another VTEP.
+fn is_local(neigh: &Neigh, mac: Mac) -> bool {
+    neigh.permanent && !neigh.ext_learned && neigh.mac == Some(mac)
+}

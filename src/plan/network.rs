@@ -1,0 +1,406 @@
+//! A tenant segment up and down.
+
+use super::seen::{Link, LinkKind};
+use super::{Plan, Planned, Refusal, Step, plain, with_undo};
+use crate::config::{Network, Origin, Vrf};
+use crate::model::{IfName, Mac, Vni};
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// What is observed before a network is planned.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The network's bridge.
+    pub bridge: Option<Link>,
+    /// Its addresses, the link-local ones left out.
+    pub bridge_addresses: Vec<IpNet>,
+    /// `net.ipv6.conf.<bridge>.disable_ipv6`
+    pub bridge_ipv6_off: bool,
+    /// Every VXLAN device of the host: a VNI exists once in the kernel.
+    pub vxlans: Vec<Link>,
+    /// Every VRF of the host: a table belongs to one.
+    pub vrfs: Vec<Link>,
+    /// The device with the VRF's name, whatever it is.
+    pub vrf: Option<Link>,
+    /// Its slaves that are not ours.
+    pub vrf_foreign_slaves: Vec<IfName>,
+    /// The device with the L3VNI bridge's name.
+    pub l3_bridge: Option<Link>,
+    /// Host-wide settings.
+    pub host: HostSeen,
+    /// Does the speaker hold the VRF's stanzas already?
+    pub speaker_has_vrf: bool,
+}
+
+/// Host-wide settings that a VRF needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostSeen {
+    /// `net.ipv4.ip_forward`
+    pub forward4: bool,
+    /// `net.ipv6.conf.all.forwarding`; `None` without IPv6.
+    pub forward6: Option<bool>,
+    /// The rule for table local stands behind the l3mdev rule.
+    pub local_rule_last: bool,
+    /// Devices that take router advertisements now and would stop once the host forwards (`accept_ra` is 1).
+    pub accepts_ra: Vec<IfName>,
+}
+
+/// What is wanted besides the network itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted<'a> {
+    /// The network, its MTU resolved.
+    pub network: &'a Network,
+    /// This host's tunnel end.
+    pub vtep: IpAddr,
+    /// UDP port of the tunnels.
+    pub port: u16,
+    /// Put the VRF's stanzas into the speaker.
+    pub manage_speaker: bool,
+    /// May host-wide settings change?
+    pub manage_host: bool,
+}
+
+/// The one MAC of all L3VNI bridges of this VTEP: peers that see two router MACs behind one VTEP address drop traffic
+/// (<https://github.com/FRRouting/frr/issues/22577>). Locally administered, made from the VTEP's address so that it
+/// survives reboots and differs between hosts.
+pub fn router_mac(vtep: IpAddr) -> Mac {
+    let [a, b, c, d] = match vtep {
+        IpAddr::V4(v4) => v4.octets(),
+        IpAddr::V6(v6) => {
+            let hash = v6.octets().iter().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193));
+            hash.to_be_bytes()
+        }
+    };
+    Mac::from_bytes(&[0x02, 0x45, a, b, c, d]).expect("0x02 is unicast and not zero")
+}
+
+/// Brings a network up, or completes one that is half up; empty if nothing is missing.
+pub fn up(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
+    let network = want.network;
+    let mut plan = Plan::new();
+    if network.origin == Origin::Libvirt && seen.bridge.is_none() {
+        return Err(Refusal(format!(
+            "network {0}: bridge {1} is not there: start the network with 'virsh net-start {0}'",
+            network.name, network.bridge
+        )));
+    }
+    precheck(network, seen)?;
+    if let Some(vrf) = &network.vrf {
+        if want.manage_host {
+            host(network, &seen.host, &mut plan);
+        }
+        vrf_up(want, vrf, seen, &mut plan)?;
+    }
+    bridge_up(want, seen, &mut plan)?;
+    if !has_vxlan(seen, network.vni) {
+        vxlan_up(want, network.vni, &network.bridge, network.mtu, &mut plan);
+    }
+    for dev in [network.bridge.clone(), network.vni.device()] {
+        let up = seen.vxlans.iter().chain(&seen.bridge).any(|l| l.name == dev && l.up);
+        if !up {
+            plan.push(plain(Step::SetUp { dev, up: true }));
+        }
+    }
+    Ok(plan)
+}
+
+/// What contradicts: names taken by other things, VNIs and tables in use elsewhere.
+pub fn precheck(network: &Network, seen: &Seen) -> Result<(), Refusal> {
+    let refuse = |text: String| Err(Refusal(format!("network {}: {text}", network.name)));
+    let vlan_aware = matches!(seen.bridge, Some(Link { kind: LinkKind::Bridge { vlan_filtering: true, .. }, .. }));
+    if network.vlan_aware || vlan_aware {
+        return refuse(format!(
+            "bridge {} is VLAN-aware: take macTableManager='libvirt' out of the network's XML, or vlan_filtering off the bridge",
+            network.bridge
+        ));
+    }
+    match &seen.bridge {
+        Some(Link { kind: LinkKind::Bridge { .. }, .. }) => {}
+        Some(_) => {
+            return refuse(format!("device {} is there and is not a bridge: use another bridge name", network.bridge));
+        }
+        None => {}
+    }
+    vni_is_free(network, network.vni, seen.bridge.as_ref().map(|b| b.index), &network.bridge, seen)?;
+    let Some(vrf) = &network.vrf else {
+        return match seen.bridge.as_ref().and_then(|b| b.master) {
+            Some(master) => refuse(format!(
+                "bridge {} has a master already ({}) but the network names no VRF: name it, or 'ip link set {} nomaster'",
+                network.bridge,
+                name_of(master, seen),
+                network.bridge
+            )),
+            None => Ok(()),
+        };
+    };
+    match &seen.vrf {
+        Some(Link { kind: LinkKind::Vrf { table }, .. }) if *table != vrf.table => {
+            return refuse(format!(
+                "VRF {} is there with table {table}, not {}: make the two agree",
+                vrf.name, vrf.table
+            ));
+        }
+        Some(Link { kind: LinkKind::Vrf { .. }, .. }) | None => {}
+        Some(_) => return refuse(format!("device {} is there and is not a VRF: use another VRF name", vrf.name)),
+    }
+    for other in &seen.vrfs {
+        if other.kind == (LinkKind::Vrf { table: vrf.table }) && other.name != vrf.name {
+            return refuse(format!(
+                "table {} is VRF {}'s already: give VRF {} another",
+                vrf.table, other.name, vrf.name
+            ));
+        }
+    }
+    if let (Some(bridge), vrf_link) = (&seen.bridge, &seen.vrf)
+        && bridge.master.is_some()
+        && bridge.master != vrf_link.as_ref().map(|v| v.index)
+    {
+        let master = bridge.master.map(|m| name_of(m, seen)).unwrap_or_default();
+        return refuse(format!(
+            "bridge {} is in {master} already, not in VRF {}: 'ip link set {} nomaster' or name that VRF",
+            network.bridge, vrf.name, network.bridge
+        ));
+    }
+    if let Some(vni) = vrf.vni {
+        let l3_name = vrf.name.l3_bridge().map_err(|e| Refusal(e.to_string()))?;
+        if vni == network.vni {
+            return refuse(format!("VNI {vni} is both its own and VRF {}'s: they must differ", vrf.name));
+        }
+        if let Some(l3) = &seen.l3_bridge
+            && !matches!(l3.kind, LinkKind::Bridge { .. })
+        {
+            return refuse(format!("device {l3_name} is there and is not a bridge: rename it, or the VRF"));
+        }
+        vni_is_free(network, vni, seen.l3_bridge.as_ref().map(|b| b.index), &l3_name, seen)?;
+    }
+    Ok(())
+}
+
+/// A VNI may exist only as `vxlan<VNI>` on this bridge.
+fn vni_is_free(
+    network: &Network,
+    vni: Vni,
+    bridge: Option<u32>,
+    bridge_name: &IfName,
+    seen: &Seen,
+) -> Result<(), Refusal> {
+    for device in &seen.vxlans {
+        let same_vni = matches!(device.kind, LinkKind::Vxlan { vni: Some(v), .. } if v == vni);
+        let same_name = device.name == vni.device();
+        if !same_vni && !same_name {
+            continue;
+        }
+        if same_vni && same_name && (device.master.is_none() || device.master == bridge) {
+            continue;
+        }
+        let on = device.master.map_or("no bridge".to_owned(), |m| format!("bridge {}", name_of(m, seen)));
+        return Err(Refusal(format!(
+            "network {}: VNI {vni} is already used by {} on {on}, not on {bridge_name}: use another VNI, or delete that device",
+            network.name, device.name
+        )));
+    }
+    Ok(())
+}
+
+fn name_of(index: u32, seen: &Seen) -> String {
+    let known = seen.bridge.iter().chain(&seen.l3_bridge).chain(&seen.vrf).chain(&seen.vrfs).chain(&seen.vxlans);
+    known
+        .into_iter()
+        .find(|l| l.index == index)
+        .map_or(format!("the device with index {index}"), |l| l.name.to_string())
+}
+
+fn has_vxlan(seen: &Seen, vni: Vni) -> bool {
+    seen.vxlans.iter().any(|l| l.name == vni.device() && l.master.is_some())
+}
+
+/// IP forwarding and the local rule, each only where it is not so yet.
+fn host(network: &Network, host: &HostSeen, plan: &mut Plan) {
+    let set = |path: &str, value: &str| plain(Step::Sysctl { path: path.to_owned(), value: value.to_owned() });
+    if !host.forward4 {
+        plan.push(set("net/ipv4/ip_forward", "1"));
+    }
+    let wants6 = network.gateway.iter().any(|g| matches!(g, IpNet::V6(_)));
+    if wants6 && host.forward6 == Some(false) {
+        // Forwarding makes accept_ra=1 mean "no" (Documentation/networking/ip-sysctl.rst); 2 keeps an uplink that lives on
+        // router advertisements alive.
+        for dev in &host.accepts_ra {
+            plan.push(set(&format!("net/ipv6/conf/{dev}/accept_ra"), "2"));
+        }
+        plan.push(set("net/ipv6/conf/all/forwarding", "1"));
+    }
+    if !host.local_rule_last {
+        plan.push(plain(Step::LocalRuleLast { last: true }));
+    }
+}
+
+fn vrf_up(want: &Wanted, vrf: &Vrf, seen: &Seen, plan: &mut Plan) -> Result<(), Refusal> {
+    if seen.vrf.is_none() {
+        plan.push(with_undo(
+            Step::AddVrf { name: vrf.name.clone(), table: vrf.table },
+            Step::DelLink { name: vrf.name.clone() },
+        ));
+        plan.push(with_undo(Step::AddUnreachable { table: vrf.table }, Step::DelUnreachable { table: vrf.table }));
+    }
+    if !seen.vrf.as_ref().is_some_and(|v| v.up) {
+        plan.push(plain(Step::SetUp { dev: vrf.name.clone(), up: true }));
+    }
+    let Some(vni) = vrf.vni else { return Ok(()) };
+    if want.manage_speaker && !seen.speaker_has_vrf {
+        plan.push(with_undo(Step::SpeakerAddVrf { vrf: vrf.clone() }, Step::SpeakerDelVrf { vrf: vrf.clone() }));
+    }
+    let bridge = vrf.name.l3_bridge().map_err(|e| Refusal(e.to_string()))?;
+    let entered = seen.l3_bridge.as_ref().zip(seen.vrf.as_ref()).is_some_and(|(l, v)| l.master == Some(v.index));
+    if seen.l3_bridge.is_none() {
+        plan.push(with_undo(
+            Step::AddBridge { name: bridge.clone(), mac: router_mac(want.vtep), mtu: want.network.mtu },
+            Step::DelLink { name: bridge.clone() },
+        ));
+    }
+    if !entered {
+        plan.push(plain(Step::SetMaster { dev: bridge.clone(), master: Some(vrf.name.clone()) }));
+        plan.push(plain(rp_filter_loose(&bridge)));
+    }
+    if !has_vxlan(seen, vni) {
+        vxlan_up(want, vni, &bridge, want.network.mtu, plan);
+    }
+    for dev in [bridge, vni.device()] {
+        if !seen.vxlans.iter().chain(&seen.l3_bridge).any(|l| l.name == dev && l.up) {
+            plan.push(plain(Step::SetUp { dev, up: true }));
+        }
+    }
+    Ok(())
+}
+
+fn bridge_up(want: &Wanted, seen: &Seen, plan: &mut Plan) -> Result<(), Refusal> {
+    let network = want.network;
+    let name = &network.bridge;
+    let in_vrf = |bridge: &Link| bridge.master.is_some() && bridge.master == seen.vrf.as_ref().map(|v| v.index);
+    match &seen.bridge {
+        None => {
+            let mac = network.mac.unwrap_or_else(|| router_mac(want.vtep));
+            plan.push(with_undo(
+                Step::AddBridge { name: name.clone(), mac, mtu: network.mtu },
+                Step::DelLink { name: name.clone() },
+            ));
+        }
+        Some(bridge) => {
+            if matches!(bridge.kind, LinkKind::Bridge { default_pvid: 1.., .. }) {
+                plan.push(plain(Step::ClearDefaultPvid { bridge: name.clone() }));
+            }
+            if let Some(mtu) = network.mtu
+                && bridge.mtu != mtu
+            {
+                plan.push(with_undo(
+                    Step::SetMtu { dev: name.clone(), mtu },
+                    Step::SetMtu { dev: name.clone(), mtu: bridge.mtu },
+                ));
+            }
+            // libvirt switches IPv6 off on a bridge without an IPv6 address; the kernel then refuses a guest's IPv6
+            // neighbour (net/ipv6/ndisc.c ndisc_allow_add). No address generation keeps the host itself off the segment.
+            if seen.bridge_ipv6_off {
+                plan.push(plain(Step::NoAddrGen { dev: name.clone() }));
+                plan.push(plain(sysctl("net/ipv6/conf", name, "disable_ipv6", "0")));
+            }
+        }
+    }
+    // A guest's router advertisement must not configure the host.
+    let fresh =
+        seen.bridge.as_ref().is_none_or(|b| network.vrf.is_some() && !in_vrf(b)) || !has_vxlan(seen, network.vni);
+    if fresh {
+        plan.push(plain(sysctl("net/ipv6/conf", name, "accept_ra", "0")));
+    }
+    if let Some(vrf) = &network.vrf
+        && !seen.bridge.as_ref().is_some_and(in_vrf)
+    {
+        let mut undo = vec![Step::SetMaster { dev: name.clone(), master: None }];
+        undo.extend(addresses_back(name, seen));
+        plan.push(Planned { step: Step::SetMaster { dev: name.clone(), master: Some(vrf.name.clone()) }, undo });
+        plan.extend(addresses_back(name, seen).map(plain));
+        plan.push(plain(rp_filter_loose(name)));
+    }
+    if network.origin != Origin::Libvirt {
+        for address in &network.gateway {
+            if !seen.bridge_addresses.contains(address) {
+                plan.push(plain(Step::AddAddress { dev: name.clone(), address: *address }));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The kernel flushes a bridge's IPv6 addresses when its VRF changes; FRR 8.4 forgets the IPv4 ones of an interface that enters a VRF as
+/// young as ours. Telling both again mends both.
+fn addresses_back<'a>(bridge: &'a IfName, seen: &'a Seen) -> impl Iterator<Item = Step> + 'a {
+    seen.bridge_addresses.iter().map(|address| Step::AddAddress { dev: bridge.clone(), address: *address })
+}
+
+fn vxlan_up(want: &Wanted, vni: Vni, bridge: &IfName, mtu: Option<u32>, plan: &mut Plan) {
+    plan.push(with_undo(
+        Step::AddVxlan { vni, local: want.vtep, port: want.port, mtu },
+        Step::DelLink { name: vni.device() },
+    ));
+    plan.push(plain(Step::SetMaster { dev: vni.device(), master: Some(bridge.clone()) }));
+    plan.push(plain(Step::SetVxlanPort { dev: vni.device() }));
+}
+
+/// 2 is loose: asymmetric paths through a VRF must not be dropped, and the larger of `all` and the device's own counts
+/// (net/ipv4/fib_frontend.c `IN_DEV_RPFILTER`), so 0 would leave a strict host-wide setting in force.
+fn rp_filter_loose(dev: &IfName) -> Step {
+    sysctl("net/ipv4/conf", dev, "rp_filter", "2")
+}
+
+fn sysctl(room: &str, dev: &IfName, key: &str, value: &str) -> Step {
+    Step::Sysctl { path: format!("{room}/{dev}/{key}"), value: value.to_owned() }
+}
+
+/// What of a network is ours to take down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ours<'a> {
+    /// The network as recorded.
+    pub network: &'a Network,
+    /// We made its bridge.
+    pub made_bridge: bool,
+    /// It is the last of ours in its VRF.
+    pub last_in_vrf: bool,
+    /// We made the VRF.
+    pub made_vrf: bool,
+    /// The speaker took the VRF's stanzas from us.
+    pub speaker_has_ours: bool,
+}
+
+/// Takes a network down, in an order that leaves no neighbour of it advertised; whatever is gone already is skipped.
+pub fn down(ours: &Ours, seen: &Seen) -> Plan {
+    let network = ours.network;
+    let mut plan = Plan::new();
+    let there = |link: &Option<Link>, name: &IfName| link.as_ref().is_some_and(|l| l.name == *name);
+    let vxlan_there = |vni: Vni| seen.vxlans.iter().any(|l| l.name == vni.device());
+    if vxlan_there(network.vni) {
+        plan.push(plain(Step::DelLink { name: network.vni.device() }));
+    }
+    if there(&seen.bridge, &network.bridge) {
+        if ours.made_bridge {
+            plan.push(plain(Step::DelLink { name: network.bridge.clone() }));
+        } else if seen.bridge.as_ref().is_some_and(|b| b.master.is_some()) && network.vrf.is_some() {
+            plan.push(plain(Step::SetMaster { dev: network.bridge.clone(), master: None }));
+            plan.extend(addresses_back(&network.bridge, seen).map(plain));
+        }
+    }
+    let Some(vrf) = network.vrf.as_ref().filter(|_| ours.last_in_vrf) else { return plan };
+    if let (Some(vni), Ok(l3)) = (vrf.vni, vrf.name.l3_bridge()) {
+        if vxlan_there(vni) {
+            plan.push(plain(Step::DelLink { name: vni.device() }));
+        }
+        if there(&seen.l3_bridge, &l3) {
+            plan.push(plain(Step::DelLink { name: l3 }));
+        }
+    }
+    if ours.speaker_has_ours {
+        plan.push(plain(Step::SpeakerDelVrf { vrf: vrf.clone() }));
+    }
+    if ours.made_vrf && seen.vrf.is_some() && seen.vrf_foreign_slaves.is_empty() {
+        plan.push(plain(Step::DelUnreachable { table: vrf.table }));
+        plan.push(plain(Step::DelLink { name: vrf.name.clone() }));
+    }
+    plan
+}

@@ -1,0 +1,394 @@
+//! What we own and want, in /run/evpn-hook: never the only copy of what is.
+//!
+//! ```text
+//! networks/<bridge>.json   NetworkRecord; a guest's NIC finds its network by the bridge it is on
+//! names/<key>              symlink to ../networks/<bridge>.json; `--network NET` finds it by name
+//! vrfs/<vrf>.json          VrfRecord; lives as long as a network uses the VRF
+//! guests/<kind>-<key>.json GuestRecord with its endpoints
+//! host.json                host-wide settings as they were before we changed them
+//! *.lock                   flock; one per guest and one per VRF, so that no two guests ever wait for each other
+//! ```
+//! One small file each: what a hook reads does not grow with the host. A record is written (claimed) before the first
+//! step and again (settled) after the last, by write + rename, so that a crash leaves either and never a half.
+
+use crate::config::{Network, Vrf};
+use crate::model::{Guest, GuestKind, IfName, Mac, NetName};
+use crate::speaker::Added;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The largest record that is read back, in bytes: a network with 100,000 DHCP hosts stays below it.
+const MAX_RECORD: u64 = 16 << 20;
+
+/// Why the state could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// The file system said no.
+    #[error("cannot {what} {}: {source}: check that the directory is writable and not full", path.display())]
+    Io {
+        /// read, write, lock …
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// The kernel's words.
+        source: io::Error,
+    },
+    /// The record is there and is not ours to understand.
+    #[error("{} is corrupt ({why}): remove it and run 'evpn-hook network up' or restart the guest", path.display())]
+    Corrupt {
+        /// Which file.
+        path: PathBuf,
+        /// The parser's words.
+        why: String,
+    },
+}
+
+/// A network that we set up, or are about to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRecord {
+    /// What is wanted, the MTU resolved.
+    pub network: Network,
+    /// This host's VTEP when it was set up.
+    pub vtep: IpAddr,
+    /// We made the bridge, and take it down again.
+    pub made_bridge: bool,
+    /// False between claim and settle.
+    pub settled: bool,
+}
+
+/// A VRF that one of our networks uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VrfRecord {
+    /// What is wanted.
+    pub vrf: Vrf,
+    /// We made the VRF device, and take it down again.
+    pub made: bool,
+    /// What we put into the speaker; `None` until it took it (it may have been down).
+    pub speaker: Option<Added>,
+}
+
+/// How far an endpoint has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Wired, but its guest still runs elsewhere.
+    Incoming,
+    /// Claimed: steps are being taken, or were cut off.
+    Pending,
+    /// The kernel holds what the speaker needs.
+    Registered,
+}
+
+/// One NIC of a guest on one of our networks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The network's name.
+    pub network: NetName,
+    /// Its bridge.
+    pub bridge: IfName,
+    /// The guest's port.
+    pub device: IfName,
+    /// The guest's MAC; none before a container's is known.
+    pub mac: Option<Mac>,
+    /// The guest's addresses.
+    pub ips: Vec<IpAddr>,
+    /// libvirt's port UUID, to tell which NIC a `port-deleted` means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// We enslaved the device (nobody else puts it back).
+    pub enslaved: bool,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+/// A guest with its endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestRecord {
+    /// Who.
+    pub guest: Guest,
+    /// Seconds since boot (CLOCK_BOOTTIME) when `qemu migrate` announced that it comes from another host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incoming_since: Option<u64>,
+    /// Its NICs.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// The state directory.
+#[derive(Debug, Clone)]
+pub struct Register {
+    dir: PathBuf,
+}
+
+/// Held while a guest's or a VRF's record and kernel objects are changed; released on drop.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// A name as a file name: letters, digits, `-` and `_` stay, each other byte becomes `%xx`. Bounded because names are.
+pub fn file_key(name: &str) -> String {
+    use std::fmt::Write;
+    let mut key = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {
+            key.push(char::from(byte));
+        } else {
+            let _ = write!(key, "%{byte:02x}");
+        }
+    }
+    // NAME_MAX is 255; what is longer keeps its head and a digest of the whole (FNV-1a: no adversary gains from a clash
+    // of two of their own guests, and the record carries the full id, which is compared on reading).
+    if key.len() > 200 {
+        let hash =
+            name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        key.truncate(180);
+        let _ = write!(key, "~{hash:016x}");
+    }
+    key
+}
+
+fn guest_key(guest: &Guest) -> String {
+    let kind = match guest.kind {
+        GuestKind::Libvirt => "libvirt",
+        GuestKind::Lxc => "lxc",
+        GuestKind::Manual => "manual",
+    };
+    format!("{kind}-{}", file_key(&guest.id))
+}
+
+impl Register {
+    /// The state in this directory; nothing is touched yet.
+    pub fn at(dir: &Path) -> Register {
+        Register { dir: dir.to_owned() }
+    }
+
+    // ----- guests -----
+
+    /// Serialises what happens to one guest.
+    pub fn lock_guest(&self, guest: &Guest) -> Result<Lock, RegisterError> {
+        self.lock(&format!("guests/{}.lock", guest_key(guest)))
+    }
+    /// A guest's record.
+    pub fn guest(&self, guest: &Guest) -> Result<Option<GuestRecord>, RegisterError> {
+        let record: Option<GuestRecord> = self.read(&format!("guests/{}.json", guest_key(guest)))?;
+        Ok(record.filter(|r| r.guest.id == guest.id))
+    }
+    /// Every guest's record; corrupt ones as errors among them.
+    pub fn guests(&self) -> Vec<Result<GuestRecord, RegisterError>> {
+        self.read_all("guests")
+    }
+    /// Claims or settles.
+    pub fn put_guest(&self, record: &GuestRecord) -> Result<(), RegisterError> {
+        self.write(&format!("guests/{}.json", guest_key(&record.guest)), record)
+    }
+    /// Forgets a guest; call with its lock held.
+    pub fn remove_guest(&self, guest: &Guest) -> Result<(), RegisterError> {
+        let key = guest_key(guest);
+        self.remove(&format!("guests/{key}.json"))?;
+        self.remove(&format!("guests/{key}.lock"))
+    }
+
+    // ----- networks -----
+
+    /// The network whose segment this bridge is.
+    pub fn network_of_bridge(&self, bridge: &IfName) -> Result<Option<NetworkRecord>, RegisterError> {
+        self.read(&format!("networks/{bridge}.json"))
+    }
+    /// The network of this name.
+    pub fn network(&self, name: &NetName) -> Result<Option<NetworkRecord>, RegisterError> {
+        let record: Option<NetworkRecord> = self.read(&format!("names/{}", file_key(name.as_str())))?;
+        Ok(record.filter(|r| r.network.name == *name))
+    }
+    /// All networks.
+    pub fn networks(&self) -> Vec<Result<NetworkRecord, RegisterError>> {
+        self.read_all("networks")
+    }
+    /// Claims or settles.
+    pub fn put_network(&self, record: &NetworkRecord) -> Result<(), RegisterError> {
+        let file = format!("networks/{}.json", record.network.bridge);
+        self.write(&file, record)?;
+        let link = self.dir.join("names").join(file_key(record.network.name.as_str()));
+        let io = |what, source| RegisterError::Io { what, path: link.clone(), source };
+        fs::create_dir_all(self.dir.join("names")).map_err(|e| io("make", e))?;
+        let target = Path::new("..").join(&file);
+        if fs::read_link(&link).is_ok_and(|t| t == target) {
+            return Ok(());
+        }
+        self.remove(&format!("names/{}", file_key(record.network.name.as_str())))?;
+        std::os::unix::fs::symlink(&target, &link).map_err(|e| io("link", e))
+    }
+    /// Forgets a network.
+    pub fn remove_network(&self, network: &Network) -> Result<(), RegisterError> {
+        self.remove(&format!("names/{}", file_key(network.name.as_str())))?;
+        self.remove(&format!("networks/{}.json", network.bridge))
+    }
+
+    // ----- VRFs and the host -----
+
+    /// Serialises networks that share a VRF; no guest ever takes it.
+    pub fn lock_vrf(&self, name: &IfName) -> Result<Lock, RegisterError> {
+        self.lock(&format!("vrfs/{name}.lock"))
+    }
+    /// A VRF's record.
+    pub fn vrf(&self, name: &IfName) -> Result<Option<VrfRecord>, RegisterError> {
+        self.read(&format!("vrfs/{name}.json"))
+    }
+    /// Writes it.
+    pub fn put_vrf(&self, record: &VrfRecord) -> Result<(), RegisterError> {
+        self.write(&format!("vrfs/{}.json", record.vrf.name), record)
+    }
+    /// Forgets it.
+    pub fn remove_vrf(&self, name: &IfName) -> Result<(), RegisterError> {
+        self.remove(&format!("vrfs/{name}.json"))?;
+        self.remove(&format!("vrfs/{name}.lock"))
+    }
+    /// Host-wide settings as they were: what undoes our changes, in the order in which to apply it.
+    pub fn host(&self) -> Result<BTreeMap<String, String>, RegisterError> {
+        Ok(self.read("host.json")?.unwrap_or_default())
+    }
+    /// Remembers one host-wide setting as it was; the first memory wins.
+    pub fn remember_host(&self, key: &str, was: &str) -> Result<(), RegisterError> {
+        let _lock = self.lock("host.lock")?;
+        let mut host = self.host()?;
+        host.entry(key.to_owned()).or_insert_with(|| was.to_owned());
+        self.write("host.json", &host)
+    }
+    /// Forgets everything, after `uninstall` has undone it.
+    pub fn remove_all(&self) -> Result<(), RegisterError> {
+        match fs::remove_dir_all(&self.dir) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(RegisterError::Io { what: "remove", path: self.dir.clone(), source: e })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    // ----- files -----
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, RegisterError> {
+        let path = self.dir.join(name);
+        let io = |source| RegisterError::Io { what: "read", path: path.clone(), source };
+        let file = match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(io)?,
+        };
+        let mut text = Vec::with_capacity(1024);
+        file.take(MAX_RECORD).read_to_end(&mut text).map_err(io)?;
+        serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|e| RegisterError::Corrupt { path: path.clone(), why: e.to_string() })
+    }
+
+    fn read_all<T: DeserializeOwned>(&self, room: &str) -> Vec<Result<T, RegisterError>> {
+        let path = self.dir.join(room);
+        let entries = match fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Vec::new(),
+            Err(source) => return vec![Err(RegisterError::Io { what: "read", path, source })],
+        };
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.ends_with(".json"))
+            .collect();
+        names.sort();
+        names.iter().filter_map(|name| self.read(&format!("{room}/{name}")).transpose()).collect()
+    }
+
+    fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), RegisterError> {
+        let path = self.dir.join(name);
+        let io = |what: &'static str| {
+            let path = path.clone();
+            move |source| RegisterError::Io { what, path, source }
+        };
+        let text = serde_json::to_vec(value).map_err(|e| io("write")(e.into()))?;
+        // Unique per process; a leftover of a crash is overwritten by the next process of that number.
+        let temporary = path.with_extension(format!("tmp{}", std::process::id()));
+        let open = || File::create(&temporary);
+        let mut file = match open() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.make_room(&path)?;
+                open()
+            }
+            other => other,
+        }
+        .map_err(io("write"))?;
+        // No fsync: /run is a tmpfs and does not outlive the kernel objects that it describes.
+        let written = file.write_all(&text).and_then(|()| fs::rename(&temporary, &path));
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        written.map_err(io("write"))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), RegisterError> {
+        let path = self.dir.join(name);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(RegisterError::Io { what: "remove", path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the directory that this file goes to: readable by root alone, for it tells who runs where.
+    fn make_room(&self, file: &Path) -> Result<(), RegisterError> {
+        use std::os::unix::fs::DirBuilderExt;
+        let dir = file.parent().unwrap_or(&self.dir);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| RegisterError::Io {
+            what: "make",
+            path: dir.to_owned(),
+            source,
+        })
+    }
+
+    fn lock(&self, name: &str) -> Result<Lock, RegisterError> {
+        let path = self.dir.join(name);
+        let io = |source: io::Error| RegisterError::Io { what: "lock", path: path.clone(), source };
+        loop {
+            let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let file = match rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR) {
+                Err(rustix::io::Errno::NOENT) => {
+                    self.make_room(&path)?;
+                    continue;
+                }
+                other => File::from(other.map_err(|e| io(e.into()))?),
+            };
+            match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
+                Err(rustix::io::Errno::INTR) => continue,
+                other => other.map_err(|e| io(e.into()))?,
+            }
+            // Whoever held it may have removed the file with the guest: then this lock locks nothing.
+            let held = file.metadata().map_err(io)?;
+            if fs::metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino())) {
+                return Ok(Lock { _file: file });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_leaves_its_directory() {
+        for name in ["../../etc/passwd", "a/b", ".", "..", "\u{e9}", &"x/".repeat(200)] {
+            let key = file_key(name);
+            assert!(!key.contains(['/', '.']) && key.len() < 220, "{key}");
+        }
+        assert_eq!(file_key("vm-1_a"), "vm-1_a");
+    }
+
+    #[test]
+    fn long_names_stay_apart() {
+        let (a, b) = ("/".repeat(200) + "a", "/".repeat(200) + "b");
+        assert_ne!(file_key(&a), file_key(&b));
+    }
+}

@@ -1,0 +1,17 @@
+//! Read and tell: what is printed for people and for programs. Nothing here changes anything.
+
+pub mod status;
+
+use crate::plan::Plan;
+use std::io::Write;
+
+/// A plan as the commands that a person would type.
+pub fn plan(plan: &Plan) {
+    let mut out = std::io::stdout().lock();
+    if plan.is_empty() {
+        let _ = writeln!(out, "nothing to do");
+    }
+    for planned in plan {
+        let _ = writeln!(out, "{}", planned.step);
+    }
+}

@@ -1,0 +1,146 @@
+//! The one question of `status` and `attach --wait`: does the speaker have this endpoint as local and active, and bgpd its routes as best?
+
+use super::{ArpState, Frr, MacState, SpeakerError, ask, show};
+use crate::model::{Mac, Vni};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// Between two looks of [`Frr::wait_advertised`]. There is no event to wait for; FRR's own floor is 60 ms (bgpd holds its queue for 50).
+const POLL: Duration = Duration::from_millis(5);
+
+/// One endpoint as FRR has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertised {
+    /// The endpoint's MAC.
+    pub mac: Mac,
+    /// That MAC in zebra.
+    pub state: MacState,
+    /// bgpd has our MAC route as best.
+    pub route: bool,
+    /// Its addresses, in the order asked.
+    pub ips: Vec<Address>,
+}
+
+/// One address of an endpoint as FRR has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The address.
+    pub ip: IpAddr,
+    /// That address in zebra.
+    pub state: ArpState,
+    /// bgpd has our MAC+IP route as best.
+    pub route: bool,
+}
+
+impl Advertised {
+    /// Is all of it out?
+    pub fn complete(&self) -> bool {
+        self.problem().is_none()
+    }
+
+    /// The first link of zebra MAC → bgpd MAC → zebra address → bgpd address that is missing, in words; none if none is.
+    pub fn problem(&self) -> Option<String> {
+        let mac = self.mac;
+        match &self.state {
+            MacState::Local { .. } if self.route => {}
+            MacState::Local { .. } => return Some(format!("bgpd has no route of its own for {mac}")),
+            MacState::Inactive { port } => {
+                return Some(format!("zebra has {mac} on {port} as aged: the FDB entry is not static"));
+            }
+            MacState::Remote { vtep: Some(vtep) } => return Some(format!("zebra has {mac} behind VTEP {vtep}")),
+            MacState::Remote { vtep: None } => return Some(format!("zebra has {mac} behind another VTEP")),
+            MacState::Auto => return Some(format!("zebra has addresses of {mac} but not the MAC itself")),
+            MacState::Absent => return Some(format!("zebra does not know {mac}")),
+        }
+        self.ips.iter().find_map(|address| address.problem(mac))
+    }
+}
+
+impl Address {
+    fn problem(&self, wanted: Mac) -> Option<String> {
+        let ip = self.ip;
+        match &self.state {
+            ArpState::Active { mac } | ArpState::Inactive { mac } if *mac != wanted => {
+                Some(format!("zebra has {ip} with {mac} and not {wanted}"))
+            }
+            ArpState::Active { .. } if self.route => None,
+            ArpState::Active { .. } => Some(format!("bgpd has no route of its own for {wanted} with {ip}")),
+            ArpState::Inactive { .. } => Some(format!("zebra has {ip} but does not advertise it (inactive)")),
+            ArpState::Remote { vtep: Some(vtep), .. } => Some(format!("zebra has {ip} behind VTEP {vtep}")),
+            ArpState::Remote { vtep: None, .. } => Some(format!("zebra has {ip} behind another VTEP")),
+            ArpState::Absent => Some(format!("zebra does not know {ip}")),
+        }
+    }
+}
+
+/// All of a VNI at once, for `status` over thousands of endpoints: three questions instead of two per endpoint and two per address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dump {
+    /// zebra's MACs. AUTO ones are not listed by FRR and look absent here.
+    pub macs: BTreeMap<Mac, MacState>,
+    /// zebra's neighbours.
+    pub arps: BTreeMap<IpAddr, ArpState>,
+    /// bgpd's type-2 routes that are our own and best.
+    pub routes: BTreeSet<(Mac, Option<IpAddr>)>,
+}
+
+impl Dump {
+    /// One endpoint out of it.
+    pub fn advertised(&self, mac: Mac, ips: &[IpAddr]) -> Advertised {
+        let address = |ip: &IpAddr| Address {
+            ip: *ip,
+            state: self.arps.get(ip).cloned().unwrap_or(ArpState::Absent),
+            route: self.routes.contains(&(mac, Some(*ip))),
+        };
+        Advertised {
+            mac,
+            state: self.macs.get(&mac).cloned().unwrap_or(MacState::Absent),
+            route: self.routes.contains(&(mac, None)),
+            ips: ips.iter().map(address).collect(),
+        }
+    }
+}
+
+impl Frr {
+    /// One endpoint, asked for by itself.
+    pub fn advertised(&mut self, vni: Vni, mac: Mac, ips: &[IpAddr]) -> Result<Advertised, SpeakerError> {
+        let state = self.mac(vni, mac)?;
+        let route = self.bgp_route(vni, mac, None)?;
+        let address = |ip: &IpAddr| {
+            Ok(Address { ip: *ip, state: self.arp(vni, *ip)?, route: self.bgp_route(vni, mac, Some(*ip))? })
+        };
+        let ips = ips.iter().map(address).collect::<Result<_, SpeakerError>>()?;
+        Ok(Advertised { mac, state, route, ips })
+    }
+
+    /// Looks until all of it is out or the time is up; returns the last look. A daemon that is away may come back until then.
+    pub fn wait_advertised(
+        &mut self,
+        vni: Vni,
+        mac: Mac,
+        ips: &[IpAddr],
+        until: Instant,
+    ) -> Result<Advertised, SpeakerError> {
+        loop {
+            let look = self.advertised(vni, mac, ips);
+            let done = match &look {
+                Ok(look) => look.complete(),
+                Err(error) => !error.is_absence(),
+            };
+            if done || Instant::now() >= until {
+                return look;
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// All of a VNI.
+    pub fn dump(&mut self, vni: Vni) -> Result<Dump, SpeakerError> {
+        Ok(Dump {
+            macs: show::macs(&ask(&mut self.zebra, &format!("show evpn mac vni {vni} json"))?),
+            arps: show::arps(&ask(&mut self.zebra, &format!("show evpn arp-cache vni {vni} json"))?),
+            routes: show::routes(&ask(&mut self.bgpd, &format!("show bgp l2vpn evpn route vni {vni} json"))?),
+        })
+    }
+}

@@ -1,0 +1,136 @@
+//! The only room that knows FRR: what it should be told ([`stanzas`], [`Frr::configure`]), and what it says ([`Frr::advertised`], …).
+//!
+//! Nothing has to be told per guest: zebra reads the kernel's entries. It is told of VRFs, once per VRF, and asked whether it has what we installed.
+//! Questions go over the daemons' vty sockets, configuration through vtysh. Everything has a deadline: a frozen FRR costs a hook time, never a guest.
+//!
+//! Laws of order between a VRF's configuration and its devices, each tried on FRR 8.4.4 and Linux 6.1:
+//!
+//! 1. **Up: any order works; the configuration before the VXLAN devices is best.** Configured before the VRF device exists, between, or after
+//!    everything: the L3VNI comes up, type-5 and MAC+IP with both labels are advertised, also for endpoints that were there before. With the
+//!    configuration first bgpd never makes an instance by itself (BGP_VRF_AUTO), which later blocks `no router bgp` (FRR issue 17903).
+//!    The crash of FRR issue 22851 is another matter: a VXLAN device that appears while *no* instance has `advertise-all-vni` can kill bgpd
+//!    (`bgp_evpn_local_vni_add`; reported for 10.6, not seen with 8.4.4). That line is the operator's, in the default instance: [`Frr::evpn`] tells whether it is there.
+//! 2. **Down: the configuration out first, and only then the VRF device.** zebra tells bgpd of the L3VNI's end by the VRF's id. If the device goes
+//!    first, bgpd forgets the id before the message comes (9 of 12 tries; FRR PR 16059 saw 1 of 5) and holds the L3VNI for ever: `no router bgp
+//!    AS vrf X` is refused with "Please unconfigure l3vni N", and without an instance of our own a ghost named "Unknown" stays that even blocks
+//!    `no router bgp AS`. Bridges and VXLAN devices may go before or after; the VRF device must outlive [`Frr::unconfigure`].
+//! 3. **`no vni` before `no router bgp`**, with time for zebra's message to reach bgpd: 1 of 12 was refused when asked at once. See `release`.
+//! 4. **`no vrf X` only after the device is gone** ("Only inactive VRFs can be deleted"). We leave it: no configuration line is left, only a name in
+//!    `show vrf`, and the next network of that name finds it again.
+
+mod advertised;
+mod configure;
+mod error;
+mod render;
+mod running;
+mod show;
+mod vty;
+mod vtysh;
+
+pub use advertised::{Address, Advertised, Dump};
+pub use error::SpeakerError;
+pub use render::{Added, BgpLine, stanzas};
+pub use running::{Instance, Running};
+pub use show::{ArpState, MacState, VniInfo, VniKind, VrfInfo};
+pub use vty::Vty;
+
+use crate::model::{IfName, Mac, Vni};
+use serde_json::Value;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The running FRR. Connects at the first question to each daemon and keeps the connections.
+#[derive(Debug)]
+pub struct Frr {
+    dir: PathBuf,
+    vtysh: PathBuf,
+    config_deadline: Duration,
+    zebra: Vty,
+    bgpd: Vty,
+}
+
+impl Frr {
+    /// For one question. A healthy daemon answers in 30 to 70 µs; a list takes as long as it is.
+    pub const DEADLINE: Duration = Duration::from_secs(2);
+    /// For one vtysh.
+    pub const CONFIG_DEADLINE: Duration = Duration::from_secs(5);
+
+    /// The FRR whose sockets are in this directory (`[speaker] socket_dir`).
+    pub fn new(dir: &Path) -> Frr {
+        Frr::with_deadlines(dir, Frr::DEADLINE, Frr::CONFIG_DEADLINE)
+    }
+
+    /// The same with other deadlines: for one question, and for one vtysh.
+    pub fn with_deadlines(dir: &Path, deadline: Duration, config_deadline: Duration) -> Frr {
+        Frr {
+            dir: dir.to_owned(),
+            vtysh: PathBuf::from("/usr/bin/vtysh"),
+            config_deadline,
+            zebra: Vty::new(dir, "zebra", deadline),
+            bgpd: Vty::new(dir, "bgpd", deadline),
+        }
+    }
+
+    /// With a vtysh that is not /usr/bin/vtysh.
+    pub fn with_vtysh(self, program: &Path) -> Frr {
+        Frr { vtysh: program.to_owned(), ..self }
+    }
+
+    /// bgpd's running configuration.
+    pub fn running(&mut self) -> Result<Running, SpeakerError> {
+        self.bgpd.show_enabled("show running-config").map(|text| running::parse(&text))
+    }
+
+    /// The AS of the instance that speaks EVPN for this host; none where bgpd has no `router bgp`.
+    pub fn local_as(&mut self) -> Result<Option<u32>, SpeakerError> {
+        Ok(self.running()?.evpn().map(|instance| instance.asn))
+    }
+
+    /// Does bgpd advertise the host's VNIs (`advertise-all-vni`)? Without it nothing that we install leaves the host.
+    pub fn evpn(&mut self) -> Result<bool, SpeakerError> {
+        Ok(self.running()?.advertises_all_vni())
+    }
+
+    /// What zebra knows of a VNI; none where it does not know it (device missing or down, or no `advertise-all-vni`).
+    pub fn vni(&mut self, vni: Vni) -> Result<Option<VniInfo>, SpeakerError> {
+        Ok(show::vni(&ask(&mut self.zebra, &format!("show evpn vni {vni} json"))?))
+    }
+
+    /// What zebra and bgpd know of a VRF now.
+    pub fn vrf(&mut self, name: &IfName) -> Result<VrfInfo, SpeakerError> {
+        Ok(self.vrf_parts(name)?.1)
+    }
+
+    /// zebra's whole answer, and what it and bgpd's say of one VRF. A bgpd that does not run has no instance.
+    fn vrf_parts(&mut self, name: &IfName) -> Result<(Value, VrfInfo), SpeakerError> {
+        let zebra = ask(&mut self.zebra, "show vrf vni json")?;
+        let bgpd = match ask(&mut self.bgpd, "show bgp vrfs json") {
+            Err(SpeakerError::NotRunning { .. }) => Value::Null,
+            answer => answer?,
+        };
+        let info = show::vrf(&zebra, &bgpd, name.as_str());
+        Ok((zebra, info))
+    }
+
+    /// What zebra knows of a MAC.
+    pub fn mac(&mut self, vni: Vni, mac: Mac) -> Result<MacState, SpeakerError> {
+        Ok(show::mac(&ask(&mut self.zebra, &format!("show evpn mac vni {vni} mac {mac} json"))?, mac))
+    }
+
+    /// What zebra knows of an address.
+    pub fn arp(&mut self, vni: Vni, ip: IpAddr) -> Result<ArpState, SpeakerError> {
+        Ok(show::arp(&ask(&mut self.zebra, &format!("show evpn arp-cache vni {vni} ip {ip} json"))?))
+    }
+
+    /// Has bgpd a type-2 route of our own for this MAC, or MAC and address, as its best?
+    pub fn bgp_route(&mut self, vni: Vni, mac: Mac, ip: Option<IpAddr>) -> Result<bool, SpeakerError> {
+        let ip = ip.map_or_else(String::new, |ip| format!(" ip {ip}"));
+        Ok(show::route(&ask(&mut self.bgpd, &format!("show bgp l2vpn evpn route vni {vni} mac {mac}{ip} json"))?))
+    }
+}
+
+fn ask(vty: &mut Vty, command: &str) -> Result<Value, SpeakerError> {
+    let text = vty.show(command)?;
+    show::json(&text).map_err(|what| vty.garbage(command, what))
+}

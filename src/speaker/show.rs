@@ -1,0 +1,257 @@
+//! What zebra and bgpd say about VNIs, MACs, neighbours and routes: FRR's JSON in, small values out. Pure.
+//!
+//! Field names differ between list and detail forms and between versions (`vxlanIf`, `vxlanIntf`, `vxlanInterface`), so each is looked up by
+//! all its names, and what we do not need is not looked at. Shapes as FRR 8.4.4 prints them are in tests/golden/speaker/.
+
+use crate::model::{Mac, Vni, quoted};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// Layer 2 or layer 3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VniKind {
+    /// A segment's VNI.
+    L2,
+    /// A VRF's VNI for symmetric routing.
+    L3,
+}
+
+/// A VNI as zebra knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VniInfo {
+    /// Which kind.
+    pub kind: VniKind,
+    /// The VRF that zebra counts it to; `default` for a pure layer-2 tenant.
+    pub vrf: String,
+    /// Its VXLAN device.
+    pub vxlan: Option<String>,
+    /// Its bridge (FRR's SVI). An L2VNI without one cannot carry MAC+IP routes.
+    pub svi: Option<String>,
+    /// An L3VNI's state; none for an L2VNI, which has no such field.
+    pub up: Option<bool>,
+}
+
+/// A MAC as zebra knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MacState {
+    /// Here, and told to bgpd.
+    Local {
+        /// The port it is behind.
+        port: String,
+        /// MAC mobility sequence of our own route.
+        seq: u32,
+        /// `sticky` in the kernel: breaks migration (issue 21473).
+        sticky: bool,
+        /// Duplicate address detection counted too many moves.
+        duplicate: bool,
+    },
+    /// Here but aged (NUD_STALE): not told to bgpd.
+    Inactive {
+        /// The port it is behind.
+        port: String,
+    },
+    /// Behind another VTEP; none for an Ethernet segment.
+    Remote {
+        /// That VTEP.
+        vtep: Option<IpAddr>,
+    },
+    /// Only a neighbour entry mentions it: the FDB entry is missing, or zebra missed it.
+    Auto,
+    /// Not known.
+    Absent,
+}
+
+/// A neighbour entry as zebra knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ArpState {
+    /// Here, and told to bgpd.
+    Active {
+        /// Its MAC.
+        mac: Mac,
+    },
+    /// Here, but not told to bgpd, because its MAC is not local.
+    Inactive {
+        /// Its MAC.
+        mac: Mac,
+    },
+    /// Behind another VTEP.
+    Remote {
+        /// Its MAC.
+        mac: Mac,
+        /// That VTEP.
+        vtep: Option<IpAddr>,
+    },
+    /// Not known.
+    Absent,
+}
+
+/// A VRF as zebra (`show vrf vni json`) and bgpd (`show bgp vrfs json`) know it now; for what is configured see `Running`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VrfInfo {
+    /// `vni N` below `vrf NAME` in zebra; 0 is none.
+    pub vni: u32,
+    /// Its VXLAN device and bridge exist and are up.
+    pub up: bool,
+    /// bgpd has an instance for it, configured or made by itself.
+    pub bgp: bool,
+    /// The L3VNI that bgpd holds for it; 0 is none. bgpd refuses to remove the instance while this is not 0.
+    pub bgp_vni: u32,
+}
+
+/// Parses an answer. Some commands answer nothing, or a sentence, where others answer `{}`: all of it is `Null` here.
+pub(super) fn json(text: &str) -> Result<Value, String> {
+    let text = text.trim();
+    match text.as_bytes().first() {
+        None => Ok(Value::Null),
+        Some(b'{' | b'[') => serde_json::from_str(text).map_err(|error| format!("JSON that does not parse ({error})")),
+        // "% VNI 20 doesn't exist", "% BGP instance not found", "No BGP process is configured"
+        Some(_) if ["exist", "not found", "No BGP"].iter().any(|words| text.contains(words)) => Ok(Value::Null),
+        Some(_) => Err(format!("no JSON but {}", quoted(text))),
+    }
+}
+
+fn text<'a>(value: &'a Value, names: &[&str]) -> Option<&'a str> {
+    let found = names.iter().find_map(|name| value.get(name)?.as_str())?;
+    // zebra's words for nothing there.
+    (!matches!(found, "" | "None" | "unknown" | "Unknown" | "n/a")).then_some(found)
+}
+
+fn number(value: &Value, name: &str) -> u32 {
+    value.get(name).and_then(Value::as_u64).and_then(|n| n.try_into().ok()).unwrap_or(0)
+}
+
+fn flag(value: &Value, name: &str) -> bool {
+    value.get(name).and_then(Value::as_bool).unwrap_or(false)
+}
+
+/// `show evpn vni N json`
+pub(super) fn vni(value: &Value) -> Option<VniInfo> {
+    let kind = match text(value, &["type"])? {
+        "L2" => VniKind::L2,
+        "L3" => VniKind::L3,
+        _ => return None,
+    };
+    Some(VniInfo {
+        kind,
+        vrf: text(value, &["tenantVrf", "vrf"]).unwrap_or("default").to_owned(),
+        vxlan: text(value, &["vxlanInterface", "vxlanIntf", "vxlanIf"]).map(str::to_owned),
+        svi: text(value, &["sviInterface", "sviIntf"]).map(str::to_owned),
+        up: text(value, &["state"]).map(|state| state == "Up"),
+    })
+}
+
+/// One MAC's object, as in `show evpn mac vni N mac M json` below its MAC and in the lists.
+fn mac_state(value: &Value) -> MacState {
+    let port = || text(value, &["intf"]).unwrap_or_default().to_owned();
+    match text(value, &["type"]) {
+        Some("local") if flag(value, "localInactive") => MacState::Inactive { port: port() },
+        Some("local") => MacState::Local {
+            port: port(),
+            seq: number(value, "localSequence"),
+            sticky: flag(value, "stickyMac") || flag(value, "sticky"),
+            duplicate: flag(value, "isDuplicate"),
+        },
+        Some("remote") => MacState::Remote { vtep: vtep(value) },
+        Some("auto") => MacState::Auto,
+        _ => MacState::Absent,
+    }
+}
+
+fn vtep(value: &Value) -> Option<IpAddr> {
+    text(value, &["remoteVtep"])?.parse().ok()
+}
+
+/// `show evpn mac vni N mac M json`
+pub(super) fn mac(value: &Value, mac: Mac) -> MacState {
+    value.get(mac.to_string()).map_or(MacState::Absent, mac_state)
+}
+
+/// `show evpn mac vni N json`. AUTO MACs are not in it.
+pub(super) fn macs(value: &Value) -> BTreeMap<Mac, MacState> {
+    let list = value.get("macs").and_then(Value::as_object).into_iter().flatten();
+    list.filter_map(|(mac, value)| Some((mac.parse().ok()?, mac_state(value)))).collect()
+}
+
+/// `show evpn arp-cache vni N ip IP json`, and one entry of the list.
+pub(super) fn arp(value: &Value) -> ArpState {
+    let Some(mac) = text(value, &["mac"]).and_then(|mac| mac.parse().ok()) else {
+        return ArpState::Absent;
+    };
+    match (text(value, &["type"]), text(value, &["state"])) {
+        (Some("local"), Some("active")) => ArpState::Active { mac },
+        (Some("local"), _) => ArpState::Inactive { mac },
+        (Some("remote"), _) => ArpState::Remote { mac, vtep: vtep(value) },
+        _ => ArpState::Absent,
+    }
+}
+
+/// `show evpn arp-cache vni N json`: the addresses stand beside `numArpNd`.
+pub(super) fn arps(value: &Value) -> BTreeMap<IpAddr, ArpState> {
+    let list = value.as_object().into_iter().flatten();
+    list.filter_map(|(ip, value)| Some((ip.parse().ok()?, arp(value)))).collect()
+}
+
+/// Is one of these paths our own and the best? The detail form says `"local":true` and `"bestpath":{"overall":true}`, the list form
+/// `"bestpath":true` and, for our own, `"peerId":"(unspec)"`. A remote path that is best here is another VTEP's MAC.
+fn own_best(paths: &Value) -> bool {
+    match paths {
+        Value::Array(list) => list.iter().any(own_best),
+        path => {
+            let best = match path.get("bestpath") {
+                Some(Value::Bool(best)) => *best,
+                Some(detail) => flag(detail, "overall"),
+                None => false,
+            };
+            best && (flag(path, "local") || path.get("peerId").and_then(Value::as_str) == Some("(unspec)"))
+        }
+    }
+}
+
+/// `show bgp l2vpn evpn route vni N mac M [ip IP] json`
+pub(super) fn route(value: &Value) -> bool {
+    value.get("paths").is_some_and(own_best)
+}
+
+/// `show bgp l2vpn evpn route vni N json`: the type-2 routes of our own that are best.
+pub(super) fn routes(value: &Value) -> BTreeSet<(Mac, Option<IpAddr>)> {
+    let own = |(key, value): (&String, &Value)| {
+        // [2]:[0]:[48]:[52:54:00:03:82:d8]:[32]:[10.1.0.60], as RFC 7432 §7.2 counts it
+        let mut parts = key.strip_prefix("[2]:[")?.strip_suffix(']')?.split("]:[").skip(2);
+        let mac = parts.next()?.parse().ok()?;
+        let ip = parts.nth(1).map(|ip| ip.parse().ok());
+        let ip = match ip {
+            Some(None) => return None,
+            Some(ip) => ip,
+            None => None,
+        };
+        route(value).then_some((mac, ip))
+    };
+    value.as_object().into_iter().flatten().filter_map(own).collect()
+}
+
+/// `show vrf vni json` of zebra and `show bgp vrfs json` of bgpd, for one VRF.
+pub(super) fn vrf(zebra: &Value, bgpd: &Value, name: &str) -> VrfInfo {
+    let entry = zebra_vrfs(zebra).find(|vrf| vrf.get("vrf").and_then(Value::as_str) == Some(name));
+    let instance = bgpd.get("vrfs").and_then(|vrfs| vrfs.get(name));
+    VrfInfo {
+        vni: entry.map_or(0, |vrf| number(vrf, "vni")),
+        up: entry.and_then(|vrf| text(vrf, &["state"])) == Some("Up"),
+        bgp: instance.is_some(),
+        bgp_vni: instance.map_or(0, |vrf| number(vrf, "l3vni")),
+    }
+}
+
+fn zebra_vrfs(zebra: &Value) -> impl Iterator<Item = &Value> {
+    zebra.get("vrfs").and_then(Value::as_array).into_iter().flatten()
+}
+
+/// The name of the VRF that zebra has this L3VNI for.
+pub(super) fn vrf_of(zebra: &Value, vni: Vni) -> Option<String> {
+    let entry = zebra_vrfs(zebra).find(|vrf| number(vrf, "vni") == vni.get())?;
+    Some(text(entry, &["vrf"])?.to_owned())
+}
+
+#[cfg(test)]
+#[path = "show_test.rs"]
+mod test;

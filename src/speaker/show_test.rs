@@ -1,0 +1,124 @@
+//! What FRR 8.4.4 printed, byte for byte, on two hosts of which the first has the guest.
+
+use super::*;
+
+macro_rules! golden {
+    ($name:literal) => {
+        json(include_str!(concat!("../../tests/golden/speaker/", $name))).unwrap()
+    };
+}
+
+fn guest() -> Mac {
+    "52:54:00:03:82:d8".parse().unwrap()
+}
+
+fn far() -> Option<IpAddr> {
+    Some("10.0.0.1".parse().unwrap())
+}
+
+fn here() -> MacState {
+    MacState::Local { port: "tap0".into(), seq: 0, sticky: false, duplicate: false }
+}
+
+#[test]
+fn vnis() {
+    let l2 = vni(&golden!("vni-l2.json")).unwrap();
+    assert_eq!((l2.kind, l2.vrf.as_str(), l2.up), (VniKind::L2, "red", None));
+    assert_eq!((l2.vxlan.as_deref(), l2.svi.as_deref()), (Some("vxlan20"), Some("red-l2")));
+    let l3 = vni(&golden!("vni-l3.json")).unwrap();
+    assert_eq!((l3.kind, l3.vrf.as_str(), l3.up), (VniKind::L3, "red", Some(true)));
+    assert_eq!((l3.vxlan.as_deref(), l3.svi.as_deref()), (Some("vxlan10"), Some("red-l3")));
+    assert_eq!(vni(&golden!("vni-absent.json")), None);
+}
+
+#[test]
+fn macs_one_by_one() {
+    assert_eq!(mac(&golden!("mac-local.json"), guest()), here());
+    assert_eq!(mac(&golden!("mac-remote.json"), guest()), MacState::Remote { vtep: far() });
+    assert_eq!(mac(&golden!("mac-auto.json"), "52:54:00:03:82:d9".parse().unwrap()), MacState::Auto);
+    assert_eq!(mac(&golden!("mac-absent.json"), guest()), MacState::Absent);
+    let aged = json(r#"{"52:54:00:03:82:d8":{"type":"local","intf":"tap0","localInactive":true}}"#).unwrap();
+    assert_eq!(mac(&aged, guest()), MacState::Inactive { port: "tap0".into() });
+}
+
+#[test]
+fn macs_in_bulk() {
+    assert_eq!(macs(&golden!("macs.json")), BTreeMap::from([(guest(), here())]));
+    assert_eq!(macs(&golden!("macs-remote.json")), BTreeMap::from([(guest(), MacState::Remote { vtep: far() })]));
+    assert!(macs(&Value::Null).is_empty());
+}
+
+#[test]
+fn addresses() {
+    let other: Mac = "52:54:00:03:82:d9".parse().unwrap();
+    assert_eq!(arp(&golden!("arp-active.json")), ArpState::Active { mac: guest() });
+    assert_eq!(arp(&golden!("arp-inactive.json")), ArpState::Inactive { mac: other });
+    assert_eq!(arp(&golden!("arp-remote.json")), ArpState::Remote { mac: guest(), vtep: far() });
+    assert_eq!(arp(&golden!("arp-absent.json")), ArpState::Absent);
+    let ips = [60, 61].map(|n| IpAddr::from([10, 1, 0, n]));
+    let both =
+        BTreeMap::from([(ips[0], ArpState::Active { mac: guest() }), (ips[1], ArpState::Inactive { mac: other })]);
+    assert_eq!(arps(&golden!("arps.json")), both);
+    assert_eq!(arps(&golden!("arps-remote.json"))[&ips[0]], ArpState::Remote { mac: guest(), vtep: far() });
+}
+
+#[test]
+fn a_route_counts_only_if_it_is_our_own_and_best() {
+    assert!(route(&golden!("route-mac-local.json")));
+    assert!(route(&golden!("route-ip-local.json")));
+    assert!(!route(&golden!("route-mac-remote.json")));
+    assert!(!route(&golden!("route-absent.json")));
+    let lost =
+        json(r#"{"paths":[[{"valid":true,"sourced":true,"local":true}],[{"bestpath":{"overall":true}}]]}"#).unwrap();
+    assert!(!route(&lost));
+}
+
+#[test]
+fn routes_in_bulk() {
+    let ip = Some(IpAddr::from([10, 1, 0, 60]));
+    assert_eq!(routes(&golden!("routes.json")), BTreeSet::from([(guest(), None), (guest(), ip)]));
+    assert!(routes(&golden!("routes-remote.json")).is_empty());
+    let v6 = r#"{"[2]:[0]:[48]:[52:54:00:03:82:d8]:[128]:[fd00:1::60]":{"paths":[[{"bestpath":true,"peerId":"(unspec)"}]]}}"#;
+    assert_eq!(routes(&json(v6).unwrap()), BTreeSet::from([(guest(), Some("fd00:1::60".parse().unwrap()))]));
+}
+
+#[test]
+fn vrfs() {
+    let up = vrf(&golden!("vrf-vni.json"), &golden!("bgp-vrfs.json"), "red");
+    assert_eq!(up, VrfInfo { vni: 10, up: true, bgp: true, bgp_vni: 10 });
+    let inactive = vrf(&golden!("vrf-vni-inactive.json"), &Value::Null, "red");
+    assert_eq!(inactive, VrfInfo { vni: 10, up: false, bgp: false, bgp_vni: 0 });
+    assert_eq!(vrf(&golden!("vrf-vni.json"), &golden!("bgp-vrfs.json"), "blue"), VrfInfo::default());
+    assert_eq!(vrf_of(&golden!("vrf-vni.json"), 10.try_into().unwrap()), Some("red".into()));
+    assert_eq!(vrf_of(&golden!("vrf-vni.json"), 11.try_into().unwrap()), None);
+    // What a VRF device leaves behind when it goes before its configuration.
+    assert!(!vrf(&Value::Null, &golden!("bgp-vrfs-ghost.json"), "red").bgp);
+}
+
+#[test]
+fn answers_that_are_no_json() {
+    for nothing in
+        ["", "\n", "% VNI 20 doesn't exist\n", "% BGP instance not found\n", "No BGP process is configured\n"]
+    {
+        assert_eq!(json(nothing), Ok(Value::Null), "{nothing}");
+    }
+    for garbage in ["{", "hello", "{\"a\":1}}"] {
+        assert!(json(garbage).is_err(), "{garbage}");
+    }
+}
+
+#[test]
+fn strange_shapes_are_nothing_and_no_panic() {
+    for text in [
+        "[]",
+        "{\"macs\":3}",
+        "{\"macs\":{\"x\":1},\"vrfs\":{\"red\":7},\"paths\":{\"a\":1}}",
+        "{\"10.1.0.1\":null,\"[2]:[\":{}}",
+    ] {
+        let value = json(text).unwrap();
+        assert_eq!(vni(&value), None);
+        assert!(macs(&value).is_empty() && routes(&value).is_empty() && !route(&value));
+        assert!(arps(&value).values().all(|state| *state == ArpState::Absent));
+        let _ = vrf(&value, &value, "red");
+    }
+}

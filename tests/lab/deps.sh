@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Installs what the lab needs on a Debian (bookworm is what is tested). Does nothing, quickly, when all is there.
+set -euo pipefail
+
+packages=(
+    frr frr-pythontools                                     # the fabric's routers
+    libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 dnsmasq-base iptables
+    lxc                                                     # containers
+    user-mode-linux kmod                                    # a kernel with VRF where this one has none
+    busybox-static cpio                                     # guest images
+    iproute2 iputils-ping tcpdump procps util-linux
+)
+
+missing=()
+for package in "${packages[@]}"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+[ "$(id -u)" = 0 ] || { echo "lab: needs root to install: ${missing[*]}" >&2; exit 1; }
+
+# No daemon may start here because its package was installed: the lab starts its own, inside.
+policy=/usr/sbin/policy-rc.d
+saved=
+[ ! -e "$policy" ] || { saved=$(mktemp); cp -p "$policy" "$saved"; }
+restore() { if [ -n "$saved" ]; then mv "$saved" "$policy"; else rm -f "$policy"; fi; }
+trap restore EXIT
+printf '#!/bin/sh\nexit 101\n' >"$policy"
+chmod +x "$policy"
+
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${missing[@]}"

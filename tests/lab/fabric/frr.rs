@@ -1,0 +1,119 @@
+//! FRR's configuration on each kind of node, and its start. The tenants' part (VRFs, VNIs) is the hook's work, not the fabric's.
+
+use super::Host;
+
+pub const SPINE_LOOPBACKS: &[&str; 2] = &["10.255.255.201/32", "c0d1:ffff::201/128"];
+const HYPERVISOR_AS: u32 = 64512;
+
+const COMMON: &str = "frr defaults traditional
+log file /var/log/frr/frr.log informational
+service integrated-vtysh-config
+";
+
+pub fn hypervisor_loopbacks(number: u8) -> [String; 2] {
+    [format!("10.0.0.{number}/32"), format!("c0d1::{number}/128")]
+}
+
+/// All hypervisors share an AS, so each must accept its own number in the routes that come through the spine.
+pub fn hypervisor_config(number: u8) -> String {
+    format!(
+        "{COMMON}!
+router bgp {HYPERVISOR_AS}
+ bgp router-id 10.0.0.{number}
+ no bgp ebgp-requires-policy
+ no bgp default ipv4-unicast
+ timers bgp 3 9
+ neighbor spine1 interface remote-as external
+ neighbor spine1 timers connect 1
+ neighbor c0d1:ffff::201 remote-as internal
+ neighbor c0d1:ffff::201 update-source c0d1::{number}
+ neighbor c0d1:ffff::201 timers connect 1
+ address-family ipv4 unicast
+  network 10.0.0.{number}/32
+  neighbor spine1 activate
+  neighbor spine1 allowas-in
+ exit-address-family
+ address-family ipv6 unicast
+  network c0d1::{number}/128
+  neighbor spine1 activate
+  neighbor spine1 allowas-in
+ exit-address-family
+ address-family l2vpn evpn
+  neighbor c0d1:ffff::201 activate
+  advertise-all-vni
+ exit-address-family
+"
+    )
+}
+
+/// The underlay's AS 65201.
+pub fn spine_config(hypervisors: &[&str]) -> String {
+    let mut config = format!(
+        "{COMMON}!
+router bgp 65201
+ bgp router-id 10.255.255.201
+ no bgp ebgp-requires-policy
+ no bgp default ipv4-unicast
+ timers bgp 3 9
+"
+    );
+    for name in hypervisors {
+        config += &format!(" neighbor {name} interface remote-as external\n neighbor {name} timers connect 1\n");
+    }
+    for (family, network) in [("ipv4", SPINE_LOOPBACKS[0]), ("ipv6", SPINE_LOOPBACKS[1])] {
+        config += &format!(" address-family {family} unicast\n  network {network}\n");
+        for name in hypervisors {
+            config += &format!("  neighbor {name} activate\n");
+        }
+        config += " exit-address-family\n";
+    }
+    config
+}
+
+/// The route reflector is inside the hypervisors' AS.
+fn reflector_config(hypervisors: usize) -> String {
+    let mut config = format!(
+        "frr defaults traditional
+log file /var/log/frr/reflector.log informational
+router bgp {HYPERVISOR_AS}
+ bgp router-id 10.255.255.201
+ no bgp default ipv4-unicast
+ timers bgp 3 9
+ neighbor evpn peer-group
+ neighbor evpn remote-as internal
+ neighbor evpn update-source c0d1:ffff::201
+ neighbor evpn timers connect 1
+"
+    );
+    for number in 1..=hypervisors {
+        config += &format!(" neighbor c0d1::{number} peer-group evpn\n");
+    }
+    config
+        + " address-family l2vpn evpn\n  neighbor evpn activate\n  neighbor evpn route-reflector-client\n exit-address-family\n"
+}
+
+/// Starts the route reflector: a second bgpd on the spine's zebra, because FRR 8.4 takes no `local-as` that equals the peer's AS.
+/// It does not listen (the underlay's bgpd has the port) but calls the hypervisors. `vtysh -N reflector` talks to it.
+pub fn start_reflector(host: &Host, hypervisors: usize) {
+    host.write("/etc/frr/reflector/bgpd.conf", &reflector_config(hypervisors));
+    host.sh("install -d -o frr -g frr /run/frr/reflector; chown -R frr:frr /etc/frr/reflector
+         /usr/lib/frr/bgpd -d -N reflector -f /etc/frr/reflector/bgpd.conf -z /run/frr/zserv.api -I 1 -p 0 -P 0");
+}
+
+pub fn start<A: AsRef<str>>(host: &Host, config: &str, loopbacks: &[A]) {
+    host.write("/etc/frr/frr.conf", config);
+    let addresses: String =
+        loopbacks.iter().map(|address| format!("ip address add {} dev lo; ", address.as_ref())).collect();
+    host.sh(&format!(
+        "{addresses} chown -R frr:frr /etc/frr
+         for daemon in zebra bgpd; do /usr/lib/frr/$daemon -d -A 127.0.0.1 -s 90000000; done
+         vtysh -b"
+    ));
+}
+
+/// Whether every EVPN session of the node is up.
+pub fn evpn_established(host: &Host) -> bool {
+    let summary = host.show("bgpd", "show bgp l2vpn evpn summary json");
+    let Some(peers) = summary["peers"].as_object() else { return false };
+    !peers.is_empty() && peers.values().all(|peer| peer["state"] == "Established")
+}

@@ -1,0 +1,212 @@
+//! A node: its namespaces, and how to do things in them.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use super::Monitor;
+
+pub struct Host {
+    name: String,
+    /// Keeps the namespaces: they end when its stdin, our end of a pipe, closes.
+    holder: Child,
+    namespaces: [File; 3],
+}
+
+/// What a command left behind, as text.
+#[derive(Debug)]
+pub struct Output {
+    pub command: String,
+    /// The exit status, or 128 + the signal, as a shell tells it.
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Host {
+    pub(super) fn create(name: &str) -> Host {
+        let mut holder = Command::new("unshare")
+            .args(["--mount", "--net", "--uts", "--"])
+            .arg(project().join("tests/lab/fabric/node.sh"))
+            .arg(name)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare starts");
+        let mut said = String::new();
+        BufReader::new(holder.stdout.take().expect("stdout is piped"))
+            .read_line(&mut said)
+            .expect("node.sh can be read");
+        assert_eq!(said, "ready\n", "node {name} did not come up (its words are above)");
+        let pid = holder.id();
+        fs::create_dir_all("/run/lab").expect("/run/lab");
+        fs::write(format!("/run/lab/{name}.pid"), pid.to_string()).expect("pid file");
+        let namespaces = ["mnt", "net", "uts"]
+            .map(|kind| File::open(format!("/proc/{pid}/ns/{kind}")).expect("namespace of the node"));
+        Host { name: name.into(), holder, namespaces }
+    }
+
+    /// Joins this node to `other` by a jumbo-frame cable; each end is named after the node at its far end.
+    pub(super) fn cable(&self, other: &Host) {
+        let (here, there) = (self.holder.id().to_string(), other.holder.id().to_string());
+        let status = Command::new("ip")
+            .args(["link", "add", &other.name, "mtu", "9000", "netns", &here, "type", "veth"])
+            .args(["peer", "name", &self.name, "mtu", "9000", "netns", &there])
+            .status()
+            .expect("ip starts");
+        assert!(status.success(), "cable {} - {}", self.name, other.name);
+        self.ok(&["ip", "link", "set", &other.name, "up"]);
+        other.ok(&["ip", "link", "set", &self.name, "up"]);
+    }
+
+    /// As a user does it, on this node's own root: before libvirtd starts, which looks for hooks once.
+    pub(super) fn install_hook(&self) {
+        let project = project();
+        self.ok(&[
+            "make",
+            "--silent",
+            "-C",
+            project.to_str().expect("a path in UTF-8"),
+            "install-files",
+            "DESTDIR=",
+            "PREFIX=/usr",
+        ]);
+    }
+
+    pub(super) fn start_libvirtd(&self) {
+        // Libvirt takes equal host ids for one host, and refuses ids of one digit only.
+        let digits: String = self.name.bytes().map(|byte| format!("{byte:02x}")).collect();
+        self.write(
+            "/etc/libvirt/libvirtd.conf",
+            &format!(
+                "host_uuid = \"e0b7e9c4-5d1a-4c51-9d0e-{digits:0>12}\"\nauth_unix_rw = \"none\"\n\
+                 log_outputs = \"2:file:/var/log/libvirt/libvirtd.log\"\n"
+            ),
+        );
+        self.write(
+            "/etc/libvirt/qemu.conf",
+            "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\nnamespaces = []\ncgroup_controllers = []\nstdio_handler = \"file\"\n",
+        );
+        self.sh("rm -rf /etc/libvirt/qemu/networks && mkdir -p /var/log/libvirt && libvirtd -d");
+        // The daemon is in the background before its drivers are up; the first answer says that they are.
+        self.ok(&["virsh", "--quiet", "list"]);
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where a path of this node is found from outside it.
+    pub fn path(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.holder.id()))
+    }
+
+    /// A command that will run on this node, for the callers that want its pipes.
+    pub fn command(&self, argv: &[&str]) -> Command {
+        let mut command = Command::new(argv[0]);
+        command.args(&argv[1..]).stdin(Stdio::null());
+        let fds = self.namespaces.each_ref().map(AsRawFd::as_raw_fd);
+        // SAFETY: setns and last_os_error do not allocate, and the child has one thread.
+        unsafe {
+            command.pre_exec(move || {
+                for fd in fds {
+                    if libc::setns(fd, 0) != 0 {
+                        return Err(std::io::Error::last_os_error());
+                    }
+                }
+                Ok(())
+            });
+        }
+        command
+    }
+
+    pub fn run(&self, argv: &[&str]) -> Output {
+        let done = self.command(argv).output().unwrap_or_else(|error| panic!("{}: {argv:?}: {error}", self.name));
+        Output {
+            command: format!("{}# {}", self.name, argv.join(" ")),
+            code: done.status.code().unwrap_or_else(|| 128 + done.status.signal().unwrap_or(0)),
+            stdout: String::from_utf8_lossy(&done.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&done.stderr).into_owned(),
+        }
+    }
+
+    /// Runs a command that must succeed; gives its stdout.
+    pub fn ok(&self, argv: &[&str]) -> String {
+        let output = self.run(argv);
+        assert!(
+            output.code == 0,
+            "{}\nexit status {}\n{}{}",
+            output.command,
+            output.code,
+            output.stdout,
+            output.stderr
+        );
+        output.stdout
+    }
+
+    /// A shell script that must succeed, every line of it; gives its stdout.
+    pub fn sh(&self, script: &str) -> String {
+        self.ok(&["bash", "-euc", script])
+    }
+
+    pub fn json(&self, argv: &[&str]) -> Value {
+        let text = self.ok(argv);
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{}# {}: {error} in\n{text}", self.name, argv.join(" ")))
+    }
+
+    /// The real vtysh, as a user has it.
+    pub fn vtysh(&self, command: &str) -> String {
+        self.ok(&["vtysh", "-c", command])
+    }
+
+    /// A `show … json` straight from a daemon's vty socket: milliseconds where vtysh takes a second, hence for polling.
+    pub fn show(&self, daemon: &str, command: &str) -> Value {
+        let text = self.show_text(daemon, command);
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{} {daemon}: {command}: {error} in\n{text}", self.name))
+    }
+
+    pub fn show_text(&self, daemon: &str, command: &str) -> String {
+        self.vty(daemon, command).unwrap_or_else(|error| panic!("{} {daemon}: {command}: {error}", self.name))
+    }
+
+    pub(super) fn vty(&self, daemon: &str, command: &str) -> std::io::Result<String> {
+        let mut vty = UnixStream::connect(self.path(&format!("/run/frr/{daemon}.vty")))?;
+        vty.write_all(format!("{command}\0").as_bytes())?;
+        // The answer ends with three NULs and a status byte.
+        let mut answer = Vec::new();
+        let mut buffer = [0; 65536];
+        while answer.len() < 4 || answer[answer.len() - 4..answer.len() - 1] != [0, 0, 0] {
+            let count = vty.read(&mut buffer)?;
+            if count == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            answer.extend_from_slice(&buffer[..count]);
+        }
+        answer.truncate(answer.len() - 4);
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    pub fn write(&self, path: &str, contents: &str) {
+        let target = self.path(path);
+        fs::create_dir_all(target.parent().expect("a file has a directory")).expect("directory");
+        fs::write(&target, contents).unwrap_or_else(|error| panic!("{}:{path}: {error}", self.name));
+    }
+
+    /// Records the kernel's FDB, neighbour, route and link messages from now on.
+    pub fn monitor(&self) -> Monitor {
+        Monitor::start(self)
+    }
+}
+
+/// The project's directory, the same in the machine and on its nodes.
+pub(super) fn project() -> PathBuf {
+    PathBuf::from(std::env::var_os("EVPN_LAB_PROJECT").expect("EVPN_LAB_PROJECT is set in the lab machine"))
+}

@@ -1,0 +1,126 @@
+//! The reference fabric in one lab machine: spine1 as underlay and EVPN route reflector, comp1 and comp2 as hypervisors
+//! with real FRR, libvirtd and LXC, each in namespaces and a root file system of its own.
+//!
+//! It panics on every failure: its callers are tests and a demo, and a panic already carries what they want to print.
+#![allow(dead_code, unused_imports)] // shared by the scenarios and the lab shell, neither of which uses all of it
+
+mod container;
+mod dump;
+mod frr;
+mod host;
+mod monitor;
+mod transcript;
+mod vm;
+mod wait;
+
+use std::sync::{Once, OnceLock};
+use std::time::{Duration, Instant};
+
+pub use container::Container;
+pub use host::{Host, Output};
+pub use monitor::Monitor;
+pub use transcript::{Line, Transcript};
+pub use vm::{Nic, Vm, VmSpec};
+pub use wait::wait_until;
+
+pub struct Fabric {
+    spine1: Host,
+    comp1: Host,
+    comp2: Host,
+}
+
+impl Fabric {
+    /// The fabric of this process, built and converged at the first call.
+    pub fn get() -> &'static Fabric {
+        static FABRIC: OnceLock<Fabric> = OnceLock::new();
+        let fabric = FABRIC.get_or_init(|| {
+            assert!(
+                std::env::var_os("EVPN_LAB").is_some(),
+                "this needs the lab machine: use tests/lab/run, or `make lab`"
+            );
+            Fabric::build()
+        });
+        // Once also remembers a failure: later tests then fail at once, without another wait.
+        static CONVERGED: Once = Once::new();
+        CONVERGED.call_once(|| dump::on_panic(fabric, "bring-up", || fabric.converge()));
+        fabric
+    }
+
+    pub fn spine1(&self) -> &Host {
+        &self.spine1
+    }
+
+    pub fn comp1(&self) -> &Host {
+        &self.comp1
+    }
+
+    pub fn comp2(&self) -> &Host {
+        &self.comp2
+    }
+
+    pub fn hypervisors(&self) -> [&Host; 2] {
+        [&self.comp1, &self.comp2]
+    }
+
+    /// All nodes, the spine first.
+    pub fn nodes(&self) -> [&Host; 3] {
+        [&self.spine1, &self.comp1, &self.comp2]
+    }
+
+    fn build() -> Fabric {
+        let mut clock = Stopwatch::start();
+        let fabric =
+            Fabric { spine1: Host::create("spine1"), comp1: Host::create("comp1"), comp2: Host::create("comp2") };
+        clock.lap("namespaces");
+        let (spine1, hypervisors) = (&fabric.spine1, fabric.hypervisors());
+        for host in hypervisors {
+            host.cable(spine1);
+        }
+        clock.lap("cables");
+        frr::start(spine1, &frr::spine_config(&hypervisors.map(Host::name)), frr::SPINE_LOOPBACKS);
+        frr::start_reflector(spine1, hypervisors.len());
+        for (number, host) in (1..).zip(hypervisors) {
+            frr::start(host, &frr::hypervisor_config(number), &frr::hypervisor_loopbacks(number));
+        }
+        clock.lap("frr");
+        // One after the other: two libvirtd that start at once race for the kernel's iptables chains. BGP converges meanwhile.
+        for host in hypervisors {
+            host.install_hook();
+            host.start_libvirtd();
+        }
+        clock.lap("libvirtd");
+        fabric
+    }
+
+    fn converge(&self) {
+        let mut clock = Stopwatch::start();
+        for host in self.hypervisors() {
+            wait_until(
+                &format!("{}'s EVPN session to the route reflector", host.name()),
+                Duration::from_secs(60),
+                || frr::evpn_established(host),
+            );
+        }
+        clock.lap("convergence");
+    }
+}
+
+/// Says on stderr where the bring-up's time goes.
+struct Stopwatch(Instant);
+
+impl Stopwatch {
+    fn start() -> Stopwatch {
+        Stopwatch(Instant::now())
+    }
+
+    fn lap(&mut self, what: &str) {
+        eprintln!("lab: {what} {:.1} s", self.0.elapsed().as_secs_f64());
+        self.0 = Instant::now();
+    }
+}
+
+/// Runs one scenario on the fabric; if it fails, what every node knew at that moment is kept.
+pub fn scenario(name: &str, test: impl FnOnce(&'static Fabric)) {
+    let fabric = Fabric::get();
+    dump::on_panic(fabric, name, || test(fabric));
+}

@@ -1,0 +1,92 @@
+//! Rules and routes.
+
+use crate::*;
+
+fn rules(family: &str) -> Vec<(u64, String)> {
+    let list = json(&format!("ip {family} -j rule show"));
+    let rule = |rule: &serde_json::Value| {
+        (rule["priority"].as_u64().unwrap(), rule["table"].as_str().unwrap_or("-").to_owned())
+    };
+    list.as_array().unwrap().iter().map(rule).collect()
+}
+
+netns!(the_local_rule_goes_last_and_comes_back, kernel, {
+    let first = [rules("-4"), rules("-6")];
+    assert!(!kernel.local_rule_last().unwrap());
+    for _ in 0..2 {
+        kernel.apply(&Step::LocalRuleLast { last: true }).unwrap();
+        assert!(kernel.local_rule_last().unwrap());
+        for family in ["-4", "-6"] {
+            let local: Vec<_> = rules(family).into_iter().filter(|(_, table)| table == "local").collect();
+            assert_eq!(local, [(32765, "local".to_owned())], "{family}");
+        }
+    }
+    sh("ip link set lo up && ping -c1 -W1 127.0.0.1");
+    for _ in 0..2 {
+        kernel.apply(&Step::LocalRuleLast { last: false }).unwrap();
+        assert!(!kernel.local_rule_last().unwrap());
+        assert_eq!([rules("-4"), rules("-6")], first);
+    }
+});
+
+netns!(a_half_moved_local_rule_is_finished, kernel, {
+    sh("ip rule add pref 32765 table local && ip -6 rule add pref 32765 table local");
+    assert!(!kernel.local_rule_last().unwrap(), "the one at 0 is asked first still");
+    kernel.apply(&Step::LocalRuleLast { last: true }).unwrap();
+    assert!(kernel.local_rule_last().unwrap());
+    sh("ip rule del pref 32765 && ip -6 rule del pref 32765"); // an accident: no local rule at all
+    assert!(!kernel.local_rule_last().unwrap());
+    kernel.apply(&Step::LocalRuleLast { last: true }).unwrap();
+    assert!(kernel.local_rule_last().unwrap());
+});
+
+netns!(an_admins_own_local_rules_are_left_alone, kernel, {
+    sh("ip rule add pref 100 fwmark 7 table local && ip rule add pref 101 from 10.0.0.0/8 iif lo table local");
+    kernel.apply(&Step::LocalRuleLast { last: true }).unwrap();
+    assert!(kernel.local_rule_last().unwrap());
+    let seen = rules("-4").into_iter().filter(|(_, table)| table == "local").map(|(at, _)| at).collect::<Vec<_>>();
+    assert_eq!(seen, [100, 101, 32765]);
+});
+
+netns!(the_local_rule_behind_an_l3mdev_rule_is_last, kernel, {
+    if !try_sh("ip rule add pref 1000 l3mdev protocol kernel").0 {
+        return skip("the_local_rule_behind_an_l3mdev_rule_is_last", "this kernel has no l3mdev rules");
+    }
+    sh("ip rule add pref 2000 table local && ip rule del pref 0");
+    assert!(kernel.local_rule_last().unwrap());
+    sh("ip rule add pref 500 table local");
+    assert!(!kernel.local_rule_last().unwrap());
+});
+
+netns!(a_vrfs_misses_do_not_reach_the_main_table, kernel, {
+    let table = 10.try_into().unwrap();
+    assert!(!kernel.unreachable(table).unwrap());
+    for _ in 0..2 {
+        kernel.apply(&Step::AddUnreachable { table }).unwrap();
+        assert!(kernel.unreachable(table).unwrap());
+    }
+    for family in ["-4", "-6"] {
+        let seen = json(&format!("ip {family} -j route show table 10"));
+        assert_eq!(seen.as_array().unwrap().len(), 1, "{seen}");
+        assert_eq!((&seen[0]["type"], &seen[0]["dst"]), (&"unreachable".into(), &"default".into()), "{seen}");
+        assert_eq!(seen[0]["metric"], 4_278_198_272u32);
+    }
+    sh("ip route add unreachable 10.0.0.0/8 table 11");
+    assert!(!kernel.unreachable(11.try_into().unwrap()).unwrap());
+});
+
+netns!(a_vrf_table_is_unreachable_but_for_its_own, kernel, {
+    if !has_vrf() {
+        return skip("a_vrf_table_is_unreachable_but_for_its_own", "this kernel has no VRF");
+    }
+    let table = 10.try_into().unwrap();
+    kernel.apply(&Step::AddVrf { name: name("red"), table }).unwrap();
+    kernel.apply(&Step::AddUnreachable { table }).unwrap();
+    kernel.apply(&Step::SetUp { dev: name("red"), up: true }).unwrap();
+    kernel.apply(&Step::LocalRuleLast { last: true }).unwrap();
+    assert!(kernel.local_rule_last().unwrap());
+    sh("ip link set lo up");
+    // EHOSTUNREACH is the route's own answer; without it the main table would be asked, and say ENETUNREACH here.
+    let (ok, text) = try_sh("ip route get vrf red 192.0.2.1");
+    assert!(!ok && text.contains("No route to host"), "{text}");
+});
