@@ -83,8 +83,9 @@ impl Hands<'_> {
     }
 }
 
-/// All or nothing: the first failure undoes what was done. Only a silent speaker is passed over, because neither a
-/// network nor a guest may wait for it; the caller hears of it through `note`.
+/// All or nothing: the first failure undoes what was done. Only a speaker that is silent or will not is passed over, because
+/// neither a network nor a guest may wait for it, and the caller hears of it through `note`; a VNI that it has given to
+/// another VRF is a contradiction like any other.
 pub fn all(plan: &Plan, hands: &mut Hands, note: &mut dyn FnMut(Done)) -> Result<(), ApplyError> {
     for (index, planned) in plan.iter().enumerate() {
         let start = Instant::now();
@@ -92,7 +93,11 @@ pub fn all(plan: &Plan, hands: &mut Hands, note: &mut dyn FnMut(Done)) -> Result
         let took = start.elapsed();
         match result {
             Ok(()) => note(Done { step: &planned.step, took, failed: None }),
-            Err(error @ StepError::Speaker(_)) => note(Done { step: &planned.step, took, failed: Some(error) }),
+            Err(error @ StepError::Speaker(_))
+                if !matches!(error, StepError::Speaker(SpeakerError::Conflict { .. })) =>
+            {
+                note(Done { step: &planned.step, took, failed: Some(error) })
+            }
             Err(source) => {
                 let mut left = Vec::new();
                 // The failed step first: it may have done a part of its work.

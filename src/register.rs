@@ -260,14 +260,9 @@ impl Register {
         host.entry(key.to_owned()).or_insert_with(|| was.to_owned());
         self.write("host.json", &host)
     }
-    /// Forgets everything, after `uninstall` has undone it.
-    pub fn remove_all(&self) -> Result<(), RegisterError> {
-        match fs::remove_dir_all(&self.dir) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(RegisterError::Io { what: "remove", path: self.dir.clone(), source: e })
-            }
-            _ => Ok(()),
-        }
+    /// Forgets them, after `uninstall` has put them back.
+    pub fn forget_host(&self) -> Result<(), RegisterError> {
+        self.remove("host.json")
     }
 
     // ----- files -----

@@ -91,11 +91,12 @@ impl Engine {
 
     /// Wires every endpoint, and registers it unless its guest still runs elsewhere. All or nothing.
     fn start(&mut self, guest: Guest, mut endpoints: Vec<Endpoint>, again: bool) -> Result<(), EngineError> {
-        let before = self.register.guest(&guest)?;
-        if endpoints.is_empty() && before.is_none() {
+        // A guest on none of our networks leaves no trace, not even a lock.
+        if endpoints.is_empty() && self.register.guest(&guest)?.is_none() {
             return Ok(());
         }
         let _lock = self.register.lock_guest(&guest)?;
+        let before = self.register.guest(&guest)?;
         let incoming = before.as_ref().is_some_and(|b| match b.incoming_since {
             Some(_) if again => b.endpoints.iter().any(|e| e.stage == Stage::Incoming),
             Some(since) => boot_seconds().saturating_sub(since) < INCOMING_MARK,

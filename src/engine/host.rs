@@ -106,6 +106,13 @@ pub(super) fn remember(engine: &mut Engine, plan: &Plan) -> Result<(), EngineErr
 
 /// Puts host-wide settings back to what they were before we changed them (`uninstall`).
 pub fn undo_host(engine: &mut Engine) -> Result<(), EngineError> {
+    let up: Vec<String> = engine.register.networks().iter().flatten().map(|r| r.network.name.to_string()).collect();
+    if !up.is_empty() {
+        return EngineError::refused(format!(
+            "host-wide settings are left as they are while networks need them: take down {} and run it again",
+            up.join(", ")
+        ));
+    }
     let mut plan = Plan::new();
     for (key, was) in engine.register.host()? {
         let step = match key.as_str() {
@@ -118,5 +125,6 @@ pub fn undo_host(engine: &mut Engine) -> Result<(), EngineError> {
         plan.push(Planned { step, undo: Vec::new() });
     }
     let (mut hands, journal) = engine.hands(None, None)?;
-    Ok(all(&plan, &mut hands, &mut super::noting(journal))?)
+    all(&plan, &mut hands, &mut super::noting(journal))?;
+    Ok(engine.register.forget_host()?)
 }

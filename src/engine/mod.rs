@@ -105,7 +105,7 @@ impl Engine {
     pub fn handle(&mut self, event: Event) -> Result<(), EngineError> {
         match event {
             Event::Network { phase, network } => self.network(phase, network),
-            Event::NetworkStopped { name, .. } => self.network_down(&name),
+            Event::NetworkStopped { name, .. } => self.network_stopped(&name),
             Event::PortDeleted { owner, port } => self.port_deleted(&owner, &port),
             Event::Guest { phase, guest, nics } => self.guest(phase, guest, nics),
         }

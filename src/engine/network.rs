@@ -17,8 +17,10 @@ use std::net::IpAddr;
 /// Asks the kernel for all that a network's plan depends on. Not on any guest's path: full lists are fine here.
 pub fn observe(kernel: &mut Kernel, network: &Network) -> Result<Seen, EngineError> {
     let bridge = kernel.link(&network.bridge)?;
-    let mut bridge_addresses = Vec::new();
+    let (mut bridge_addresses, mut bridge_ports) = (Vec::new(), Vec::new());
     if let Some(bridge) = &bridge {
+        let ports = kernel.ports_of(bridge.index)?;
+        bridge_ports = ports.into_iter().map(|l| l.name).filter(|n| *n != network.vni.device()).collect();
         let all = kernel.addresses(Some(bridge.index))?;
         bridge_addresses = all.into_iter().filter(|a| a.global).map(|a| a.net).collect();
     }
@@ -26,6 +28,7 @@ pub fn observe(kernel: &mut Kernel, network: &Network) -> Result<Seen, EngineErr
     let mut seen = Seen {
         bridge,
         bridge_addresses,
+        bridge_ports,
         bridge_ipv6_off: off.is_some_and(|v| v.trim() == "1"),
         vxlans: kernel.links_of_kind("vxlan")?,
         ..Seen::default()
@@ -209,6 +212,14 @@ impl Engine {
             self.register.put_network(&record)?;
         }
         Ok(())
+    }
+
+    /// libvirt says it of every network; one that `network up` brought up from config.toml is not libvirt's to stop.
+    pub(super) fn network_stopped(&mut self, name: &NetName) -> Result<(), EngineError> {
+        match self.register.network(name)? {
+            Some(record) if record.network.origin != Origin::Config => self.network_down(name),
+            _ => Ok(()),
+        }
     }
 
     /// Takes down what we set up for this network; one that is not ours is none of our business.

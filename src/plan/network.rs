@@ -14,6 +14,8 @@ pub struct Seen {
     pub bridge: Option<Link>,
     /// Its addresses, the link-local ones left out.
     pub bridge_addresses: Vec<IpNet>,
+    /// Its ports but for the VXLAN device: guests that still run.
+    pub bridge_ports: Vec<IfName>,
     /// `net.ipv6.conf.<bridge>.disable_ipv6`
     pub bridge_ipv6_off: bool,
     /// Every VXLAN device of the host: a VNI exists once in the kernel.
@@ -379,7 +381,8 @@ pub fn down(ours: &Ours, seen: &Seen) -> Plan {
         plan.push(plain(Step::DelLink { name: network.vni.device() }));
     }
     if there(&seen.bridge, &network.bridge) {
-        if ours.made_bridge {
+        // With mode='bridge' libvirt leaves running guests on a stopped network's bridge: they keep each other.
+        if ours.made_bridge && seen.bridge_ports.is_empty() {
             plan.push(plain(Step::DelLink { name: network.bridge.clone() }));
         } else if seen.bridge.as_ref().is_some_and(|b| b.master.is_some()) && network.vrf.is_some() {
             plan.push(plain(Step::SetMaster { dev: network.bridge.clone(), master: None }));
