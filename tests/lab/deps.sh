@@ -3,7 +3,8 @@
 set -euo pipefail
 
 packages=(
-    frr frr-pythontools                                     # the fabric's routers
+    gcc libc6-dev                                           # what cargo links with, and the bench's no-op
+    frr                                                     # the fabric's routers
     libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 dnsmasq-base iptables
     lxc                                                     # containers
     user-mode-linux kmod                                    # a kernel with VRF where this one has none
