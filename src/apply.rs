@@ -100,8 +100,11 @@ pub fn all(plan: &Plan, hands: &mut Hands, note: &mut dyn FnMut(Done)) -> Result
             }
             Err(source) => {
                 let mut left = Vec::new();
-                // The failed step first: it may have done a part of its work.
-                for step in plan[..=index].iter().rev().flat_map(|p| &p.undo) {
+                // The failed step first: it may have done a part of its work. But what it would have made and found there
+                // is somebody else's.
+                let found = matches!(&source, StepError::Kernel(error) if error.exists());
+                let done = if found { &plan[..index] } else { &plan[..=index] };
+                for step in done.iter().rev().flat_map(|p| &p.undo) {
                     if let Err(error) = hands.take(step) {
                         left.push(error.to_string());
                     }

@@ -36,17 +36,25 @@ fn links(root: &Path, libvirt: bool, lxc: bool) -> Vec<(PathBuf, &'static Path)>
     links
 }
 
-/// Makes the links; what is right already is left alone, what is somebody else's is an error. Returns what was made.
+/// Makes the links, or none where one place is somebody else's; what is right already is left alone. Returns what was made.
 pub fn install(root: &Path, libvirt: bool, lxc: bool) -> Result<Vec<PathBuf>, InstallError> {
-    let mut made = Vec::new();
+    let mut missing = Vec::new();
     for (link, target) in links(root, libvirt, lxc) {
-        let fail = |why: String| InstallError { path: link.clone(), why };
+        let fail = |why: String| Err(InstallError { path: link.clone(), why });
         match fs::read_link(&link) {
-            Ok(found) if found == target => continue,
-            Ok(found) => return Err(fail(format!("it points to {}: remove it first", found.display()))),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(_) => return Err(fail("a file that is not evpn-hook's is there: remove it first".into())),
+            Ok(found) if found == target => {}
+            Ok(found) => return fail(format!("it points to {}: remove it first", found.display())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => missing.push((link, target)),
+            // readlink(2): EINVAL for what is no symlink.
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
+                return fail("a file that is not evpn-hook's is there: remove it first".into());
+            }
+            Err(e) => return fail(e.to_string()),
         }
+    }
+    let mut made = Vec::new();
+    for (link, target) in missing {
+        let fail = |why: String| InstallError { path: link.clone(), why };
         if let Some(dir) = link.parent() {
             fs::create_dir_all(dir).map_err(|e| fail(e.to_string()))?;
         }

@@ -49,9 +49,13 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // clap's own texts, help and version among them; its status for wrong arguments is 2, as ours.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(WRONG));
+            if !error.use_stderr() {
+                // Help and version, which were asked for.
+                let _ = error.print();
+                return ExitCode::SUCCESS;
+            }
+            let _ = writeln!(std::io::stderr(), "evpn-hook: {}", one_sentence(&error.to_string()));
+            return ExitCode::from(WRONG);
         }
     };
     let Cli { common, command } = cli;
@@ -79,6 +83,14 @@ fn main() -> ExitCode {
             ExitCode::from(status)
         }
     }
+}
+
+/// clap explains over many lines; ours is one. What stands before its usage is what is wrong.
+fn one_sentence(explained: &str) -> String {
+    let what = explained.split("\n\nUsage:").next().unwrap_or_default();
+    let lines = what.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("For more information"));
+    let what = lines.collect::<Vec<_>>().join(" ");
+    format!("{}: see 'evpn-hook --help'", what.trim_start_matches("error: ").trim_end_matches(['.', ':']))
 }
 
 fn engine_of(common: &Common) -> Engine {

@@ -31,7 +31,7 @@ const MAX_RECORD: u64 = 16 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterError {
     /// The file system said no.
-    #[error("cannot {what} {}: {source}: check that the directory is writable and not full", path.display())]
+    #[error("cannot {what} {}: {source}: {}", path.display(), way_out(source))]
     Io {
         /// read, write, lock …
         what: &'static str,
@@ -48,6 +48,13 @@ pub enum RegisterError {
         /// The parser's words.
         why: String,
     },
+}
+
+fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "run as root",
+        _ => "check that the directory is writable and not full",
+    }
 }
 
 /// A network that we set up, or are about to.
@@ -240,6 +247,10 @@ impl Register {
     pub fn vrf(&self, name: &IfName) -> Result<Option<VrfRecord>, RegisterError> {
         self.read(&format!("vrfs/{name}.json"))
     }
+    /// All VRFs.
+    pub fn vrfs(&self) -> Vec<Result<VrfRecord, RegisterError>> {
+        self.read_all("vrfs")
+    }
     /// Writes it.
     pub fn put_vrf(&self, record: &VrfRecord) -> Result<(), RegisterError> {
         self.write(&format!("vrfs/{}.json", record.vrf.name), record)
@@ -253,16 +264,26 @@ impl Register {
     pub fn host(&self) -> Result<BTreeMap<String, String>, RegisterError> {
         Ok(self.read("host.json")?.unwrap_or_default())
     }
-    /// Remembers one host-wide setting as it was; the first memory wins.
-    pub fn remember_host(&self, key: &str, was: &str) -> Result<(), RegisterError> {
+    /// Remembers one host-wide setting as it was; the first memory wins. Is this the first?
+    pub fn remember_host(&self, key: &str, was: &str) -> Result<bool, RegisterError> {
         let _lock = self.lock("host.lock")?;
         let mut host = self.host()?;
-        host.entry(key.to_owned()).or_insert_with(|| was.to_owned());
-        self.write("host.json", &host)
+        if host.contains_key(key) {
+            return Ok(false);
+        }
+        host.insert(key.to_owned(), was.to_owned());
+        self.write("host.json", &host).map(|()| true)
     }
-    /// Forgets them, after `uninstall` has put them back.
-    pub fn forget_host(&self) -> Result<(), RegisterError> {
-        self.remove("host.json")
+    /// Forgets host-wide settings that are as they were again.
+    pub fn forget_host(&self, keys: &[String]) -> Result<(), RegisterError> {
+        let _lock = self.lock("host.lock")?;
+        let mut host = self.host()?;
+        host.retain(|key, _| !keys.contains(key));
+        if !host.is_empty() {
+            return self.write("host.json", &host);
+        }
+        self.remove("host.json")?;
+        self.remove("host.lock")
     }
 
     // ----- files -----
@@ -325,7 +346,8 @@ impl Register {
     fn remove(&self, name: &str) -> Result<(), RegisterError> {
         let path = self.dir.join(name);
         match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            // A read-only file system says so before it looks whether there is anything.
+            Err(source) if source.kind() != io::ErrorKind::NotFound && fs::symlink_metadata(&path).is_ok() => {
                 Err(RegisterError::Io { what: "remove", path, source })
             }
             _ => Ok(()),

@@ -158,8 +158,20 @@ impl Engine {
 
     /// Adds or replaces one endpoint of a guest and leaves the others alone (`attach`, LXC script.up).
     pub(super) fn add_endpoint(&mut self, guest: Guest, nic: Nic) -> Result<Option<Endpoint>, EngineError> {
-        let Some(mut endpoint) = self.endpoints(&guest, vec![nic])?.pop() else { return Ok(None) };
-        let _lock = if self.dry_run { None } else { Some(self.register.lock_guest(&guest)?) };
+        let Some(endpoint) = self.endpoints(&guest, vec![nic])?.pop() else { return Ok(None) };
+        if self.dry_run {
+            return self.put_endpoint(guest, endpoint).map(Some);
+        }
+        let _lock = self.register.lock_guest(&guest)?;
+        let result = self.put_endpoint(guest.clone(), endpoint);
+        // A lock that guards no record would stay for ever.
+        if result.is_err() && matches!(self.register.guest(&guest), Ok(None)) {
+            self.register.remove_guest(&guest)?;
+        }
+        result.map(Some)
+    }
+
+    fn put_endpoint(&mut self, guest: Guest, mut endpoint: Endpoint) -> Result<Endpoint, EngineError> {
         let who = guest.to_string();
         let mut record =
             self.register.guest(&guest)?.unwrap_or(GuestRecord { guest, incoming_since: None, endpoints: Vec::new() });
@@ -185,7 +197,7 @@ impl Engine {
         plan.extend(register(&want, &seen)?);
         if self.dry_run {
             crate::report::plan(&plan);
-            return Ok(Some(endpoint));
+            return Ok(endpoint);
         }
         record.endpoints.push(endpoint.clone());
         self.register.put_guest(&record)?;
@@ -205,7 +217,7 @@ impl Engine {
             *last = endpoint.clone();
         }
         self.register.put_guest(&record)?;
-        Ok(Some(endpoint))
+        Ok(endpoint)
     }
 
     /// The chance to correct a wrong guess: a guest taken for an arrival that libvirt says runs here already is registered.

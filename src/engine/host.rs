@@ -10,6 +10,9 @@ use crate::plan::seen::{Address, Link, LinkKind};
 use crate::plan::{Plan, Planned, Step};
 use std::net::IpAddr;
 
+/// The key under which the register remembers the local routing rule's place.
+const LOCAL_RULE: &str = "local-rule";
+
 /// The largest tunnel header in bytes, by the VTEP's family: outer IP, UDP, VXLAN, inner Ethernet (RFC 7348 §5).
 fn overhead(vtep: IpAddr) -> u32 {
     if vtep.is_ipv4() { 50 } else { 70 }
@@ -89,19 +92,32 @@ fn uplink_kind(link: &Link) -> bool {
     link.index != 1 && link.up && link.master.is_none() && matches!(&link.kind, LinkKind::Other(k) if k != "tun")
 }
 
-/// Remembers each host-wide setting that this plan is about to change, as it is now.
-pub(super) fn remember(engine: &mut Engine, plan: &Plan) -> Result<(), EngineError> {
+/// Remembers each host-wide setting that this plan is about to change, as it is now. Returns which were not remembered before.
+pub(super) fn remember(engine: &mut Engine, plan: &Plan) -> Result<Vec<String>, EngineError> {
+    let mut new = Vec::new();
     for step in plan.iter().map(|p| &p.step).filter(|s| is_host_wide(s)) {
         match step {
             Step::Sysctl { path, .. } => {
                 if let Some(was) = sysctl(path)? {
-                    engine.register.remember_host(path, was.trim())?;
+                    if engine.register.remember_host(path, was.trim())? {
+                        new.push(path.clone());
+                    }
                 }
             }
-            _ => engine.register.remember_host("local-rule", "first")?,
+            _ if engine.register.remember_host(LOCAL_RULE, "first")? => new.push(LOCAL_RULE.to_owned()),
+            _ => {}
         }
     }
-    Ok(())
+    Ok(new)
+}
+
+/// Puts back what a network changed for itself before it failed.
+pub(super) fn put_back(engine: &mut Engine, keys: &[String]) -> Result<(), EngineError> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    restore(engine, |key| keys.iter().any(|k| k == key))?;
+    Ok(engine.register.forget_host(keys)?)
 }
 
 /// Puts host-wide settings back to what they were before we changed them (`uninstall`).
@@ -113,10 +129,15 @@ pub fn undo_host(engine: &mut Engine) -> Result<(), EngineError> {
             up.join(", ")
         ));
     }
+    let keys: Vec<String> = engine.register.host()?.into_keys().collect();
+    put_back(engine, &keys)
+}
+
+fn restore(engine: &mut Engine, wanted: impl Fn(&str) -> bool) -> Result<(), EngineError> {
     let mut plan = Plan::new();
-    for (key, was) in engine.register.host()? {
+    for (key, was) in engine.register.host()?.into_iter().filter(|(key, _)| wanted(key)) {
         let step = match key.as_str() {
-            "local-rule" => Step::LocalRuleLast { last: false },
+            LOCAL_RULE => Step::LocalRuleLast { last: false },
             path if path.split('/').all(|part| part == "all" || part == "conf" || part.parse::<IfName>().is_ok()) => {
                 Step::Sysctl { path: key, value: was }
             }
@@ -125,6 +146,5 @@ pub fn undo_host(engine: &mut Engine) -> Result<(), EngineError> {
         plan.push(Planned { step, undo: Vec::new() });
     }
     let (mut hands, journal) = engine.hands(None, None)?;
-    all(&plan, &mut hands, &mut super::noting(journal))?;
-    Ok(engine.register.forget_host()?)
+    Ok(all(&plan, &mut hands, &mut super::noting(journal))?)
 }

@@ -3,7 +3,7 @@
 use super::{Engine, EngineError};
 use crate::event::{GuestPhase, Nic};
 use crate::input::{LxcHook, LxcPhase};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, KernelError};
 use crate::model::{Guest, IfName};
 use crate::plan::seen::LinkKind;
 use std::fs::File;
@@ -77,7 +77,12 @@ pub fn inside(path: &str) -> Result<Vec<Inner>, EngineError> {
             return EngineError::refused(format!("cannot open network namespace {path}: {e}: is its process alive?"));
         }
     };
-    let mut kernel = Kernel::open_in(namespace.as_fd())?;
+    let mut kernel = match Kernel::open_in(namespace.as_fd()) {
+        Err(error @ KernelError::Namespace { .. }) => {
+            return EngineError::refused(format!("{path}: {error}: name a process or a file below /run/netns"));
+        }
+        opened => opened?,
+    };
     let addresses = kernel.addresses(None)?;
     let mut inner = Vec::new();
     for link in kernel.all_links()? {

@@ -11,7 +11,7 @@ use crate::plan::network::{Ours, Seen, Wanted, down, precheck, up};
 use crate::plan::seen::LinkKind;
 use crate::plan::{Plan, Step};
 use crate::register::{GuestRecord, NetworkRecord, VrfRecord};
-use crate::speaker::Added;
+use crate::speaker::{Added, Frr};
 use std::net::IpAddr;
 
 /// Asks the kernel for all that a network's plan depends on. Not on any guest's path: full lists are fine here.
@@ -33,6 +33,10 @@ pub fn observe(kernel: &mut Kernel, network: &Network) -> Result<Seen, EngineErr
         vxlans: kernel.links_of_kind("vxlan")?,
         ..Seen::default()
     };
+    for vni in [Some(network.vni), network.vrf.as_ref().and_then(|v| v.vni)].into_iter().flatten() {
+        let stranger = kernel.link(&vni.device())?.filter(|l| !matches!(l.kind, LinkKind::Vxlan { .. }));
+        seen.strangers.extend(stranger.map(|l| l.name));
+    }
     let Some(vrf) = &network.vrf else { return Ok(seen) };
     seen.vrfs = kernel.links_of_kind("vrf")?;
     seen.vrf = kernel.link(&vrf.name)?;
@@ -118,18 +122,30 @@ impl Engine {
     fn network_up(&mut self, network: Network) -> Result<(), EngineError> {
         let (network, vtep) = self.resolve(network)?;
         self.check_owner(&network)?;
-        let mut frr = self.frr()?;
-        let (manage_vrfs, manage_host, port) = {
-            let config = self.config()?;
-            (config.speaker.manage_vrfs, config.manage_host, config.vtep.port)
-        };
         // Two networks that start at once in one VRF must agree on who makes it. Held across vtysh, but by nobody else's
         // network and by no guest.
         let _lock = match &network.vrf {
             Some(vrf) if !self.dry_run => Some(self.register.lock_vrf(&vrf.name)?),
             _ => None,
         };
-        let mut seen = observe(self.kernel()?, &network)?;
+        let result = self.bring_up(&network, vtep);
+        // A lock that guards no record would stay for ever.
+        if let (Err(_), Some(vrf), false) = (&result, &network.vrf, self.dry_run)
+            && matches!(self.register.vrf(&vrf.name), Ok(None))
+        {
+            self.register.remove_vrf(&vrf.name)?;
+        }
+        result
+    }
+
+    /// observe → plan → claim → apply → settle. Call with the VRF's lock held.
+    fn bring_up(&mut self, network: &Network, vtep: IpAddr) -> Result<(), EngineError> {
+        let mut frr = self.frr()?;
+        let (manage_vrfs, manage_host, port) = {
+            let config = self.config()?;
+            (config.speaker.manage_vrfs, config.manage_host, config.vtep.port)
+        };
+        let mut seen = observe(self.kernel()?, network)?;
         let vrf_before = match &network.vrf {
             Some(vrf) => self.register.vrf(&vrf.name)?,
             None => None,
@@ -139,12 +155,11 @@ impl Engine {
             missing = frr.missing(vrf).ok();
             seen.speaker_has_vrf = missing.as_ref().is_some_and(Added::is_empty);
         }
-        let want = Wanted { network: &network, vtep, port, manage_speaker: frr.is_some() && manage_vrfs, manage_host };
+        let want = Wanted { network, vtep, port, manage_speaker: frr.is_some() && manage_vrfs, manage_host };
         let plan = up(&want, &seen)?;
         if self.dry_run {
             return self.print(&plan);
         }
-        host::remember(self, &plan)?;
 
         let before = self.register.network_of_bridge(&network.bridge)?;
         let makes = |name: &IfName| {
@@ -153,15 +168,14 @@ impl Engine {
                 _ => false,
             })
         };
-        let mut record = NetworkRecord {
+        let record = NetworkRecord {
             made_bridge: makes(&network.bridge) || before.as_ref().is_some_and(|b| b.made_bridge),
             network: network.clone(),
             vtep,
             settled: false,
         };
-        self.register.put_network(&record)?;
         let earlier = vrf_before.as_ref().and_then(|b| b.speaker.clone());
-        let mut vrf_record = network.vrf.as_ref().map(|vrf| VrfRecord {
+        let vrf_record = network.vrf.as_ref().map(|vrf| VrfRecord {
             made: makes(&vrf.name) || vrf_before.as_ref().is_some_and(|b| b.made),
             vrf: vrf.clone(),
             // Claimed before it is said: what a crash leaves in the speaker is known to be ours.
@@ -170,38 +184,51 @@ impl Engine {
                 None => earlier.clone(),
             },
         });
+        let touched = host::remember(self, &plan)?;
+        let result = self.claim_and_apply(&plan, record, vrf_record, frr.as_mut(), earlier);
+        if result.is_err() {
+            match before {
+                Some(before) => self.register.put_network(&before)?,
+                None => self.register.remove_network(network)?,
+            }
+            match (vrf_before, &network.vrf) {
+                (Some(before), _) => self.register.put_vrf(&before)?,
+                (None, Some(vrf)) => self.register.remove_vrf(&vrf.name)?,
+                (None, None) => {}
+            }
+            // Another VRF that has come meanwhile counts on them.
+            if self.register.vrfs().is_empty() {
+                host::put_back(self, &touched)?;
+            }
+        }
+        result
+    }
+
+    fn claim_and_apply(
+        &mut self,
+        plan: &Plan,
+        mut record: NetworkRecord,
+        mut vrf_record: Option<VrfRecord>,
+        frr: Option<&mut Frr>,
+        earlier: Option<Added>,
+    ) -> Result<(), EngineError> {
+        self.register.put_network(&record)?;
         if let Some(vrf_record) = &vrf_record {
             self.register.put_vrf(vrf_record)?;
         }
-
-        let (mut hands, journal) = self.hands(frr.as_mut(), earlier)?;
-        let result = all(&plan, &mut hands, &mut noting(journal));
+        let (mut hands, journal) = self.hands(frr, earlier)?;
+        all(plan, &mut hands, &mut noting(journal))?;
         let added = hands.added.take();
-        match result {
-            Ok(()) => {
-                record.settled = true;
-                self.register.put_network(&record)?;
-                if let Some(vrf_record) = &mut vrf_record {
-                    vrf_record.speaker = added;
-                    self.register.put_vrf(vrf_record)?;
-                }
-                let detail = format!(" (VNI {}, VTEP {vtep}, {} steps)", network.vni, plan.len());
-                self.journal.say(&Message::Done { what: "up", object: network.name.as_str(), detail: &detail });
-                Ok(())
-            }
-            Err(error) => {
-                match before {
-                    Some(before) => self.register.put_network(&before)?,
-                    None => self.register.remove_network(&network)?,
-                }
-                match (vrf_before, &network.vrf) {
-                    (Some(before), _) => self.register.put_vrf(&before)?,
-                    (None, Some(vrf)) => self.register.remove_vrf(&vrf.name)?,
-                    (None, None) => {}
-                }
-                Err(error.into())
-            }
+        record.settled = true;
+        self.register.put_network(&record)?;
+        if let Some(vrf_record) = &mut vrf_record {
+            vrf_record.speaker = added;
+            self.register.put_vrf(vrf_record)?;
         }
+        let network = &record.network;
+        let detail = format!(" (VNI {}, VTEP {}, {} steps)", network.vni, record.vtep, plan.len());
+        self.journal.say(&Message::Done { what: "up", object: network.name.as_str(), detail: &detail });
+        Ok(())
     }
 
     /// Takes over what may change in a running network: its DHCP hosts.

@@ -166,6 +166,9 @@ fn hint_for(errno: Option<i32>, step: Option<&Step>) -> Option<&'static str> {
     match (Errno::from_raw_os_error(errno?), step) {
         (Errno::PERM, _) => Some("run as root"),
         (Errno::ACCESS, None) => Some("run as root"),
+        (Errno::ADDRINUSE, Some(Step::SetUp { .. })) => {
+            Some("another program has the tunnels' UDP port: end it (ss -ulpn), or set another [vtep] port")
+        }
         (Errno::OPNOTSUPP, Some(Step::AddVrf { .. })) => Some("this kernel has no VRF (CONFIG_NET_VRF, module vrf)"),
         (Errno::OPNOTSUPP, Some(Step::AddVxlan { .. })) => {
             Some("this kernel has no VXLAN (CONFIG_VXLAN, module vxlan)")

@@ -111,32 +111,43 @@ pub fn register(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
         ));
     }
     for ip in want.ips {
-        let held = seen.neighs.iter().any(|n| n.ip == *ip && is_local(n, mac));
-        if !held {
-            plan.push(with_undo(
-                Step::AddNeigh { bridge: want.bridge.clone(), ip: *ip, mac },
-                Step::DelNeigh { bridge: want.bridge.clone(), ip: *ip },
-            ));
+        let held = |n: &&Neigh| n.ip == *ip && n.permanent && !n.ext_learned;
+        let before = seen.neighs.iter().find(held).and_then(|n| n.mac);
+        if before != Some(mac) {
+            let bridge = want.bridge.clone();
+            let undo = match before {
+                Some(mac) => Step::AddNeigh { bridge, ip: *ip, mac },
+                None => Step::DelNeigh { bridge, ip: *ip },
+            };
+            plan.push(with_undo(Step::AddNeigh { bridge: want.bridge.clone(), ip: *ip, mac }, undo));
         }
     }
     Ok(plan)
 }
 
-/// Takes back what is still this guest's: never an entry that another VTEP or guest owns by now.
+/// Takes back what is still this guest's: never an entry that another VTEP or guest owns by now. Its undo is for an endpoint
+/// that changes: what it had comes back where what it was to have is refused.
 /// Neighbours go first, while MAC and port may still be there (see `order`).
 pub fn withdraw(want: &Wanted, seen: &Seen) -> Plan {
     let mut plan = Plan::new();
     let Some(mac) = want.mac else { return release(want, seen, plan) };
     for neigh in &seen.neighs {
         if want.ips.contains(&neigh.ip) && is_local(neigh, mac) {
-            plan.push(plain(Step::DelNeigh { bridge: want.bridge.clone(), ip: neigh.ip }));
+            let bridge = want.bridge.clone();
+            plan.push(with_undo(
+                Step::DelNeigh { bridge: bridge.clone(), ip: neigh.ip },
+                Step::AddNeigh { bridge, ip: neigh.ip, mac },
+            ));
         }
     }
     if let (Some(device), Some(fdb)) = (&seen.device, &seen.fdb)
         && fdb.port == device.index
         && !fdb.ext_learned
     {
-        plan.push(plain(Step::DelFdb { dev: want.device.clone(), mac }));
+        plan.push(with_undo(
+            Step::DelFdb { dev: want.device.clone(), mac },
+            Step::AddFdb { dev: want.device.clone(), mac },
+        ));
     }
     release(want, seen, plan)
 }

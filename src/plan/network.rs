@@ -20,6 +20,8 @@ pub struct Seen {
     pub bridge_ipv6_off: bool,
     /// Every VXLAN device of the host: a VNI exists once in the kernel.
     pub vxlans: Vec<Link>,
+    /// Devices that are called as our VXLAN devices will be, and are something else.
+    pub strangers: Vec<IfName>,
     /// Every VRF of the host: a table belongs to one.
     pub vrfs: Vec<Link>,
     /// The device with the VRF's name, whatever it is.
@@ -95,7 +97,7 @@ pub fn up(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
     }
     bridge_up(want, seen, &mut plan)?;
     if !has_vxlan(seen, network.vni) {
-        vxlan_up(want, network.vni, &network.bridge, network.mtu, &mut plan);
+        vxlan_up(want, network.vni, &network.bridge, seen, &mut plan);
     }
     for dev in [network.bridge.clone(), network.vni.device()] {
         let up = seen.vxlans.iter().chain(&seen.bridge).any(|l| l.name == dev && l.up);
@@ -186,6 +188,13 @@ fn vni_is_free(
     bridge_name: &IfName,
     seen: &Seen,
 ) -> Result<(), Refusal> {
+    if seen.strangers.contains(&vni.device()) {
+        return Err(Refusal(format!(
+            "network {}: device {} is there and is not a VXLAN device: rename it, or use another VNI",
+            network.name,
+            vni.device()
+        )));
+    }
     for device in &seen.vxlans {
         let same_vni = matches!(device.kind, LinkKind::Vxlan { vni: Some(v), .. } if v == vni);
         let same_name = device.name == vni.device();
@@ -264,7 +273,7 @@ fn vrf_up(want: &Wanted, vrf: &Vrf, seen: &Seen, plan: &mut Plan) -> Result<(), 
         plan.push(plain(rp_filter_loose(&bridge)));
     }
     if !has_vxlan(seen, vni) {
-        vxlan_up(want, vni, &bridge, want.network.mtu, plan);
+        vxlan_up(want, vni, &bridge, seen, plan);
     }
     for dev in [bridge, vni.device()] {
         if !seen.vxlans.iter().chain(&seen.l3_bridge).any(|l| l.name == dev && l.up) {
@@ -337,11 +346,14 @@ fn addresses_back<'a>(bridge: &'a IfName, seen: &'a Seen) -> impl Iterator<Item 
     seen.bridge_addresses.iter().map(|address| Step::AddAddress { dev: bridge.clone(), address: *address })
 }
 
-fn vxlan_up(want: &Wanted, vni: Vni, bridge: &IfName, mtu: Option<u32>, plan: &mut Plan) {
-    plan.push(with_undo(
-        Step::AddVxlan { vni, local: want.vtep, port: want.port, mtu },
-        Step::DelLink { name: vni.device() },
-    ));
+fn vxlan_up(want: &Wanted, vni: Vni, bridge: &IfName, seen: &Seen, plan: &mut Plan) {
+    // One without a bridge is what a run left that was killed between the two steps.
+    if !seen.vxlans.iter().any(|l| l.name == vni.device()) {
+        plan.push(with_undo(
+            Step::AddVxlan { vni, local: want.vtep, port: want.port, mtu: want.network.mtu },
+            Step::DelLink { name: vni.device() },
+        ));
+    }
     plan.push(plain(Step::SetMaster { dev: vni.device(), master: Some(bridge.clone()) }));
     plan.push(plain(Step::SetVxlanPort { dev: vni.device() }));
 }

@@ -4,8 +4,10 @@ use crate::*;
 use evpn_hook::kernel::{KernelError, sysctl};
 use evpn_hook::plan::seen::LinkKind;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
-use std::process::{Child, Stdio};
+
+use std::process::{Child, Command, Stdio};
 
 /// Ends the child when the test ends, however it ends.
 struct Running(Child);

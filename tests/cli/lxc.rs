@@ -1,0 +1,62 @@
+//! What LXC calls: words that cannot be trusted, everything in the environment.
+
+use crate::common::sh;
+use crate::host::{Host, fdb, snapshot, tap};
+use crate::on_a_host;
+use std::process::Stdio;
+
+fn call(host: &Host, network: Option<&str>, env: &[(&str, &str)]) -> crate::host::Run {
+    let mut command = host.command(&["lxc"]);
+    if let Some(network) = network {
+        command.args(["--network", network]);
+    }
+    command.args(["c1", "net", "up", "veth"]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.envs([("LXC_NAME", "c1"), ("LXC_HOOK_VERSION", "1")]).envs(env.iter().copied());
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.stdout.is_empty(), "a hook writes nothing to stdout");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    crate::host::Run { status: output.status.code().unwrap(), stdout: String::new(), stderr }
+}
+
+const UP: [(&str, &str); 4] =
+    [("LXC_HOOK_SECTION", "net"), ("LXC_HOOK_TYPE", "up"), ("LXC_NET_TYPE", "veth"), ("LXC_NET_PEER", "vethc1")];
+
+on_a_host!(a_veth_without_a_link_is_enslaved_and_released, {
+    let host = Host::flat();
+    tap("vethc1");
+    call(&host, Some("flat"), &UP).ok();
+    let seen = snapshot();
+    assert!(seen.contains("link \"vethc1\" master \"flat-l2\""), "{seen}");
+    assert_eq!(fdb(), "", "its MAC is not known yet");
+    let end = |section, hook| {
+        [("LXC_HOOK_SECTION", section), ("LXC_HOOK_TYPE", hook), ("LXC_NET_TYPE", "veth"), ("LXC_NET_PEER", "vethc1")]
+    };
+    call(&host, None, &end("net", "down")).ok();
+    call(&host, None, &end("lxc", "stop")).ok();
+    call(&host, None, &end("lxc", "post-stop")).ok();
+    let after = snapshot();
+    assert!(after.contains("link \"vethc1\" master null") && !after.contains("c1.json"), "{after}");
+});
+
+on_a_host!(a_start_may_be_refused_and_a_stop_not, {
+    let host = Host::flat();
+    let before = snapshot();
+    call(&host, Some("nope"), &UP).says(1, &["container c1: network nope of device vethc1 is not up"]);
+    call(&host, Some("flat"), &UP).says(1, &["container c1: device vethc1 is not there"]);
+    call(&host, Some("flat"), &[&UP[..], &[("LXC_HOOK_VERSION", "0")]].concat()).says(1, &["set lxc.hook.version = 1"]);
+    let odd = [&UP[..3], &[("LXC_NET_PEER", "../x")]].concat();
+    call(&host, Some("flat"), &odd).says(1, &["LXC_NET_PEER: device name '../x'"]);
+    let start = |pid| [("LXC_HOOK_SECTION", "lxc"), ("LXC_HOOK_TYPE", "start-host"), ("LXC_PID", pid)];
+    call(&host, None, &start("4194999")).says(1, &["cannot open network namespace /proc/4194999/ns/net"]);
+    call(&host, None, &start("x")).says(1, &["container c1: LXC_PID 'x' is no process id"]);
+    let odd =
+        [("LXC_HOOK_SECTION", "net"), ("LXC_HOOK_TYPE", "down"), ("LXC_NET_TYPE", "veth"), ("LXC_NET_PEER", "a/b")];
+    call(&host, None, &odd).says(0, &["LXC_NET_PEER: device name 'a/b'"]);
+    sh("mkdir -p /run/evpn-hook/guests && echo { >/run/evpn-hook/guests/lxc-c1.json");
+    for hook in ["stop", "post-stop"] {
+        call(&host, None, &[("LXC_HOOK_SECTION", "lxc"), ("LXC_HOOK_TYPE", hook)])
+            .says(0, &["lxc-c1.json is corrupt ("]);
+    }
+    sh("rm -r /run/evpn-hook/guests");
+    assert_eq!(snapshot(), before);
+});

@@ -1,0 +1,137 @@
+//! Networks that work: up, seen, up again, down.
+
+use crate::common::{ip_link, json, sh};
+use crate::host::{CONFIG, Host, snapshot};
+use crate::on_a_host;
+use crate::xml::{LAB, LIBVIRTS_BRIDGE, network};
+use serde_json::json as value;
+
+on_a_host!(a_network_of_config_toml_up_and_down, {
+    let host = Host::new(CONFIG);
+    let before = snapshot();
+    let plan = host.run(&["network", "up", "flat", "--dry-run"]).ok().stdout;
+    assert_eq!(snapshot(), before, "a dry run changes nothing");
+    assert_eq!(
+        plan,
+        "ip link add flat-l2 address 00:00:00:11:11:10 type bridge stp_state 0 vlan_default_pvid 0
+sysctl -w net.ipv6.conf.flat-l2.accept_ra=0
+ip address replace 10.1.0.1/24 dev flat-l2 nodad
+ip link add vxlan20 type vxlan id 20 local 10.0.0.1 dstport 4789 nolearning
+ip link set vxlan20 master flat-l2
+bridge link set dev vxlan20 learning off neigh_suppress on
+ip link set flat-l2 up
+ip link set vxlan20 up
+"
+    );
+    host.run(&["network", "up", "flat"]).ok();
+    assert_eq!(
+        host.status(),
+        value!({"endpoints": [], "networks": [
+            {"name": "flat", "bridge": "flat-l2", "vni": 20, "vrf": null, "vtep": "10.0.0.1", "state": "up", "problems": []},
+            {"name": "other", "bridge": "other-l2", "vni": 21, "vrf": null, "vtep": null, "state": "down",
+                "problems": ["not up: 'evpn-hook network up other'"]},
+            {"name": "routed", "bridge": "red-l2", "vni": 30, "vrf": {"name": "red", "table": 10, "vni": 10},
+                "vtep": null, "state": "down", "problems": ["not up: 'evpn-hook network up routed'"]},
+        ]})
+    );
+    let (bridge, vxlan) = (ip_link("flat-l2"), ip_link("vxlan20"));
+    assert_eq!((&bridge["address"], &bridge["mtu"]), (&"00:00:00:11:11:10".into(), &1450.into()));
+    assert_eq!((&vxlan["master"], &vxlan["mtu"]), (&"flat-l2".into(), &1450.into()));
+    assert_eq!(vxlan["linkinfo"]["info_data"]["local"], "10.0.0.1");
+    let up = snapshot();
+    host.run(&["network", "up", "flat"]).ok();
+    assert_eq!(snapshot(), up, "up again is nothing");
+    host.run(&["network", "down", "flat", "--dry-run"]).ok();
+    assert_eq!(snapshot(), up, "a dry run changes nothing");
+    host.run(&["network", "down", "flat"]).ok();
+    let after = snapshot();
+    let of = |text: &str| text.lines().filter(|l| !l.starts_with("/run")).collect::<Vec<_>>().join("\n");
+    assert_eq!(
+        of(&after).replace("find: ‘/run/evpn-hook’: No such file or directory", ""),
+        of(&before).replace("find: ‘/run/evpn-hook’: No such file or directory", "")
+    );
+    assert!(!after.contains(".json"), "no record stays: {after}");
+});
+
+on_a_host!(all_of_config_toml, {
+    let host = Host::new(CONFIG.split("[[network]]\nname = \"routed\"").next().unwrap());
+    host.run(&["network", "up", "--all"]).ok();
+    host.run(&["status", "--check"]).ok();
+    let text = host.run(&["status"]).ok().stdout;
+    assert_eq!(
+        text,
+        "flat: up, bridge flat-l2, VNI 20, layer 2 only, VTEP 10.0.0.1
+other: up, bridge other-l2, VNI 21, layer 2 only, VTEP 10.0.0.1
+"
+    );
+    host.run(&["network", "down", "--all"]).ok();
+    assert!(!snapshot().contains("-l2"), "{}", snapshot());
+    assert_eq!(host.run(&["status", "--check"]).status, 3);
+});
+
+on_a_host!(a_status_of_nothing, {
+    let host = Host::new("[speaker]\nkind = \"none\"\n");
+    assert_eq!(host.status(), value!({"networks": [], "endpoints": []}));
+    assert!(
+        host.run(&["status", "--check"]).ok().stdout.starts_with("no networks of evpn-hook's are up: 'virsh net-start")
+    );
+    host.run(&["network", "up", "--all"]).ok();
+});
+
+// The VTEP's MTU decides where nothing else does.
+on_a_host!(the_mtu_that_the_underlay_leaves, {
+    let host = Host::new(CONFIG);
+    sh(
+        "ip link add eth0 mtu 9000 type veth peer name fabric && ip address add 192.0.2.1/31 dev eth0 && ip link set eth0 up",
+    );
+    host.run(&["network", "up", "other"]).ok();
+    assert_eq!((&ip_link("other-l2")["mtu"], &ip_link("vxlan21")["mtu"]), (&8950.into(), &8950.into()));
+});
+
+on_a_host!(a_network_of_libvirts, {
+    // The hook as libvirt calls it: by its link's name, with nothing but libvirt's words; config.toml is not there.
+    let host = Host::new(CONFIG);
+    let hooks = "/run/hooks/network.d";
+    std::fs::create_dir_all(hooks).unwrap();
+    std::os::unix::fs::symlink(crate::host::BIN, format!("{hooks}/50-evpn-hook")).unwrap();
+    let call = |op: &str, xml: &str| {
+        std::fs::write("/run/stdin", xml).unwrap();
+        sh(&format!("exec 2>&1; {hooks}/50-evpn-hook lab {op} begin - </run/stdin"))
+    };
+    let xml = network("lab", "<evpn:network vni='40'/>", LAB);
+    let nothing = snapshot();
+    assert_eq!(call("start", &xml), "");
+    assert_eq!(snapshot(), nothing, "start only looks");
+    sh(LIBVIRTS_BRIDGE);
+    assert_eq!(call("started", &xml), "");
+    let up = snapshot();
+    assert!(
+        up.contains("link \"vxlan40\" master \"lab-l2\"") && up.contains("address \"lab-l2\" \"10.1.0.1\" 24"),
+        "{up}"
+    );
+    assert_eq!(call("started", &xml), "");
+    assert_eq!(snapshot(), up);
+    // A changed DHCP host is taken over by `updated`, and used for a guest without addresses of its own.
+    assert_eq!(call("updated", &xml.replace("10.1.0.60", "10.1.0.61")), "");
+    crate::host::tap("vnet0");
+    sh("ip link set vnet0 master lab-l2 up");
+    let domain = crate::xml::domain(1, "", &crate::xml::interface("52:54:00:03:82:d8", "vnet0", "lab-l2"));
+    host.hook(&["qemu", "vm1", "start", "begin", "-"], domain).ok();
+    assert_eq!(crate::host::neighbours(), "neigh 10.1.0.61 52:54:00:03:82:d8 dev lab-l2\n");
+    // libvirt's `stopped` is never refused, guest or no guest; no neighbour may outlive the network.
+    assert_eq!(call("stopped", &xml), "");
+    assert_eq!(crate::host::neighbours(), "");
+    assert!(json("ip -j link").as_array().unwrap().iter().all(|l| l["ifname"] != "vxlan40"));
+});
+
+on_a_host!(networks_that_are_not_ours, {
+    let host = Host::new(CONFIG);
+    sh("ip link add virbr0 type bridge");
+    let before = snapshot();
+    let foreign =
+        network("default", "", "<bridge name='virbr0'/><ip address='192.168.122.1' netmask='255.255.255.0'/>");
+    for op in ["start", "started", "updated", "port-created", "stopped"] {
+        host.hook(&["network", "default", op, "begin", "-"], &foreign).ok();
+    }
+    assert_eq!(snapshot(), before);
+});
