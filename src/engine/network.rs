@@ -293,14 +293,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Our permanent neighbours on a bridge that stays: they go before the VXLAN does, or zebra keeps ghosts.
+    /// Our neighbours on a bridge that stays: they go before the VXLAN does, or zebra keeps ghosts.
     fn neighbours_down(&mut self, network: &Network) -> Result<Plan, EngineError> {
         let kernel = self.kernel()?;
         let Some(bridge) = kernel.link(&network.bridge)? else { return Ok(Plan::new()) };
         if !matches!(bridge.kind, LinkKind::Bridge { .. }) {
             return Ok(Plan::new());
         }
-        let ours = kernel.neighs(bridge.index)?.into_iter().filter(|n| n.ours && n.permanent && !n.ext_learned);
+        let ours = kernel.neighs(bridge.index)?.into_iter().filter(|n| n.ours && !n.ext_learned);
         let del = |ip| Step::DelNeigh { bridge: network.bridge.clone(), ip };
         Ok(ours.map(|n| crate::plan::Planned { step: del(n.ip), undo: Vec::new() }).collect())
     }

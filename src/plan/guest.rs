@@ -132,7 +132,7 @@ pub fn withdraw(want: &Wanted, seen: &Seen) -> Plan {
     let mut plan = Plan::new();
     let Some(mac) = want.mac else { return release(want, seen, plan) };
     for neigh in &seen.neighs {
-        if want.ips.contains(&neigh.ip) && is_local(neigh, mac) {
+        if want.ips.contains(&neigh.ip) && (is_local(neigh, mac) || was_ours(neigh, mac)) {
             let bridge = want.bridge.clone();
             plan.push(with_undo(
                 Step::DelNeigh { bridge: bridge.clone(), ip: neigh.ip },
@@ -164,4 +164,41 @@ fn release(want: &Wanted, seen: &Seen, mut plan: Plan) -> Plan {
 /// A permanent entry of this MAC that the speaker did not put there for another VTEP.
 fn is_local(neigh: &Neigh, mac: Mac) -> bool {
     neigh.permanent && !neigh.ext_learned && neigh.mac == Some(mac)
+}
+
+/// Ours, but no longer permanent: dnsmasq answers a client that has no address yet by SIOCSARP, which the kernel takes for an
+/// administrator's word and makes the entry a learned one (net/ipv4/arp.c `arp_req_set`); our mark stays on it. Left behind, it
+/// would keep the guest's MAC+IP route alive.
+fn was_ours(neigh: &Neigh, mac: Mac) -> bool {
+    neigh.ours && !neigh.ext_learned && neigh.mac == Some(mac)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn withdraw_takes_what_dhcp_made_of_our_neighbour_and_nothing_of_others() {
+        let (device, bridge) = ("vnet0".parse().unwrap(), "red-l2".parse().unwrap());
+        let mac: Mac = "52:54:00:03:82:d8".parse().unwrap();
+        let ip: IpAddr = "10.1.0.60".parse().unwrap();
+        let want = Wanted {
+            guest: "vm red",
+            device: &device,
+            bridge: &bridge,
+            network: "red",
+            mac: Some(mac),
+            ips: &[ip],
+            enslave: false,
+        };
+        let taken = |permanent, ours, ext_learned, owner: &str| {
+            let neigh = Neigh { ip, mac: Some(owner.parse().unwrap()), permanent, ext_learned, ours };
+            !withdraw(&want, &Seen { neighs: vec![neigh], ..Seen::default() }).is_empty()
+        };
+        assert!(taken(true, true, false, "52:54:00:03:82:d8"), "as we put it there");
+        assert!(taken(false, true, false, "52:54:00:03:82:d8"), "after dnsmasq's SIOCSARP");
+        assert!(!taken(false, false, false, "52:54:00:03:82:d8"), "learned by the kernel");
+        assert!(!taken(false, true, true, "52:54:00:03:82:d8"), "another VTEP's by now");
+        assert!(!taken(false, true, false, "52:54:00:03:82:d9"), "another guest's by now");
+    }
 }
