@@ -1,7 +1,7 @@
 //! An endpoint wired, registered, withdrawn. The kernel recipe is frr-and-kernel's: enslave, static FDB entry, permanent neighbours.
 
 use super::seen::{Fdb, Link, LinkKind, Neigh};
-use super::{Plan, Refusal, Step, plain, with_undo};
+use super::{Plan, Refusal, Step, order, plain, with_undo};
 use crate::model::{IfName, Mac};
 use std::net::IpAddr;
 
@@ -122,7 +122,7 @@ pub fn register(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
             plan.push(with_undo(Step::AddNeigh { bridge: want.bridge.clone(), ip: *ip, mac }, undo));
         }
     }
-    Ok(plan)
+    Ok(order::lawful(plan))
 }
 
 /// Takes back what is still this guest's: never an entry that another VTEP or guest owns by now. Its undo is for an endpoint
@@ -158,10 +158,14 @@ fn release(want: &Wanted, seen: &Seen, mut plan: Plan) -> Plan {
     if ours {
         plan.push(plain(Step::SetMaster { dev: want.device.clone(), master: None }));
     }
-    plan
+    order::lawful(plan)
 }
 
 /// A permanent entry of this MAC that the speaker did not put there for another VTEP.
 fn is_local(neigh: &Neigh, mac: Mac) -> bool {
     neigh.permanent && !neigh.ext_learned && neigh.mac == Some(mac)
 }
+
+#[cfg(test)]
+#[path = "guest_test.rs"]
+mod tests;
