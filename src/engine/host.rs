@@ -98,10 +98,10 @@ pub(super) fn remember(engine: &mut Engine, plan: &Plan) -> Result<Vec<String>, 
     for step in plan.iter().map(|p| &p.step).filter(|s| is_host_wide(s)) {
         match step {
             Step::Sysctl { path, .. } => {
-                if let Some(was) = sysctl(path)? {
-                    if engine.register.remember_host(path, was.trim())? {
-                        new.push(path.clone());
-                    }
+                if let Some(was) = sysctl(path)?
+                    && engine.register.remember_host(path, was.trim())?
+                {
+                    new.push(path.clone());
                 }
             }
             _ if engine.register.remember_host(LOCAL_RULE, "first")? => new.push(LOCAL_RULE.to_owned()),

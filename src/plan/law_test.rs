@@ -86,7 +86,7 @@ impl Model<'_> {
             Step::SpeakerAddVrf { .. } => self.seen.speaker_has_vrf = true,
             Step::SpeakerDelVrf { .. } => self.seen.speaker_has_vrf = false,
             Step::SetVxlanPort { dev } => assert!(self.link(dev).master.is_some(), "{step}: it is no port"),
-            Step::NoAddrGen { dev } => drop(self.link(dev).name.clone()),
+            Step::NoAddrGen { dev } => assert_eq!(self.link(dev).name, *dev),
             Step::AddUnreachable { .. } | Step::DelUnreachable { .. } => {}
             guests @ (Step::AddFdb { .. } | Step::DelFdb { .. } | Step::AddNeigh { .. } | Step::DelNeigh { .. }) => {
                 panic!("{guests} is no network's step")

@@ -92,7 +92,7 @@ fn what_the_operator_keeps_to_himself() {
     let network = red(Origin::Config);
     let not = Wanted { manage_host: false, manage_speaker: false, ..want(&network) };
     let text = shown(&up(&not, &fresh()).unwrap());
-    assert!(text.starts_with("ip link add red type vrf") && !text.contains("vtysh"), "{text}");
+    assert!(text.starts_with("ip link add red type vrf") && !text.contains("router bgp"), "{text}");
     let ipv4 = Network { gateway: vec![net("10.1.0.1/24")], ..network };
     let text = shown(&up(&want(&ipv4), &fresh()).unwrap());
     assert!(text.contains("ip_forward") && !text.contains("forwarding") && !text.contains("accept_ra=2"), "{text}");
@@ -107,7 +107,7 @@ fn a_vrf_without_an_l3vni() {
     network.vrf.as_mut().unwrap().vni = None;
     let text = shown(&up(&want(&network), &fresh()).unwrap());
     assert!(
-        !text.contains("vtysh") && !text.contains("red-l3") && text.contains("ip link set red-l2 master red"),
+        !text.contains("router bgp") && !text.contains("red-l3") && text.contains("ip link set red-l2 master red"),
         "{text}"
     );
 }
@@ -155,7 +155,7 @@ ip link set vxlan20 up
 ",
     );
     plans(
-        &|s| drop(s.vxlans.pop()),
+        &|s| s.vxlans.truncate(1),
         &format!("sysctl -w net.ipv6.conf.red-l2.accept_ra=0\n{VXLAN}ip link set vxlan20 up\n"),
     );
 }
