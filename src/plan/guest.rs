@@ -1,7 +1,7 @@
 //! An endpoint wired, registered, withdrawn. The kernel recipe is frr-and-kernel's: enslave, static FDB entry, permanent neighbours.
 
 use super::seen::{Fdb, Link, LinkKind, Neigh};
-use super::{Plan, Refusal, Step, plain, with_undo};
+use super::{Plan, Refusal, Step, order, plain, with_undo};
 use crate::model::{IfName, Mac};
 use std::net::IpAddr;
 
@@ -122,7 +122,7 @@ pub fn register(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
             plan.push(with_undo(Step::AddNeigh { bridge: want.bridge.clone(), ip: *ip, mac }, undo));
         }
     }
-    Ok(plan)
+    Ok(order::lawful(plan))
 }
 
 /// Takes back what is still this guest's: never an entry that another VTEP or guest owns by now. Its undo is for an endpoint
@@ -158,7 +158,7 @@ fn release(want: &Wanted, seen: &Seen, mut plan: Plan) -> Plan {
     if ours {
         plan.push(plain(Step::SetMaster { dev: want.device.clone(), master: None }));
     }
-    plan
+    order::lawful(plan)
 }
 
 /// A permanent entry of this MAC that the speaker did not put there for another VTEP.
@@ -174,31 +174,5 @@ fn was_ours(neigh: &Neigh, mac: Mac) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn withdraw_takes_what_dhcp_made_of_our_neighbour_and_nothing_of_others() {
-        let (device, bridge) = ("vnet0".parse().unwrap(), "red-l2".parse().unwrap());
-        let mac: Mac = "52:54:00:03:82:d8".parse().unwrap();
-        let ip: IpAddr = "10.1.0.60".parse().unwrap();
-        let want = Wanted {
-            guest: "vm red",
-            device: &device,
-            bridge: &bridge,
-            network: "red",
-            mac: Some(mac),
-            ips: &[ip],
-            enslave: false,
-        };
-        let taken = |permanent, ours, ext_learned, owner: &str| {
-            let neigh = Neigh { ip, mac: Some(owner.parse().unwrap()), permanent, ext_learned, ours };
-            !withdraw(&want, &Seen { neighs: vec![neigh], ..Seen::default() }).is_empty()
-        };
-        assert!(taken(true, true, false, "52:54:00:03:82:d8"), "as we put it there");
-        assert!(taken(false, true, false, "52:54:00:03:82:d8"), "after dnsmasq's SIOCSARP");
-        assert!(!taken(false, false, false, "52:54:00:03:82:d8"), "learned by the kernel");
-        assert!(!taken(false, true, true, "52:54:00:03:82:d8"), "another VTEP's by now");
-        assert!(!taken(false, true, false, "52:54:00:03:82:d9"), "another guest's by now");
-    }
-}
+#[path = "guest_test.rs"]
+mod tests;

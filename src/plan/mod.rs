@@ -1,13 +1,15 @@
 //! Pure: what was observed and what is wanted → steps in order, each with its undo.
 //!
-//! - `order`: the ordering laws, each with its reason; the other two obey them
+//! - `order`: the ordering laws, each with its reason; the other two obey them, and a debug build sees to it
 //! - `network`: a tenant segment up and down
 //! - `guest`: an endpoint wired, registered, withdrawn
 //! - `step`, `seen`: the vocabulary of what goes out and what comes in
 
+#[cfg(test)]
+mod fixture;
 pub mod guest;
 pub mod network;
-pub mod order;
+mod order;
 pub mod seen;
 mod step;
 
@@ -29,6 +31,11 @@ pub type Plan = Vec<Planned>;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Refusal(pub String);
+
+/// A plan as the commands that a person would type, one a line.
+pub fn shown(plan: &Plan) -> String {
+    plan.iter().map(|planned| format!("{}\n", planned.step)).collect()
+}
 
 /// A step that needs no undo, because what it touched goes with an earlier step's undo, or is harmless.
 fn plain(step: Step) -> Planned {

@@ -1,7 +1,7 @@
 //! A tenant segment up and down.
 
 use super::seen::{Link, LinkKind};
-use super::{Plan, Planned, Refusal, Step, plain, with_undo};
+use super::{Plan, Planned, Refusal, Step, order, plain, with_undo};
 use crate::config::{Network, Origin, Vrf};
 use crate::model::{IfName, Mac, Vni};
 use ipnet::IpNet;
@@ -105,7 +105,7 @@ pub fn up(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
             plan.push(plain(Step::SetUp { dev, up: true }));
         }
     }
-    Ok(plan)
+    Ok(order::lawful(plan))
 }
 
 /// What contradicts: names taken by other things, VNIs and tables in use elsewhere.
@@ -174,6 +174,15 @@ pub fn precheck(network: &Network, seen: &Seen) -> Result<(), Refusal> {
             && !matches!(l3.kind, LinkKind::Bridge { .. })
         {
             return refuse(format!("device {l3_name} is there and is not a bridge: rename it, or the VRF"));
+        }
+        if let Some(master) = seen.l3_bridge.as_ref().and_then(|l3| l3.master)
+            && Some(master) != seen.vrf.as_ref().map(|v| v.index)
+        {
+            return refuse(format!(
+                "bridge {l3_name} is in {} already, not in VRF {}: 'ip link set {l3_name} nomaster' or rename the VRF",
+                name_of(master, seen),
+                vrf.name
+            ));
         }
         vni_is_free(network, vni, seen.l3_bridge.as_ref().map(|b| b.index), &l3_name, seen)?;
     }
@@ -269,7 +278,7 @@ fn vrf_up(want: &Wanted, vrf: &Vrf, seen: &Seen, plan: &mut Plan) -> Result<(), 
         ));
     }
     if !entered {
-        plan.push(plain(Step::SetMaster { dev: bridge.clone(), master: Some(vrf.name.clone()) }));
+        plan.push(enslaved(&bridge, &vrf.name));
         plan.push(plain(rp_filter_loose(&bridge)));
     }
     if !has_vxlan(seen, vni) {
@@ -354,8 +363,13 @@ fn vxlan_up(want: &Wanted, vni: Vni, bridge: &IfName, seen: &Seen, plan: &mut Pl
             Step::DelLink { name: vni.device() },
         ));
     }
-    plan.push(plain(Step::SetMaster { dev: vni.device(), master: Some(bridge.clone()) }));
+    plan.push(enslaved(&vni.device(), bridge));
     plan.push(plain(Step::SetVxlanPort { dev: vni.device() }));
+}
+
+fn enslaved(dev: &IfName, master: &IfName) -> Planned {
+    let step = |master| Step::SetMaster { dev: dev.clone(), master };
+    with_undo(step(Some(master.clone())), step(None))
 }
 
 /// 2 is loose: asymmetric paths through a VRF must not be dropped, and the larger of `all` and the device's own counts
@@ -401,7 +415,7 @@ pub fn down(ours: &Ours, seen: &Seen) -> Plan {
             plan.extend(addresses_back(&network.bridge, seen).map(plain));
         }
     }
-    let Some(vrf) = network.vrf.as_ref().filter(|_| ours.last_in_vrf) else { return plan };
+    let Some(vrf) = network.vrf.as_ref().filter(|_| ours.last_in_vrf) else { return order::lawful(plan) };
     if let (Some(vni), Ok(l3)) = (vrf.vni, vrf.name.l3_bridge()) {
         if vxlan_there(vni) {
             plan.push(plain(Step::DelLink { name: vni.device() }));
@@ -417,5 +431,13 @@ pub fn down(ours: &Ours, seen: &Seen) -> Plan {
         plan.push(plain(Step::DelUnreachable { table: vrf.table }));
         plan.push(plain(Step::DelLink { name: vrf.name.clone() }));
     }
-    plan
+    order::lawful(plan)
 }
+
+#[cfg(test)]
+#[path = "network_test.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "law_test.rs"]
+mod law_tests;

@@ -11,7 +11,5 @@ pub fn plan(plan: &Plan) {
     if plan.is_empty() {
         let _ = writeln!(out, "nothing to do");
     }
-    for planned in plan {
-        let _ = writeln!(out, "{}", planned.step);
-    }
+    let _ = out.write_all(crate::plan::shown(plan).as_bytes());
 }

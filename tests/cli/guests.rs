@@ -187,7 +187,7 @@ on_a_host!(two_nics_and_one_is_bad, {
     let ethernet = format!("<interface type='ethernet'><mac address='{}'/><target dev='vnet1'/></interface>", macs[1]);
     let metadata = |network| {
         guest(macs[0], None, &["10.1.0.60"]).replace("</evpn:guest>", "")
-            + &guest(macs[1], Some(network), &["10.2.0.60", "fd00:2::60"]).split_once('>').unwrap().1
+            + guest(macs[1], Some(network), &["10.2.0.60", "fd00:2::60"]).split_once('>').unwrap().1
     };
     let start = ["qemu", "vm1", "start", "begin", "-"];
     let xml = |network| domain(1, &metadata(network), &format!("{nic}{ethernet}"));

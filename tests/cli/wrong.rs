@@ -1,6 +1,6 @@
 //! Wrong arguments and wrong configuration: status 2, one line. Unknown names: status 1.
 
-use crate::host::{CONFIG, Host, tap};
+use crate::host::{CONFIG, Host, snapshot, tap};
 use crate::on_a_host;
 
 const MAC: &str = "52:54:00:03:82:d8";
@@ -8,6 +8,8 @@ const MAC: &str = "52:54:00:03:82:d8";
 on_a_host!(words_that_are_no_values, {
     let host = Host::flat();
     tap("vnet0");
+    let before = snapshot();
+    let refuses = |args: &[&str], status, parts: &[&str]| host.run(args).says(status, parts);
     let attach = |more: &[&'static str]| [&["attach", "vnet0", "--network", "flat"], more].concat();
     let cases: &[(&[&str], &[&str])] = &[
         (&["--mac", "52:54:00"], &["--mac", "MAC '52:54:00' does not parse: write it as 52:54:00:03:82:d8"]),
@@ -30,38 +32,38 @@ on_a_host!(words_that_are_no_values, {
         (&["--mac", MAC, "--nonsense"], &["unexpected argument '--nonsense'"]),
     ];
     for (more, parts) in cases {
-        host.refuses(&attach(more), 2, parts);
+        refuses(&attach(more), 2, parts);
     }
-    host.refuses(
+    refuses(
         &["attach", "a-name-of-16-byte", "--network", "flat", "--mac", MAC],
         2,
         &["device name 'a-name-of-16-byte' has 17 bytes: the kernel takes 1 to 15"],
     );
     for name in ["../vnet0", "vnet0;reboot", "vnet 0", "vnet0\nvnet1", ".", "-"] {
-        host.refuses(
-            &["attach", "--network", "flat", "--mac", MAC, "--", name],
-            2,
-            &["is not a letter, digit or one of"],
-        );
+        refuses(&["attach", "--network", "flat", "--mac", MAC, "--", name], 2, &["is not a letter, digit or one of"]);
     }
     for name in ["", "flat\nred", &"n".repeat(129)] {
         let parts = &["network name", "is empty, over 128 bytes, or not printable: rename it"];
-        host.refuses(&["attach", "vnet0", "--network", name, "--mac", MAC], 2, parts);
+        refuses(&["attach", "vnet0", "--network", name, "--mac", MAC], 2, parts);
     }
     let parts = &["guest name 'a\\nb' is empty, over 255 bytes, or not printable: rename it"];
-    host.refuses(&["attach", "vnet0", "--network", "flat", "--mac", MAC, "--guest", "a\nb"], 2, parts);
+    refuses(&["attach", "vnet0", "--network", "flat", "--mac", MAC, "--guest", "a\nb"], 2, parts);
+    assert_eq!(snapshot(), before);
 });
 
 on_a_host!(words_that_are_no_commands, {
     let host = Host::flat();
-    host.refuses(&["atach"], 2, &["unrecognized subcommand 'atach'", "--help"]);
-    host.refuses(&[], 2, &["--help"]);
-    host.refuses(&["detach"], 2, &["<DEVICE|--guest <NAME>>"]);
-    host.refuses(&["detach", "vnet0", "--guest", "vm1"], 2, &["cannot be used with"]);
-    host.refuses(&["network"], 2, &["<up|down>"]);
-    host.refuses(&["network", "sideways", "flat"], 2, &["network sideways: use 'network up NET|--all'"]);
-    host.refuses(&["network", "up"], 2, &["name one network, or --all"]);
-    host.refuses(&["network", "up", "flat", "--all"], 2, &["name one network, or --all"]);
+    let before = snapshot();
+    let refuses = |args: &[&str], status, parts: &[&str]| host.run(args).says(status, parts);
+    refuses(&["atach"], 2, &["unrecognized subcommand 'atach'", "--help"]);
+    refuses(&[], 2, &["--help"]);
+    refuses(&["detach"], 2, &["<DEVICE|--guest <NAME>>"]);
+    refuses(&["detach", "vnet0", "--guest", "vm1"], 2, &["cannot be used with"]);
+    refuses(&["network"], 2, &["<up|down>"]);
+    refuses(&["network", "sideways", "flat"], 2, &["network sideways: use 'network up NET|--all'"]);
+    refuses(&["network", "up"], 2, &["name one network, or --all"]);
+    refuses(&["network", "up", "flat", "--all"], 2, &["name one network, or --all"]);
+    assert_eq!(snapshot(), before);
 });
 
 on_a_host!(names_that_nobody_knows, {
@@ -104,14 +106,17 @@ on_a_host!(config_toml_is_wrong, {
         ("kind = \"none\"", "kinds = \"none\"", &["line 3", "kinds"]),
         ("[speaker]", "[[speaker", &["line 2"]),
     ];
+    Host::new(CONFIG);
+    let before = snapshot();
     for (good, bad, parts) in cases {
         assert!(CONFIG.contains(good), "{good}");
         let host = Host::new(&CONFIG.replacen(good, bad, 1));
         let parts = [&["/run/config.toml line "][..], parts].concat();
         let parts: Vec<&str> = parts.iter().map(|p| p.trim_start_matches("line ")).collect();
-        host.refuses(&["network", "up", "flat"], 2, &parts);
-        host.refuses(&["status"], 2, &parts);
+        host.run(&["network", "up", "flat"]).says(2, &parts);
+        host.run(&["status"]).says(2, &parts);
     }
+    assert_eq!(snapshot(), before);
     let host = Host::new(CONFIG);
     std::fs::remove_file("/run/config.toml").unwrap();
     host.refuses(&["status"], 2, &["/run/config.toml: cannot open it", "give --config a file that can be read"]);

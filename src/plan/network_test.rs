@@ -1,0 +1,262 @@
+//! What a network's plan is, word for word, for each state that a host may be in.
+
+use super::*;
+use crate::plan::fixture::*;
+use crate::plan::shown;
+
+#[track_caller]
+fn plans(network: &Network, seen: &Seen, expected: &str) {
+    assert_eq!(shown(&up(&want(network), seen).unwrap()), expected);
+}
+
+#[track_caller]
+fn refuses(network: &Network, seen: &Seen, words: &str) {
+    assert_eq!(up(&want(network), seen).unwrap_err().to_string(), words);
+}
+
+const HOST: &str = "sysctl -w net.ipv4.ip_forward=1
+sysctl -w net.ipv6.conf.eth0.accept_ra=2
+sysctl -w net.ipv6.conf.all.forwarding=1
+ip rule add pref 32765 table local; ip rule del pref 0 (and ip -6)
+";
+const VRF: &str = "ip link add red type vrf table 10
+ip route add unreachable default metric 4278198272 table 10 (and ip -6)
+ip link set red up
+vtysh: add vrf red vni 10, router bgp vrf red
+ip link add red-l3 address 02:45:0a:00:00:01 type bridge stp_state 0 vlan_default_pvid 0
+ip link set red-l3 master red
+sysctl -w net.ipv4.conf.red-l3.rp_filter=2
+ip link add vxlan10 type vxlan id 10 local 10.0.0.1 dstport 4789 nolearning
+ip link set vxlan10 master red-l3
+bridge link set dev vxlan10 learning off neigh_suppress on
+ip link set red-l3 up
+ip link set vxlan10 up
+";
+const VXLAN: &str = "ip link add vxlan20 type vxlan id 20 local 10.0.0.1 dstport 4789 nolearning
+ip link set vxlan20 master red-l2
+bridge link set dev vxlan20 learning off neigh_suppress on
+";
+
+#[test]
+fn a_fresh_host_and_libvirts_bridge() {
+    let expected = format!(
+        "{HOST}{VRF}ip link set red-l2 type bridge vlan_default_pvid 0
+ip link set red-l2 mtu 1450
+ip link set red-l2 addrgenmode none
+sysctl -w net.ipv6.conf.red-l2.disable_ipv6=0
+sysctl -w net.ipv6.conf.red-l2.accept_ra=0
+ip link set red-l2 master red
+ip address replace 10.1.0.1/24 dev red-l2 nodad
+ip address replace fd00:1::1/64 dev red-l2 nodad
+sysctl -w net.ipv4.conf.red-l2.rp_filter=2
+{VXLAN}ip link set vxlan20 up
+"
+    );
+    plans(&red(Origin::Libvirt), &libvirts(), &expected);
+}
+
+#[test]
+fn a_fresh_host_and_no_bridge() {
+    let expected = format!(
+        "{HOST}{VRF}ip link add red-l2 address 00:00:00:11:11:10 type bridge stp_state 0 vlan_default_pvid 0
+sysctl -w net.ipv6.conf.red-l2.accept_ra=0
+ip link set red-l2 master red
+sysctl -w net.ipv4.conf.red-l2.rp_filter=2
+ip address replace 10.1.0.1/24 dev red-l2 nodad
+ip address replace fd00:1::1/64 dev red-l2 nodad
+{VXLAN}ip link set red-l2 up
+ip link set vxlan20 up
+"
+    );
+    plans(&red(Origin::Config), &fresh(), &expected);
+    plans(&red(Origin::LibvirtBridge), &fresh(), &expected);
+    let text = "network red: bridge red-l2 is not there: start the network with 'virsh net-start red'";
+    refuses(&red(Origin::Libvirt), &fresh(), text);
+}
+
+#[test]
+fn layer_2_alone() {
+    let network = Network { vrf: None, gateway: vec![], mac: None, ..red(Origin::Config) };
+    let expected = format!(
+        "ip link add red-l2 address 02:45:0a:00:00:01 type bridge stp_state 0 vlan_default_pvid 0
+sysctl -w net.ipv6.conf.red-l2.accept_ra=0
+{VXLAN}ip link set red-l2 up
+ip link set vxlan20 up
+"
+    );
+    plans(&network, &fresh(), &expected);
+}
+
+#[test]
+fn what_the_operator_keeps_to_himself() {
+    let network = red(Origin::Config);
+    let not = Wanted { manage_host: false, manage_speaker: false, ..want(&network) };
+    let text = shown(&up(&not, &fresh()).unwrap());
+    assert!(text.starts_with("ip link add red type vrf") && !text.contains("router bgp"), "{text}");
+    let ipv4 = Network { gateway: vec![net("10.1.0.1/24")], ..network };
+    let text = shown(&up(&want(&ipv4), &fresh()).unwrap());
+    assert!(text.contains("ip_forward") && !text.contains("forwarding") && !text.contains("accept_ra=2"), "{text}");
+    let text =
+        shown(&up(&want(&ipv4), &Seen { host: HostSeen { forward6: None, ..fresh().host }, ..fresh() }).unwrap());
+    assert!(!text.contains("forwarding"), "{text}");
+}
+
+#[test]
+fn a_vrf_without_an_l3vni() {
+    let mut network = red(Origin::Config);
+    network.vrf.as_mut().unwrap().vni = None;
+    let text = shown(&up(&want(&network), &fresh()).unwrap());
+    assert!(
+        !text.contains("router bgp") && !text.contains("red-l3") && text.contains("ip link set red-l2 master red"),
+        "{text}"
+    );
+}
+
+#[test]
+fn everything_is_there() {
+    for origin in [Origin::Libvirt, Origin::LibvirtBridge, Origin::Config] {
+        plans(&red(origin), &whole(), "");
+    }
+}
+
+#[test]
+fn half_done_states_get_what_is_missing() {
+    let red = red(Origin::Config);
+    let plans = |change: &dyn Fn(&mut Seen), expected: &str| {
+        let mut seen = whole();
+        change(&mut seen);
+        plans(&red, &seen, expected);
+    };
+    plans(&|s| s.vrf.as_mut().unwrap().up = false, "ip link set red up\n");
+    plans(&|s| s.bridge.as_mut().unwrap().up = false, "ip link set red-l2 up\n");
+    plans(&|s| s.l3_bridge.as_mut().unwrap().up = false, "ip link set red-l3 up\n");
+    plans(&|s| s.vxlans[0].up = false, "ip link set vxlan10 up\n");
+    plans(&|s| s.vxlans[1].up = false, "ip link set vxlan20 up\n");
+    plans(&|s| s.speaker_has_vrf = false, "vtysh: add vrf red vni 10, router bgp vrf red\n");
+    plans(&|s| s.host.forward4 = false, "sysctl -w net.ipv4.ip_forward=1\n");
+    plans(&|s| s.host.local_rule_last = false, "ip rule add pref 32765 table local; ip rule del pref 0 (and ip -6)\n");
+    plans(&|s| s.bridge.as_mut().unwrap().mtu = 1500, "ip link set red-l2 mtu 1450\n");
+    plans(&|s| s.bridge_addresses.truncate(1), "ip address replace fd00:1::1/64 dev red-l2 nodad\n");
+    plans(
+        &|s| s.l3_bridge.as_mut().unwrap().master = None,
+        "ip link set red-l3 master red\nsysctl -w net.ipv4.conf.red-l3.rp_filter=2\n",
+    );
+    // A run that was killed between making a VXLAN device and enslaving it.
+    plans(
+        &|s| s.vxlans[0].master = None,
+        "ip link set vxlan10 master red-l3\nbridge link set dev vxlan10 learning off neigh_suppress on\n",
+    );
+    plans(
+        &|s| s.vxlans[1] = Link { up: false, ..vxlan(20, 8, None) },
+        "sysctl -w net.ipv6.conf.red-l2.accept_ra=0
+ip link set vxlan20 master red-l2
+bridge link set dev vxlan20 learning off neigh_suppress on
+ip link set vxlan20 up
+",
+    );
+    plans(
+        &|s| s.vxlans.truncate(1),
+        &format!("sysctl -w net.ipv6.conf.red-l2.accept_ra=0\n{VXLAN}ip link set vxlan20 up\n"),
+    );
+}
+
+#[test]
+fn what_contradicts_is_refused() {
+    let red = red(Origin::Config);
+    let refuses = |change: &dyn Fn(&mut Seen), words: &str| {
+        let mut seen = whole();
+        change(&mut seen);
+        refuses(&red, &seen, &format!("network red: {words}"));
+    };
+    let other = |dev: &str| Some(link(dev, 90, LinkKind::Other("veth".into())));
+    let aware = "bridge red-l2 is VLAN-aware: take macTableManager='libvirt' out of the network's XML, or vlan_filtering off the bridge";
+    refuses(&|s| s.bridge.as_mut().unwrap().kind = LinkKind::Bridge { vlan_filtering: true, default_pvid: 1 }, aware);
+    refuses(&|s| s.bridge = other("red-l2"), "device red-l2 is there and is not a bridge: use another bridge name");
+    refuses(&|s| s.vrf = other("red"), "device red is there and is not a VRF: use another VRF name");
+    refuses(&|s| s.vrf = Some(vrf("red", 5, 12)), "VRF red is there with table 12, not 10: make the two agree");
+    refuses(&|s| s.vrfs.push(vrf("mine", 51, 10)), "table 10 is VRF mine's already: give VRF red another");
+    refuses(&|s| s.l3_bridge = other("red-l3"), "device red-l3 is there and is not a bridge: rename it, or the VRF");
+    refuses(
+        &|s| s.bridge.as_mut().unwrap().master = Some(50),
+        "bridge red-l2 is in blue already, not in VRF red: 'ip link set red-l2 nomaster' or name that VRF",
+    );
+    refuses(
+        &|s| s.l3_bridge.as_mut().unwrap().master = Some(50),
+        "bridge red-l3 is in blue already, not in VRF red: 'ip link set red-l3 nomaster' or rename the VRF",
+    );
+    refuses(
+        &|s| s.vxlans[1].master = Some(99),
+        "VNI 20 is already used by vxlan20 on bridge the device with index 99, not on red-l2: use another VNI, or delete that device",
+    );
+    refuses(
+        &|s| s.vxlans[1].name = name("mine"),
+        "VNI 20 is already used by mine on bridge red-l2, not on red-l2: use another VNI, or delete that device",
+    );
+    refuses(
+        &|s| s.vxlans[0].master = None.or(Some(7)),
+        "VNI 10 is already used by vxlan10 on bridge red-l2, not on red-l3: use another VNI, or delete that device",
+    );
+    for dev in ["vxlan10", "vxlan20"] {
+        let words = format!("device {dev} is there and is not a VXLAN device: rename it, or use another VNI");
+        refuses(&|s| s.strangers = vec![name(dev)], &words);
+    }
+}
+
+#[test]
+fn what_contradicts_without_a_vrf() {
+    let flat = Network { vrf: None, ..red(Origin::Config) };
+    refuses(
+        &flat,
+        &whole(),
+        "network red: bridge red-l2 has a master already (red) but the network names no VRF: name it, or 'ip link set red-l2 nomaster'",
+    );
+    let aware = Network { vlan_aware: true, ..flat };
+    assert!(
+        precheck(&aware, &fresh()).unwrap_err().to_string().starts_with("network red: bridge red-l2 is VLAN-aware")
+    );
+    let mut twice = red(Origin::Config);
+    twice.vni = vni(10);
+    assert_eq!(
+        precheck(&twice, &fresh()).unwrap_err().to_string(),
+        "network red: VNI 10 is both its own and VRF red's: they must differ"
+    );
+}
+
+const DOWN_L3: &str = "ip link del vxlan10\nip link del red-l3\nvtysh: remove vrf red vni 10, router bgp vrf red\n";
+const DOWN_VRF: &str = "ip route del unreachable default metric 4278198272 table 10 (and ip -6)\nip link del red\n";
+
+#[test]
+fn down_takes_what_is_ours() {
+    let network = red(Origin::Config);
+    let ours = Ours { network: &network, made_bridge: true, last_in_vrf: true, made_vrf: true, speaker_has_ours: true };
+    let plans = |ours: &Ours, seen: &Seen, expected: &str| assert_eq!(shown(&down(ours, seen)), expected);
+    let made = "ip link del vxlan20\nip link del red-l2\n";
+    plans(&ours, &whole(), &format!("{made}{DOWN_L3}{DOWN_VRF}"));
+    plans(&Ours { last_in_vrf: false, ..ours.clone() }, &whole(), made);
+    plans(&Ours { made_vrf: false, ..ours.clone() }, &whole(), &format!("{made}{DOWN_L3}"));
+    let foreign = Seen { vrf_foreign_slaves: vec![name("mine")], ..whole() };
+    plans(&ours, &foreign, &format!("{made}{DOWN_L3}"));
+    let quiet = Ours { speaker_has_ours: false, ..ours.clone() };
+    plans(&quiet, &whole(), &format!("{made}ip link del vxlan10\nip link del red-l3\n{DOWN_VRF}"));
+    // libvirt's bridge leaves the VRF with its addresses; libvirt deletes it.
+    let moved = "ip link del vxlan20
+ip link set red-l2 nomaster
+ip address replace 10.1.0.1/24 dev red-l2 nodad
+ip address replace fd00:1::1/64 dev red-l2 nodad
+";
+    plans(&Ours { made_bridge: false, ..ours.clone() }, &whole(), &format!("{moved}{DOWN_L3}{DOWN_VRF}"));
+    // What has gone is skipped.
+    plans(&ours, &Seen::default(), "vtysh: remove vrf red vni 10, router bgp vrf red\n");
+    let gone = Seen { bridge: None, vxlans: vec![vxlan(10, 9, Some(6))], ..whole() };
+    plans(&ours, &gone, &format!("{DOWN_L3}{DOWN_VRF}"));
+    let flat = Network { vrf: None, ..network.clone() };
+    plans(&Ours { network: &flat, last_in_vrf: false, ..ours }, &whole(), made);
+}
+
+#[test]
+fn the_router_mac_is_the_vteps_own() {
+    let mac = |vtep: &str| router_mac(vtep.parse().unwrap()).to_string();
+    assert_eq!(mac("10.0.0.1"), "02:45:0a:00:00:01");
+    assert_eq!(mac("fd00::1"), mac("fd00:0::1"));
+    assert_ne!(mac("fd00::1"), mac("fd00::2"));
+}
