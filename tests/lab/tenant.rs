@@ -37,7 +37,7 @@ impl<'a> Network<'a> {
 
     /// The same file without its DHCP ranges: for all hosts of a segment but one.
     pub fn without_dhcp(host: &'a Host, name: &'a str) -> Network<'a> {
-        let xml = host.ok(&["sed", "/<dhcp>/,/<\\/dhcp>/d", &shipped_file(name)]);
+        let xml = host.ok(&["sed", "/^ *<dhcp>$/,/<\\/dhcp>/d", &shipped_file(name)]);
         Network::start_xml(host, name, &xml)
     }
 
@@ -152,8 +152,11 @@ pub fn vni(host: &Host, vni: &str) -> Option<(String, String)> {
     })
 }
 
+/// zebra hears of a bridge's VRF from the kernel, in its own time.
 pub fn expect_vni(host: &Host, number: &str, kind: &str, vrf: &str) {
-    assert_eq!(vni(host, number), Some((kind.into(), vrf.into())), "show evpn vni on {}", host.name());
+    wait_until(&format!("VNI {number} as {kind} in VRF {vrf} on {}", host.name()), SOON, || {
+        vni(host, number) == Some((kind.into(), vrf.into()))
+    });
 }
 
 /// `status --json` of one network.
