@@ -5,7 +5,8 @@ mod fabric;
 
 /// A test that gets the running fabric, and whose failure leaves a dump of every node.
 macro_rules! lab_test {
-    (fn $name:ident($fabric:ident) $body:block) => {
+    ($(#[$about:meta])* fn $name:ident($fabric:ident) $body:block) => {
+        $(#[$about])*
         #[test]
         #[ignore = "runs inside the lab machine: make test-lab"]
         fn $name() {
@@ -15,4 +16,11 @@ macro_rules! lab_test {
 }
 
 mod byhand;
+mod frr_down;
+mod guests;
+mod isolation;
+mod kinds;
+mod neighbourhood;
+mod networks;
+mod tenant;
 mod underlay;

@@ -3,6 +3,12 @@
 use super::host::project;
 use super::{Host, Output};
 
+#[derive(Clone, Copy)]
+pub enum Probe {
+    Ping,
+    Arp,
+}
+
 pub struct Container<'a> {
     host: &'a Host,
     name: String,
@@ -12,8 +18,18 @@ impl<'a> Container<'a> {
     /// Starts a container. `config` holds what the test is about: its `lxc.net.*`, hooks and includes.
     pub fn start(host: &'a Host, name: &str, config: &str) -> Container<'a> {
         let container = Container::define(host, name, config);
-        host.ok(&["lxc-start", "--name", name]);
+        container.boot();
         container
+    }
+
+    /// Starts the defined container; returns when its init runs.
+    pub fn boot(&self) {
+        self.host.ok(&["lxc-start", "--name", &self.name]);
+    }
+
+    /// Its init, seen from the host; none while there is none.
+    pub fn pid(&self) -> Option<u32> {
+        self.host.run(&["lxc-info", "--no-humanize", "--pid", "--name", &self.name]).stdout.trim().parse().ok()
     }
 
     /// Writes a container's configuration without starting it.
@@ -28,6 +44,22 @@ impl<'a> Container<'a> {
             ),
         );
         Container { host, name: name.into() }
+    }
+
+    pub fn stop(&self) {
+        self.host.ok(&["lxc-stop", "--kill", "--name", &self.name]);
+    }
+
+    /// The addresses of these that answer this container, asked all at once: by `ping` or, for the segment alone, `arping`.
+    pub fn reaches<'b>(&self, how: Probe, addresses: &[&'b str]) -> Vec<&'b str> {
+        let probe = match how {
+            Probe::Ping => "ping -c 3 -W 2",
+            Probe::Arp => "arping -I eth0 -c 2 -w 2",
+        };
+        let script =
+            format!("for ip in {}; do {{ {probe} $ip >/dev/null && echo $ip; }} & done; wait", addresses.join(" "));
+        let answered = self.ok(&["sh", "-c", &script]);
+        addresses.iter().copied().filter(|address| answered.lines().any(|line| line == *address)).collect()
     }
 
     /// Runs a command inside; the busybox applets are there.

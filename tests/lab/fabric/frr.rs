@@ -1,6 +1,8 @@
 //! FRR's configuration on each kind of node, and its start. The tenants' part (VRFs, VNIs) is the hook's work, not the fabric's.
 
-use super::Host;
+use std::time::Duration;
+
+use super::{Host, wait_until};
 
 pub const SPINE_LOOPBACKS: &[&str; 2] = &["10.255.255.201/32", "c0d1:ffff::201/128"];
 const HYPERVISOR_AS: u32 = 64512;
@@ -104,11 +106,37 @@ pub fn start<A: AsRef<str>>(host: &Host, config: &str, loopbacks: &[A]) {
     host.write("/etc/frr/frr.conf", config);
     let addresses: String =
         loopbacks.iter().map(|address| format!("ip address add {} dev lo; ", address.as_ref())).collect();
-    host.sh(&format!(
-        "{addresses} chown -R frr:frr /etc/frr
-         for daemon in zebra bgpd; do /usr/lib/frr/$daemon -d -A 127.0.0.1 -s 90000000; done
-         vtysh -b"
-    ));
+    host.sh(&format!("{addresses} chown -R frr:frr /etc/frr"));
+    start_daemons(host);
+}
+
+fn start_daemons(host: &Host) {
+    host.sh("for daemon in zebra bgpd; do /usr/lib/frr/$daemon -d -A 127.0.0.1 -s 90000000; done
+         vtysh -b");
+}
+
+impl Host {
+    /// As `systemctl stop frr`: returns when both daemons are gone. They come back when the value is dropped.
+    pub fn without_frr(&self) -> FrrStopped<'_> {
+        self.sh("pids=$(cat /run/frr/bgpd.pid /run/frr/zebra.pid); kill $pids
+             for pid in $pids; do tail --pid=$pid -f /dev/null; done");
+        FrrStopped(self)
+    }
+}
+
+/// A host whose FRR is down.
+pub struct FrrStopped<'a>(&'a Host);
+
+impl FrrStopped<'_> {
+    /// As `systemctl start frr`, and back in the fabric.
+    pub fn start(self) {}
+}
+
+impl Drop for FrrStopped<'_> {
+    fn drop(&mut self) {
+        start_daemons(self.0);
+        wait_until("the EVPN session after FRR's restart", Duration::from_secs(60), || evpn_established(self.0));
+    }
 }
 
 /// Whether every EVPN session of the node is up.

@@ -29,6 +29,20 @@ pub struct Output {
     pub stderr: String,
 }
 
+/// A command under way.
+pub struct Running<'a> {
+    host: &'a Host,
+    argv: Vec<String>,
+    child: Child,
+}
+
+impl Running<'_> {
+    pub fn wait(self) -> Output {
+        let done = self.child.wait_with_output().expect("a child can be waited for");
+        self.host.outcome(&self.argv, done)
+    }
+}
+
 impl Host {
     pub(super) fn create(name: &str) -> Host {
         let mut holder = Command::new("unshare")
@@ -128,6 +142,26 @@ impl Host {
 
     pub fn run(&self, argv: &[&str]) -> Output {
         let done = self.command(argv).output().unwrap_or_else(|error| panic!("{}: {argv:?}: {error}", self.name));
+        self.outcome(argv, done)
+    }
+
+    /// A command with text on its stdin, which must be one that reads it to its end.
+    pub fn run_with(&self, argv: &[&str], stdin: &str) -> Output {
+        self.start_with(argv, stdin).wait()
+    }
+
+    /// The same without waiting, for commands that are to run at once.
+    pub fn start_with(&self, argv: &[&str], stdin: &str) -> Running<'_> {
+        let mut command = self.command(argv);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {argv:?}: {error}", self.name));
+        // A domain's XML fits into the pipe.
+        child.stdin.take().expect("stdin is piped").write_all(stdin.as_bytes()).expect("the command reads its stdin");
+        Running { host: self, argv: argv.iter().map(|word| (*word).to_owned()).collect(), child }
+    }
+
+    fn outcome<A: AsRef<str>>(&self, argv: &[A], done: std::process::Output) -> Output {
+        let argv: Vec<&str> = argv.iter().map(AsRef::as_ref).collect();
         Output {
             command: format!("{}# {}", self.name, argv.join(" ")),
             code: done.status.code().unwrap_or_else(|| 128 + done.status.signal().unwrap_or(0)),
@@ -179,19 +213,9 @@ impl Host {
 
     pub(super) fn vty(&self, daemon: &str, command: &str) -> std::io::Result<String> {
         let mut vty = UnixStream::connect(self.path(&format!("/run/frr/{daemon}.vty")))?;
-        vty.write_all(format!("{command}\0").as_bytes())?;
-        // The answer ends with three NULs and a status byte.
-        let mut answer = Vec::new();
-        let mut buffer = [0; 65536];
-        while answer.len() < 4 || answer[answer.len() - 4..answer.len() - 1] != [0, 0, 0] {
-            let count = vty.read(&mut buffer)?;
-            if count == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-            answer.extend_from_slice(&buffer[..count]);
-        }
-        answer.truncate(answer.len() - 4);
-        Ok(String::from_utf8_lossy(&answer).into_owned())
+        // A new connection may not see the running configuration.
+        answer(&mut vty, "enable")?;
+        answer(&mut vty, command)
     }
 
     pub fn write(&self, path: &str, contents: &str) {
@@ -204,6 +228,22 @@ impl Host {
     pub fn monitor(&self) -> Monitor {
         Monitor::start(self)
     }
+}
+
+/// One command of FRR's vty protocol: the answer ends with three NULs and a status byte.
+fn answer(vty: &mut UnixStream, command: &str) -> std::io::Result<String> {
+    vty.write_all(format!("{command}\0").as_bytes())?;
+    let mut answer = Vec::new();
+    let mut buffer = [0; 65536];
+    while answer.len() < 4 || answer[answer.len() - 4..answer.len() - 1] != [0, 0, 0] {
+        let count = vty.read(&mut buffer)?;
+        if count == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        answer.extend_from_slice(&buffer[..count]);
+    }
+    answer.truncate(answer.len() - 4);
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// The project's directory, the same in the machine and on its nodes.

@@ -9,6 +9,7 @@ mod dump;
 mod frr;
 mod host;
 mod monitor;
+mod traces;
 mod transcript;
 mod vm;
 mod wait;
@@ -16,9 +17,10 @@ mod wait;
 use std::sync::{Once, OnceLock};
 use std::time::{Duration, Instant};
 
-pub use container::Container;
-pub use host::{Host, Output};
+pub use container::{Container, Probe};
+pub use host::{Host, Output, Running};
 pub use monitor::Monitor;
+pub use traces::Traces;
 pub use transcript::{Line, Transcript};
 pub use vm::{Nic, Vm, VmSpec};
 pub use wait::wait_until;
@@ -119,8 +121,13 @@ impl Stopwatch {
     }
 }
 
-/// Runs one scenario on the fabric; if it fails, what every node knew at that moment is kept.
+/// Runs one scenario on the fabric, which must leave the hypervisors as it found them; if it fails, what every node knew at
+/// that moment is kept.
 pub fn scenario(name: &str, test: impl FnOnce(&'static Fabric)) {
     let fabric = Fabric::get();
-    dump::on_panic(fabric, name, || test(fabric));
+    dump::on_panic(fabric, name, || {
+        let before = traces::Before::take(fabric.hypervisors());
+        test(fabric);
+        before.assert_restored();
+    });
 }

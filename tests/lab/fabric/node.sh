@@ -29,6 +29,11 @@ echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
 # libvirtd looks these up even when qemu.conf says root; they come with libvirt-daemon-system, which wants systemd.
 echo libvirt-qemu:x:64055:64055::/:/usr/sbin/nologin >>/etc/passwd
 echo libvirt-qemu:x:64055: >>/etc/group
+# UML's kernel has nf_tables for bridges only.
+if ! iptables --new-chain lab-probe 2>/dev/null; then
+    for tables in iptables ip6tables; do ln -sf /usr/sbin/$tables-legacy /etc/alternatives/$tables; done
+fi
+iptables --delete-chain lab-probe 2>/dev/null || true
 install -d -o frr -g frr /run/frr /var/log/frr
 echo ready
 exec cat

@@ -18,6 +18,11 @@ pub enum Nic<'a> {
         mac: &'a str,
         tap: &'a str,
     },
+    /// `<interface type='bridge'>`
+    Bridge {
+        mac: &'a str,
+        bridge: &'a str,
+    },
 }
 
 #[derive(Default)]
@@ -69,6 +74,17 @@ impl<'a> Vm<'a> {
         self.host.ok(&["virsh", "--quiet", "start", &self.name]);
         self.keyboard =
             Some(connection.recv_timeout(Duration::from_secs(10)).expect("QEMU connected to the console socket"));
+    }
+
+    /// Starts the defined domain, whose guest is not to run: what its start alone does.
+    pub fn start_paused(&self) {
+        let listener = self.listener.try_clone().expect("console socket");
+        std::thread::spawn(move || listener.accept().map(drop));
+        self.host.ok(&["virsh", "--quiet", "start", "--paused", &self.name]);
+    }
+
+    pub fn destroy(&self) {
+        self.host.ok(&["virsh", "--quiet", "destroy", &self.name]);
     }
 
     /// Everything the guest's serial console showed, with times.
@@ -136,6 +152,7 @@ impl Nic<'_> {
     fn xml(&self) -> String {
         let (kind, mac, inner) = match self {
             Nic::Network { mac, network } => ("network", mac, format!("<source network='{network}'/>")),
+            Nic::Bridge { mac, bridge } => ("bridge", mac, format!("<source bridge='{bridge}'/>")),
             Nic::Ethernet { mac, tap } => ("ethernet", mac, format!("<target dev='{tap}'/>")),
         };
         // Without the option ROM the BIOS does not try to boot from the network first.

@@ -1,0 +1,47 @@
+//! Networks beside each other on one hypervisor: in one VRF, or with the same addresses in two.
+
+use crate::fabric::{Container, Traces};
+use crate::tenant::{BLUE_XML, Network, container_on, network_status};
+
+const SECOND: &str = "<network><name>red2</name><metadata>
+<evpn:network xmlns:evpn='urn:evpn-hook:1' vni='22'><evpn:vrf name='red' table='10' vni='10'/></evpn:network></metadata>
+<forward mode='open'/><bridge name='red2-l2' stp='off' delay='0'/><mac address='00:00:00:11:11:12'/><dns enable='no'/>
+<ip address='10.1.1.1' netmask='255.255.255.0'/></network>";
+
+lab_test! {
+    fn a_vrf_lives_as_long_as_a_network_is_in_it(fabric) {
+        let comp1 = fabric.comp1();
+        let before = Traces::of(comp1);
+        let first = Network::shipped(comp1, "red");
+        let second = Network::start_xml(comp1, "red2", SECOND);
+        let routes = comp1.show_text("zebra", "show ip route vrf red");
+        assert!(routes.contains("C>* 10.1.0.0/24") && routes.contains("C>* 10.1.1.0/24"), "{routes}");
+
+        first.remove();
+        let routes = comp1.show_text("zebra", "show ip route vrf red");
+        assert!(!routes.contains("10.1.0.0/24") && routes.contains("C>* 10.1.1.0/24"), "{routes}");
+        let status = network_status(comp1, "red2");
+        assert_eq!(status["state"], "up", "{status:#}");
+
+        second.remove();
+        before.assert_unchanged(comp1);
+    }
+}
+
+lab_test! {
+    fn two_tenants_have_the_same_subnet_on_one_hypervisor(fabric) {
+        let comp1 = fabric.comp1();
+        let _red = Network::shipped(comp1, "red");
+        let _blue = Network::start_xml(comp1, "blue", BLUE_XML);
+        for tenant in ["red", "blue"] {
+            let routes = comp1.show_text("zebra", &format!("show ip route vrf {tenant}"));
+            assert!(routes.contains(&format!("C>* 10.1.0.0/24 is directly connected, {tenant}-l2")), "{routes}");
+        }
+        comp1.ok(&["evpn-hook", "status", "--check"]);
+        let blue = container_on("evpn-hook", "00:16:3e:00:00:51", None);
+        let link = "lxc.net.0.type = veth\nlxc.net.0.link = blue-l2\nlxc.net.0.flags = up\nlxc.net.0.name = eth0\n";
+        let container = Container::start(comp1, "blue", &format!("{link}{blue}"));
+        let lease = container.ok(&["udhcpc", "-i", "eth0", "-n", "-q", "-t", "10", "-T", "1", "-A", "1"]);
+        assert!(lease.contains("lease eth0 10.1.0.1") || lease.contains("lease eth0 10.1.0.200"), "blue's own range: {lease}");
+    }
+}
