@@ -81,6 +81,7 @@ fn half_done_gets_what_is_missing() {
     registers(&of(&|s| s.neighs[0].mac = Some(mac("52:54:00:00:00:99"))), NEIGH);
     registers(&of(&|s| s.fdb = None), FDB);
     registers(&of(&|s| s.fdb.as_mut().unwrap().is_static = false), FDB);
+    registers(&of(&|s| s.fdb.as_mut().unwrap().ext_learned = true), FDB);
     registers(&of(&|s| s.device.as_mut().unwrap().up = false), "ip link set vnet0 up\n");
     registers(&of(&|s| s.device.as_mut().unwrap().mtu = 1500), "ip link set vnet0 mtu 1450\n");
 }
