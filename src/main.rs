@@ -5,6 +5,7 @@
 
 use clap::Parser;
 use evpn_hook::cli::{Attach, Cli, Command, Common, HookCall, Install, NetworkArgs, hook_call};
+use evpn_hook::config::Config;
 use evpn_hook::engine::{self, Engine, EngineError};
 use evpn_hook::event::Nic;
 use evpn_hook::input::{self, InputError, libvirt_network, libvirt_qemu};
@@ -125,14 +126,17 @@ fn run_hook(call: &HookCall, engine: &mut Engine) -> Result<(), HookError> {
         HookCall::Qemu(args) => libvirt_qemu::read(args, &input::read_stdin(std::io::stdin().lock())?)?,
         HookCall::Network(args) => {
             let xml = input::read_stdin(std::io::stdin().lock())?;
-            // A broken config.toml must not keep a network from stopping, nor break one that it does not describe.
+            // A broken config.toml must not keep a network from stopping, nor one from starting that it cannot describe.
             let starting = args.get(1).is_some_and(|op| op == "start" || op == "started");
-            let config = match engine.config() {
-                Ok(config) => config.clone(),
-                Err(error) if starting => return Err(HookError::Engine(error, true)),
-                Err(_) => evpn_hook::config::Config::default(),
-            };
-            libvirt_network::read(args, &xml, &config)?
+            match engine.config() {
+                Ok(config) => libvirt_network::read(args, &xml, &config.clone())?,
+                Err(error) => match libvirt_network::read(args, &xml, &Config::default())? {
+                    // One of ours must not start on a guess; the others on this host are not ours to stop.
+                    Some(_) if starting => return Err(HookError::Engine(error, true)),
+                    None if starting => return Err(HookError::Engine(error, false)),
+                    event => event,
+                },
+            }
         }
         HookCall::Lxc(network) => {
             let env = |key: &str| std::env::var_os(key).map(|v| v.to_string_lossy().into_owned());

@@ -187,6 +187,9 @@ on_a_host!(a_broken_config_keeps_nothing_from_stopping, {
     host.hook(&["network", "lab", "started", "begin", "-"], &xml).ok();
     std::fs::write("/run/config.toml", "[[network").unwrap();
     host.hook_refuses(&["network", "lab", "start", "begin", "-"], &xml, 1, &["/run/config.toml line 1: "]);
+    // One without our metadata is not ours to stop: it starts, and the log says why it may not be on the fabric.
+    let foreign = network("default", "", LAB);
+    host.hook(&["network", "default", "start", "begin", "-"], &foreign).says(0, &["/run/config.toml line 1: "]);
     host.hook(&["network", "lab", "stopped", "end", "-"], &xml).ok();
     let after = snapshot();
     // libvirt deletes its bridge next; the MTU that it had is not put back for that moment.

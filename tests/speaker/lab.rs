@@ -36,10 +36,17 @@ pub struct Lab {
     done: BufReader<ChildStdout>,
 }
 
+/// Past libtest's capture, or a skipped test would look like a passed one; its thread has the test's name.
+#[allow(clippy::explicit_write)] // eprintln! is what libtest captures
+fn skip(why: &str) {
+    let thread = std::thread::current();
+    writeln!(std::io::stderr(), "SKIP {}: {why}", thread.name().unwrap_or("?")).unwrap();
+}
+
 impl Lab {
     pub fn start(name: &str, bgpd: &str) -> Option<Lab> {
         if !rustix::process::geteuid().is_root() || !Path::new("/usr/lib/frr/bgpd").exists() {
-            eprintln!("skipped: needs root and FRR");
+            skip("needs root and FRR");
             return None;
         }
         let dir = std::env::temp_dir().join(format!("evpn-hook-speaker-{}-{name}", std::process::id()));
@@ -86,7 +93,7 @@ impl Lab {
     pub fn has_vrf_devices(&mut self) -> bool {
         let has = self.run("ip link add probe type vrf table 99 && ip link del probe").0 == 0;
         if !has {
-            eprintln!("skipped: this kernel has no VRF devices");
+            skip("this kernel has no VRF");
         }
         has
     }
