@@ -116,7 +116,7 @@ impl Frr {
 
     /// The addresses that zebra knows of an interface; none of one that it does not know.
     pub fn addresses(&mut self, device: &IfName) -> Result<Vec<IpNet>, SpeakerError> {
-        self.zebra.show(&format!("show interface {device}")).map(|text| show::addresses(&text))
+        self.zebra.show(&format!("show interface {device}")).map(|text| show::interface(&text))
     }
 
     /// What zebra knows of a MAC.

@@ -113,7 +113,7 @@ pub(super) fn json(text: &str) -> Result<Value, String> {
 }
 
 /// `show interface X`: "  inet 10.1.0.1/24" and "  inet6 fd00:1::1/64", perhaps with more words behind.
-pub(super) fn addresses(text: &str) -> Vec<IpNet> {
+pub(super) fn interface(text: &str) -> Vec<IpNet> {
     let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     lines
         .filter_map(|words| match words[..] {

@@ -54,9 +54,8 @@ pub fn all(stage: &mut Stage, vms: Vec<RunningVm>, containers: Vec<RunningContai
     let now: Vec<_> = [comp1, comp2].map(look).to_vec();
     for (number, (what, command)) in LOOK.iter().enumerate() {
         let mut cells = row([&format!("{what}: {command}")]);
-        for host in 0..2 {
-            let same = before.0[host][number] == now[host][number];
-            cells.push(if same { "as before" } else { "DIFFERS" }.into());
+        for (was, is) in before.0.iter().zip(&now) {
+            cells.push(if was[number] == is[number] { "as before" } else { "DIFFERS" }.into());
         }
         rows.push(cells);
     }
