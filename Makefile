@@ -13,7 +13,7 @@ build: ## the release binary
 	@packaging/build
 
 demo: ## the webinar's fabric on this machine: real FRR, libvirt, QEMU and LXC
-	@tests/lab/demo.sh
+	@program=$$(tests/lab/build --example demo) && tests/lab/run --name demo --timeout 900 -- "$$program"
 
 test: ## everything: unit, golden, kernel, FRR and fabric tests
 	@tests/run

@@ -9,7 +9,7 @@ use crate::kernel::{Kernel, sysctl};
 use crate::model::{IfName, NetName};
 use crate::plan::network::{Ours, Seen, Wanted, down, precheck, up};
 use crate::plan::seen::LinkKind;
-use crate::plan::{Plan, Step};
+use crate::plan::{Plan, Planned, Step};
 use crate::register::{GuestRecord, NetworkRecord, VrfRecord};
 use crate::speaker::{Added, Frr};
 use std::net::IpAddr;
@@ -200,6 +200,11 @@ impl Engine {
             if self.register.vrfs().is_empty() {
                 host::put_back(self, &touched)?;
             }
+        }
+        let entered =
+            |p: &Planned| matches!(&p.step, Step::SetMaster { dev, master: Some(_) } if *dev == network.bridge);
+        if let (Ok(()), Some(frr), true) = (&result, &mut frr, plan.iter().any(entered)) {
+            self.make_addresses_known(frr, network)?;
         }
         result
     }

@@ -35,6 +35,7 @@ pub use show::{ArpState, MacState, VniInfo, VniKind, VrfInfo};
 pub use vty::Vty;
 
 use crate::model::{IfName, Mac, Vni};
+use ipnet::IpNet;
 use serde_json::Value;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -111,6 +112,11 @@ impl Frr {
         };
         let info = show::vrf(&zebra, &bgpd, name.as_str());
         Ok((zebra, info))
+    }
+
+    /// The addresses that zebra knows of an interface; none of one that it does not know.
+    pub fn addresses(&mut self, device: &IfName) -> Result<Vec<IpNet>, SpeakerError> {
+        self.zebra.show(&format!("show interface {device}")).map(|text| show::interface(&text))
     }
 
     /// What zebra knows of a MAC.

@@ -4,6 +4,7 @@
 //! all its names, and what we do not need is not looked at. Shapes as FRR 8.4.4 prints them are in tests/golden/speaker/.
 
 use crate::model::{Mac, Vni, quoted};
+use ipnet::IpNet;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -109,6 +110,17 @@ pub(super) fn json(text: &str) -> Result<Value, String> {
         Some(_) if ["exist", "not found", "No BGP"].iter().any(|words| text.contains(words)) => Ok(Value::Null),
         Some(_) => Err(format!("no JSON but {}", quoted(text))),
     }
+}
+
+/// `show interface X`: "  inet 10.1.0.1/24" and "  inet6 fd00:1::1/64", perhaps with more words behind.
+pub(super) fn interface(text: &str) -> Vec<IpNet> {
+    let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    lines
+        .filter_map(|words| match words[..] {
+            ["inet" | "inet6", net, ..] => net.parse().ok(),
+            _ => None,
+        })
+        .collect()
 }
 
 fn text<'a>(value: &'a Value, names: &[&str]) -> Option<&'a str> {

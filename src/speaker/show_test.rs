@@ -122,3 +122,12 @@ fn strange_shapes_are_nothing_and_no_panic() {
         let _ = vrf(&value, &value, "red");
     }
 }
+
+#[test]
+fn an_interfaces_addresses() {
+    let text = "Interface red-l2 is up, line protocol is up\n  vrf: red\n  HWaddr: 00:00:00:11:11:10\n  inet 10.1.0.1/24\n  \
+                inet6 fd00:1::1/64\n  Interface Type Bridge\n";
+    let known: Vec<String> = interface(text).iter().map(ToString::to_string).collect();
+    assert_eq!(known, ["10.1.0.1/24", "fd00:1::1/64"]);
+    assert!(interface("% Can't find interface red-l2\n").is_empty());
+}

@@ -30,4 +30,5 @@ chmod +x "$policy"
 
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
-apt-get install -y -qq --no-install-recommends "${missing[@]}"
+echo "lab: installing ${missing[*]}" >&2
+apt-get install -y -q --no-install-recommends "${missing[@]}"

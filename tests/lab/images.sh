@@ -9,6 +9,7 @@ busybox=/bin/busybox
 stamp=$images/.built
 if [ -e "$stamp" ] && [ -z "$(find "$here/images.sh" "$here/guest" "$busybox" -newer "$stamp")" ]; then exit 0; fi
 rm -rf "$images"
+echo "lab: making the guests' images" >&2
 mkdir -p "$images/download"
 
 # The cloud kernel is only unpacked, never installed. The meta package says which one is current.

@@ -63,6 +63,14 @@ impl<'a> Vm<'a> {
 
     /// Starts the defined domain; returns when `virsh start` does.
     pub fn boot(&mut self) {
+        let (host, name) = (self.host, self.name.clone());
+        self.boot_by(|| {
+            host.ok(&["virsh", "--quiet", "start", &name]);
+        });
+    }
+
+    /// The same with the caller's own `virsh start`.
+    pub fn boot_by(&mut self, start: impl FnOnce()) {
         let listener = self.listener.try_clone().expect("console socket");
         let (connected, connection) = mpsc::channel();
         let console = self.console.clone();
@@ -71,7 +79,7 @@ impl<'a> Vm<'a> {
             console.record(stream.try_clone().expect("console socket"));
             let _ = connected.send(stream);
         });
-        self.host.ok(&["virsh", "--quiet", "start", &self.name]);
+        start();
         self.keyboard =
             Some(connection.recv_timeout(Duration::from_secs(10)).expect("QEMU connected to the console socket"));
     }
