@@ -113,16 +113,24 @@ lxc.net.1.ipv4.address = 10.2.0.82/24
 
 lab_test! {
     fn a_container_that_fails_to_start_leaves_nothing(fabric) {
+        const MAC: &str = "00:16:3e:00:00:39";
         let red = Red::up(fabric);
         let before = Traces::of(red.comp2);
-        // start-host registers, then the container's own part fails.
-        let config = crate::tenant::container_on("red", "00:16:3e:00:00:39", Some("10.1.0.39")) + "lxc.hook.start = /bin/false\n";
-        let monitor = red.comp2.monitor();
-        let _container = Container::define(red.comp2, "c3", &config);
-        let start = red.comp2.run(&["lxc-start", "--name", "c3"]);
-        assert_ne!(start.code, 0, "{start:?}");
-        monitor.wait(&["10.1.0.39", "00:16:3e:00:00:39", "PERMANENT"], SOON);
-        wait_until("LXC to clean up", SOON, || Traces::of(red.comp2) == before);
-        wait_until("comp1 to forget it", SOON, || !remembers(red.comp1, "00:16:3e:00:00:39"));
+        let nic = "lxc.include = /usr/share/evpn-hook/lxc/evpn-hook.conf\nlxc.net.0.type = veth\n\
+            lxc.net.0.script.up = /usr/bin/evpn-hook lxc --network red\nlxc.net.0.flags = up\n\
+            lxc.net.0.hwaddr = 00:16:3e:00:00:39\nlxc.net.0.ipv4.address = 10.1.0.39/24\n";
+        // The first fails before it is registered, with its veth on the bridge; the second after.
+        for (failure, registered) in [("lxc.hook.start = /bin/false", false), ("lxc.init.cmd = /bin/nothing", true)] {
+            let monitor = red.comp2.monitor();
+            let _container = Container::define(red.comp2, "c3", &format!("{nic}{failure}"));
+            let start = red.comp2.run(&["lxc-start", "--name", "c3"]);
+            assert_ne!(start.code, 0, "{failure}: {start:?}");
+            monitor.wait(&["Deleted", "veth"], SOON);
+            wait_until("LXC to clean up", SOON, || Traces::of(red.comp2) == before);
+            let was_registered = monitor.transcript().lines().iter().any(|line| line.text.contains("10.1.0.39 "));
+            assert_eq!(was_registered, registered, "{failure}");
+            assert!(!remembers(red.comp2, MAC), "{failure}");
+            wait_until("comp1 to forget it", SOON, || !remembers(red.comp1, MAC));
+        }
     }
 }

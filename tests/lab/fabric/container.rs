@@ -3,7 +3,8 @@
 use super::host::project;
 use super::{Host, Output};
 
-#[derive(Clone, Copy)]
+/// How to ask whether an address answers.
+#[derive(Clone, Copy, Debug)]
 pub enum Probe {
     Ping,
     Arp,

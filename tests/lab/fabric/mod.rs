@@ -126,8 +126,10 @@ impl Stopwatch {
 pub fn scenario(name: &str, test: impl FnOnce(&'static Fabric)) {
     let fabric = Fabric::get();
     dump::on_panic(fabric, name, || {
+        let mut clock = Stopwatch::start();
         let before = traces::Before::take(fabric.hypervisors());
         test(fabric);
         before.assert_restored();
+        clock.lap(name);
     });
 }
