@@ -110,31 +110,67 @@ impl Engine {
                 endpoint.ips.clone_from(&known.ips);
             }
         }
-        let mut record = GuestRecord {
+        let record = GuestRecord {
             incoming_since: before.as_ref().and_then(|b| b.incoming_since).filter(|_| incoming),
             guest,
             endpoints,
         };
         if record.endpoints.is_empty() {
+            self.withdraw_all(&record.guest, before.as_ref().map_or(&[], |b| &b.endpoints))?;
             return Ok(self.register.remove_guest(&record.guest)?);
         }
-        let result = self.carry_out(&mut record, incoming);
-        match (&result, before) {
-            (Ok(()), _) | (Err(_), None) if self.dry_run => {}
-            (Ok(()), _) => {
-                self.tell(if incoming { "wired, not advertised before it arrives" } else { "registered" }, &record)
-            }
-            (Err(_), Some(before)) => self.register.put_guest(&before)?,
-            (Err(_), None) => self.register.remove_guest(&record.guest)?,
-        }
-        result
+        let record = self.change(before, record, incoming, |_| true)?;
+        self.tell(if incoming { "wired, not advertised before it arrives" } else { "registered" }, &record);
+        Ok(())
     }
 
-    /// observe → plan → claim → apply → settle, for all endpoints of a guest.
-    fn carry_out(&mut self, record: &mut GuestRecord, incoming: bool) -> Result<(), EngineError> {
+    /// Adds or replaces one endpoint of a guest and leaves the others alone (`attach`, LXC script.up).
+    pub(super) fn add_endpoint(&mut self, guest: Guest, nic: Nic) -> Result<Option<Endpoint>, EngineError> {
+        let Some(endpoint) = self.endpoints(&guest, vec![nic])?.pop() else { return Ok(None) };
+        let device = endpoint.device.clone();
+        let _lock = if self.dry_run { None } else { Some(self.register.lock_guest(&guest)?) };
+        let before = self.register.guest(&guest)?;
+        let mut record = before.clone().unwrap_or(GuestRecord { guest, incoming_since: None, endpoints: Vec::new() });
+        record.endpoints.retain(|e| e.device != device);
+        record.endpoints.push(endpoint);
+        let mut record = self.change(before, record, false, |e| e.device == device)?;
+        Ok(record.endpoints.pop())
+    }
+
+    /// From what a guest's record says to what it shall say: all of it, or it says and does what it did before.
+    fn change(
+        &mut self,
+        before: Option<GuestRecord>,
+        mut record: GuestRecord,
+        incoming: bool,
+        which: impl Fn(&Endpoint) -> bool,
+    ) -> Result<GuestRecord, EngineError> {
+        let result = self.carry_out(before.as_ref(), &mut record, incoming, which);
+        if result.is_err() && !self.dry_run {
+            match &before {
+                Some(before) => self.register.put_guest(before)?,
+                // Its lock goes with it: one that guards no record would stay for ever.
+                None => self.register.remove_guest(&record.guest)?,
+            }
+        }
+        result.map(|()| record)
+    }
+
+    /// observe → plan → claim → apply → settle, for those endpoints of a guest that are asked for.
+    fn carry_out(
+        &mut self,
+        before: Option<&GuestRecord>,
+        record: &mut GuestRecord,
+        incoming: bool,
+        which: impl Fn(&Endpoint) -> bool,
+    ) -> Result<(), EngineError> {
         let who = record.guest.to_string();
         let mut plan = Plan::new();
-        for endpoint in &record.endpoints {
+        // What was claimed and no longer is goes first: a hook that never heard of the guest's end must not leave its ghosts.
+        for old in before.iter().flat_map(|b| &b.endpoints) {
+            plan.extend(self.no_longer(&who, old, record.endpoints.iter().find(|e| e.device == old.device))?);
+        }
+        for endpoint in record.endpoints.iter().filter(|e| which(e)) {
             let want = wanted(&who, endpoint);
             let seen = observe(self.kernel()?, &want)?;
             plan.extend(if incoming { wire(&want, &seen)? } else { register(&want, &seen)? });
@@ -146,7 +182,7 @@ impl Engine {
         self.register.put_guest(record)?;
         let (mut hands, journal) = self.hands(None, None)?;
         all(&plan, &mut hands, &mut noting(journal))?;
-        for endpoint in &mut record.endpoints {
+        for endpoint in record.endpoints.iter_mut().filter(|e| which(e)) {
             endpoint.stage = match endpoint.mac {
                 _ if incoming => Stage::Incoming,
                 Some(_) => Stage::Registered,
@@ -156,68 +192,18 @@ impl Engine {
         Ok(self.register.put_guest(record)?)
     }
 
-    /// Adds or replaces one endpoint of a guest and leaves the others alone (`attach`, LXC script.up).
-    pub(super) fn add_endpoint(&mut self, guest: Guest, nic: Nic) -> Result<Option<Endpoint>, EngineError> {
-        let Some(endpoint) = self.endpoints(&guest, vec![nic])?.pop() else { return Ok(None) };
-        if self.dry_run {
-            return self.put_endpoint(guest, endpoint).map(Some);
+    /// What of an endpoint its successor on the same device does not want any more.
+    fn no_longer(&mut self, who: &str, old: &Endpoint, new: Option<&Endpoint>) -> Result<Plan, EngineError> {
+        let same_mac = new.is_some_and(|n| n.mac == old.mac);
+        let mut left = old.clone();
+        left.ips.retain(|ip| !(same_mac && new.is_some_and(|n| n.ips.contains(ip))));
+        if same_mac && left.ips.is_empty() {
+            return Ok(Plan::new());
         }
-        let _lock = self.register.lock_guest(&guest)?;
-        let result = self.put_endpoint(guest.clone(), endpoint);
-        // A lock that guards no record would stay for ever.
-        if result.is_err() && matches!(self.register.guest(&guest), Ok(None)) {
-            self.register.remove_guest(&guest)?;
-        }
-        result.map(Some)
-    }
-
-    fn put_endpoint(&mut self, guest: Guest, mut endpoint: Endpoint) -> Result<Endpoint, EngineError> {
-        let who = guest.to_string();
-        let mut record =
-            self.register.guest(&guest)?.unwrap_or(GuestRecord { guest, incoming_since: None, endpoints: Vec::new() });
-        let before = record.clone();
-        let old =
-            record.endpoints.iter().position(|e| e.device == endpoint.device).map(|at| record.endpoints.remove(at));
-        let want = wanted(&who, &endpoint);
-        let seen = observe(self.kernel()?, &want)?;
-        let mut plan = Plan::new();
-        // What an earlier attach of this device claimed and this one does not is withdrawn first.
-        if let Some(old) = &old {
-            let mut gone = old.clone();
-            if old.mac == endpoint.mac {
-                gone.ips.retain(|ip| !endpoint.ips.contains(ip));
-            }
-            if gone.mac != endpoint.mac || !gone.ips.is_empty() {
-                let want = Wanted { enslave: false, ..wanted(&who, &gone) };
-                let mut seen = observe(self.kernel()?, &want)?;
-                seen.fdb = seen.fdb.filter(|_| old.mac != endpoint.mac);
-                plan.extend(withdraw(&want, &seen));
-            }
-        }
-        plan.extend(register(&want, &seen)?);
-        if self.dry_run {
-            crate::report::plan(&plan);
-            return Ok(endpoint);
-        }
-        record.endpoints.push(endpoint.clone());
-        self.register.put_guest(&record)?;
-        let (mut hands, journal) = self.hands(None, None)?;
-        let result = all(&plan, &mut hands, &mut noting(journal));
-        if let Err(error) = result {
-            match before.endpoints.is_empty() {
-                true => self.register.remove_guest(&before.guest)?,
-                false => self.register.put_guest(&before)?,
-            }
-            return Err(error.into());
-        }
-        if endpoint.mac.is_some() {
-            endpoint.stage = Stage::Registered;
-        }
-        if let Some(last) = record.endpoints.last_mut() {
-            *last = endpoint.clone();
-        }
-        self.register.put_guest(&record)?;
-        Ok(endpoint)
+        let want = Wanted { enslave: old.enslaved && new.is_none(), ..wanted(who, &left) };
+        let mut seen = observe(self.kernel()?, &want)?;
+        seen.fdb = seen.fdb.filter(|_| !same_mac);
+        Ok(withdraw(&want, &seen))
     }
 
     /// The chance to correct a wrong guess: a guest taken for an arrival that libvirt says runs here already is registered.
@@ -227,8 +213,8 @@ impl Engine {
             return Ok(());
         }
         let _lock = self.register.lock_guest(guest)?;
-        let mut record = GuestRecord { incoming_since: None, ..record };
-        self.carry_out(&mut record, false)?;
+        let arrived = GuestRecord { incoming_since: None, ..record.clone() };
+        let record = self.change(Some(record), arrived, false, |_| true)?;
         self.tell("registered", &record);
         Ok(())
     }

@@ -73,6 +73,23 @@ on_a_host!(attached_again_with_other_addresses, {
     assert_eq!((fdb(), neighbours()), (String::new(), String::new()));
 });
 
+on_a_host!(a_second_start_without_a_stop_between_leaves_no_ghost, {
+    let host = Host::flat();
+    for (dev, ip) in [("vnet0", "10.1.0.60"), ("vnet1", "10.1.0.61")] {
+        tap(dev);
+        sh(&format!("ip link set {dev} master flat-l2 mtu 1450 up"));
+        let xml = domain(1, &guest(MAC, None, &[ip]), &interface(MAC, dev, "flat-l2"));
+        host.hook(&["qemu", "vm1", "start", "begin", "-"], xml).ok();
+        // As after a crash of the host's libvirtd together with QEMU: nobody said that the guest stopped.
+        assert_eq!(neighbours(), format!("neigh {ip} {MAC} dev flat-l2\n"));
+        assert_eq!(fdb(), format!("fdb {MAC} dev {dev}\n"));
+    }
+    let elsewhere = domain(1, "", &interface(MAC, "vnet1", "virbr0"));
+    host.hook(&["qemu", "vm1", "start", "begin", "-"], elsewhere).ok();
+    assert_eq!((fdb(), neighbours()), (String::new(), String::new()));
+    assert_eq!(host.status()["endpoints"], value!([]));
+});
+
 on_a_host!(only_what_is_still_ours_is_withdrawn, {
     let host = Host::flat();
     tap("vnet0");
