@@ -107,8 +107,8 @@ fn start_vm(stage: &mut Stage, guest: Guest) -> RunningVm {
 pub fn start_containers(stage: &mut Stage) -> Vec<RunningContainer> {
     stage.story.chapter("Two containers on comp2");
     stage.story.say(
-        "One lxc.include puts a container on a tenant's network. (Fixed MACs give the same leases at every run; that both\n\
-         tenants have the same one is on purpose.)",
+        "One lxc.include puts a container on a tenant's network. (A fixed MAC gives the same lease at every run; that\n\
+         both tenants have the same one is on purpose.)",
     );
     containers().into_iter().map(|guest| start_container(stage, guest)).collect()
 }

@@ -39,6 +39,7 @@ pub fn all(stage: &mut Stage, vms: Vec<RunningVm>, containers: Vec<RunningContai
     }
     for tenant in [&RED, &GREEN] {
         stage.story.run(comp1, &format!("virsh net-destroy {}", tenant.name));
+        stage.story.run(comp1, &format!("virsh net-undefine {}", tenant.name));
     }
     stage.story.run(comp2, "evpn-hook network down --all");
     drop((vms, containers));

@@ -96,6 +96,6 @@ fn play(fabric: &'static Fabric) -> i32 {
 fn main() {
     let mut status = 1;
     // A wait in vain panics; what every node knew by then is dumped, and the demo has failed.
-    let _ = catch_unwind(AssertUnwindSafe(|| fabric::scenario("demo", |fabric| status = play(fabric))));
-    exit(status);
+    let played = catch_unwind(AssertUnwindSafe(|| fabric::scenario("demo", |fabric| status = play(fabric))));
+    exit(if played.is_ok() { status } else { 1 });
 }

@@ -172,7 +172,7 @@ fn routes(stage: &mut Stage, guests: &[&Guest]) {
 fn lead(stage: &mut Stage, vms: &[RunningVm]) {
     stage.story.chapter("From the hook to the far side of the fabric, and to the guest's own first sign of life");
     stage.story.say(
-        "Zero is when comp1's kernel announces the guest's FDB entry ('bridge monitor fdb'): the hook's first entry for it.\n\
+        "Zero is when comp1's kernel announces the guest's FDB entry ('bridge monitor fdb'): the hook's first for it.\n\
          Remote times are when comp2's 'bridge monitor fdb' and 'ip monitor neigh route' told of it; all on one clock.\n\
          Much of the lead is QEMU's own start, which is slow here: in a second kernel, with an emulated processor.\n",
     );
@@ -198,8 +198,8 @@ fn status(stage: &mut Stage) {
         check_status(stage, host);
     }
     stage.story.say(
-        "\nThe containers' addresses are not in it: they came by DHCP after the start, and FRR learned them by itself from\n\
-         the neighbour table. They stay known while the kernel keeps that neighbour; the VMs' entries are permanent.",
+        "\nThe containers' addresses are not in it: they came by DHCP after the start, and FRR learned them by itself\n\
+         from the neighbour table. They stay known while the kernel keeps that entry; the VMs' entries are permanent.",
     );
 }
 
