@@ -30,6 +30,7 @@ pub fn observe(kernel: &mut Kernel, network: &Network) -> Result<Seen, EngineErr
         bridge_addresses,
         bridge_ports,
         bridge_ipv6_off: off.is_some_and(|v| v.trim() == "1"),
+        names: kernel.all_links()?.into_iter().map(|l| (l.index, l.name)).collect(),
         vxlans: kernel.links_of_kind("vxlan")?,
         ..Seen::default()
     };

@@ -88,7 +88,7 @@ pub(super) fn libvirts() -> Seen {
 /// Everything as it should be.
 pub(super) fn whole() -> Seen {
     let red = vrf("red", 5, 10);
-    Seen {
+    let mut seen = Seen {
         bridge: Some(Link { master: Some(5), ..bridge("red-l2", 7) }),
         bridge_addresses: vec![net("10.1.0.1/24"), net("fd00:1::1/64")],
         vxlans: vec![vxlan(10, 9, Some(6)), vxlan(20, 8, Some(7))],
@@ -98,7 +98,11 @@ pub(super) fn whole() -> Seen {
         host: HostSeen { forward4: true, forward6: Some(true), local_rule_last: true, accepts_ra: vec![] },
         speaker_has_vrf: true,
         ..Seen::default()
-    }
+    };
+    let links = seen.bridge.iter().chain(&seen.l3_bridge).chain(&seen.vrfs).chain(&seen.vxlans);
+    seen.names = links.map(|l| (l.index, l.name.clone())).collect();
+    seen.names.insert(50, name("blue"));
+    seen
 }
 
 pub(super) fn mac(text: &str) -> Mac {

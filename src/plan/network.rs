@@ -5,6 +5,7 @@ use super::{Plan, Planned, Refusal, Step, order, plain, with_undo};
 use crate::config::{Network, Origin, Vrf};
 use crate::model::{IfName, Mac, Vni};
 use ipnet::IpNet;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// What is observed before a network is planned.
@@ -18,6 +19,8 @@ pub struct Seen {
     pub bridge_ports: Vec<IfName>,
     /// `net.ipv6.conf.<bridge>.disable_ipv6`
     pub bridge_ipv6_off: bool,
+    /// Every device of the host by index, so that a refusal can name what is in the way.
+    pub names: BTreeMap<u32, IfName>,
     /// Every VXLAN device of the host: a VNI exists once in the kernel.
     pub vxlans: Vec<Link>,
     /// Devices that are called as our VXLAN devices will be, and are something else.
@@ -215,19 +218,17 @@ fn vni_is_free(
         }
         let on = device.master.map_or("no bridge".to_owned(), |m| format!("bridge {}", name_of(m, seen)));
         return Err(Refusal(format!(
-            "network {}: VNI {vni} is already used by {} on {on}, not on {bridge_name}: use another VNI, or delete that device",
-            network.name, device.name
+            "network {}: VNI {vni} is already used by {} on {on} and wanted as {} on {bridge_name}: use another VNI, or delete that device",
+            network.name,
+            device.name,
+            vni.device()
         )));
     }
     Ok(())
 }
 
 fn name_of(index: u32, seen: &Seen) -> String {
-    let known = seen.bridge.iter().chain(&seen.l3_bridge).chain(&seen.vrf).chain(&seen.vrfs).chain(&seen.vxlans);
-    known
-        .into_iter()
-        .find(|l| l.index == index)
-        .map_or(format!("the device with index {index}"), |l| l.name.to_string())
+    seen.names.get(&index).map_or(format!("the device with index {index}"), IfName::to_string)
 }
 
 fn has_vxlan(seen: &Seen, vni: Vni) -> bool {

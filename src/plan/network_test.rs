@@ -186,15 +186,15 @@ fn what_contradicts_is_refused() {
     );
     refuses(
         &|s| s.vxlans[1].master = Some(99),
-        "VNI 20 is already used by vxlan20 on bridge the device with index 99, not on red-l2: use another VNI, or delete that device",
+        "VNI 20 is already used by vxlan20 on bridge the device with index 99 and wanted as vxlan20 on red-l2: use another VNI, or delete that device",
     );
     refuses(
         &|s| s.vxlans[1].name = name("mine"),
-        "VNI 20 is already used by mine on bridge red-l2, not on red-l2: use another VNI, or delete that device",
+        "VNI 20 is already used by mine on bridge red-l2 and wanted as vxlan20 on red-l2: use another VNI, or delete that device",
     );
     refuses(
         &|s| s.vxlans[0].master = None.or(Some(7)),
-        "VNI 10 is already used by vxlan10 on bridge red-l2, not on red-l3: use another VNI, or delete that device",
+        "VNI 10 is already used by vxlan10 on bridge red-l2 and wanted as vxlan10 on red-l3: use another VNI, or delete that device",
     );
     for dev in ["vxlan10", "vxlan20"] {
         let words = format!("device {dev} is there and is not a VXLAN device: rename it, or use another VNI");

@@ -61,12 +61,19 @@ on_a_host!(a_vni_that_another_bridge_has, {
     let host = Host::new(CONFIG);
     sh("ip link add br-mine type bridge && ip link add tunnel type vxlan id 20 dstport 4789 local 10.0.0.1");
     sh("ip link set tunnel master br-mine");
-    let parts = &["network flat: VNI 20 is already used by tunnel on ", ", not on flat-l2: use another VNI, or delete"];
+    let parts = &[
+        "network flat: VNI 20 is already used by tunnel on bridge br-mine",
+        " and wanted as vxlan20 on flat-l2: use another VNI, or delete",
+    ];
     host.refuses(&["network", "up", "flat"], 1, parts);
     sh("ip link set tunnel nomaster");
-    host.refuses(&["network", "up", "flat"], 1, &["VNI 20 is already used by tunnel on no bridge, not on flat-l2"]);
+    host.refuses(
+        &["network", "up", "flat"],
+        1,
+        &["VNI 20 is already used by tunnel on no bridge and wanted as vxlan20 on flat-l2"],
+    );
     sh("ip link set tunnel name vxlan20 && ip link set vxlan20 master br-mine");
-    host.refuses(&["network", "up", "flat"], 1, &["VNI 20 is already used by vxlan20 on ", "not on flat-l2"]);
+    host.refuses(&["network", "up", "flat"], 1, &["VNI 20 is already used by vxlan20 on ", " on flat-l2"]);
 });
 
 on_a_host!(names_that_other_devices_have, {
@@ -107,7 +114,7 @@ on_a_host!(a_table_name_or_vni_that_another_vrf_has, {
     host.refuses(&up, 1, &["device red-l3 is there and is not a bridge: rename it, or the VRF"]);
     sh("ip link del red-l3 && ip link add br9 type bridge && ip link add vxlan10 type vxlan id 10 dstport 4789");
     sh("ip link set vxlan10 master br9");
-    host.refuses(&up, 1, &["network routed: VNI 10 is already used by vxlan10 on ", "not on red-l3"]);
+    host.refuses(&up, 1, &["network routed: VNI 10 is already used by vxlan10 on ", " on red-l3"]);
 });
 
 on_a_host!(a_bridge_that_is_vlan_aware, {
