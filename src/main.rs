@@ -269,8 +269,10 @@ fn frr_config(common: &Common, name: Option<&NetName>) -> Result<(), Failure> {
     vrfs.sort_by(|a, b| a.name.cmp(&b.name));
     vrfs.dedup();
     // Without an FRR to ask, the stanzas say where the AS goes.
-    let local_as = engine.frr()?.and_then(|mut frr| frr.local_as().ok().flatten());
-    let text: String = vrfs.iter().map(|vrf| speaker::stanzas(vrf, local_as)).collect();
+    let mut frr = engine.frr()?;
+    let local_as = frr.as_mut().and_then(|frr| frr.local_as().ok().flatten());
+    let router_id = frr.as_mut().and_then(|frr| frr.router_id().ok().flatten());
+    let text: String = vrfs.iter().map(|vrf| speaker::stanzas(vrf, local_as, router_id)).collect();
     std::io::stdout().write_all(text.as_bytes()).map_err(failed)
 }
 

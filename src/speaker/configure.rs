@@ -2,8 +2,9 @@
 
 use super::render::{self, Added, BgpLine};
 use super::running::{Instance, Running};
-use super::{Frr, SpeakerError, show, vtysh};
+use super::{Frr, SpeakerError, VrfParts, show, vtysh};
 use crate::config::Vrf;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 /// How often a state that another daemon is about to reach is asked for.
@@ -119,8 +120,9 @@ impl Frr {
         };
         let running = self.running()?;
         let instance = running.vrf(vrf.name.as_str());
-        let asn = instance.or_else(|| running.evpn()).ok_or(SpeakerError::NoBgp)?.asn;
-        let (zebra, info) = self.vrf_parts(&vrf.name)?;
+        let evpn = running.evpn();
+        let asn = instance.or(evpn).ok_or(SpeakerError::NoBgp)?.asn;
+        let VrfParts { zebra, bgpd, info } = self.vrf_parts(&vrf.name)?;
         let conflict =
             |found: String| Err(SpeakerError::Conflict { found, wanted: format!("vni {vni} in vrf {}", vrf.name) });
         if info.vni != 0 && info.vni != vni.get() {
@@ -134,7 +136,12 @@ impl Frr {
             !instance.is_some_and(|instance| instance.has(family, text))
         };
         let lines = BgpLine::ALL.into_iter().filter(missing).collect();
-        Ok((Added { vni: info.vni == 0, bgp: instance.is_none(), lines }, asn))
+        // An instance that is there has a router-id already, the operator's or bgpd's choice: a new one would give all its routes a new name.
+        let router_id = match instance {
+            None => evpn.and_then(|evpn| show::router_id(&bgpd, evpn.vrf.as_deref())),
+            Some(_) => None,
+        };
+        Ok((Added { vni: info.vni == 0, bgp: instance.is_none(), router_id, lines }, asn))
     }
 
     /// What of `added` is still there, and the AS that it is under.
@@ -150,8 +157,9 @@ impl Frr {
         let mut todo = Added { vni: added.vni && self.vrf(&vrf.name)?.vni == vni.get(), ..Added::default() };
         let instance = running.vrf(vrf.name.as_str());
         if let Some(instance) = instance {
-            todo.bgp = added.bgp && only(instance, &added.lines);
+            todo.bgp = added.bgp && only(instance, added);
             if !todo.bgp {
+                todo.router_id = added.router_id.filter(|id| identified(instance, *id));
                 todo.lines = added.lines.iter().copied().filter(|line| contains(instance, *line)).collect();
             }
         }
@@ -179,15 +187,25 @@ fn contains(instance: &Instance, line: BgpLine) -> bool {
     instance.lines.iter().any(|(f, l)| f == family && l == text)
 }
 
+/// Has this instance exactly this router-id configured?
+fn identified(instance: &Instance, id: Ipv4Addr) -> bool {
+    let line = render::router_id_line(id);
+    instance.lines.iter().any(|(f, l)| f.is_empty() && *l == line)
+}
+
 /// Has this instance no lines but these?
-fn only(instance: &Instance, lines: &[BgpLine]) -> bool {
-    instance.lines.iter().all(|(f, l)| lines.iter().any(|line| line.text() == (f, l)))
+fn only(instance: &Instance, added: &Added) -> bool {
+    let router_id = added.router_id.map(render::router_id_line);
+    instance.lines.iter().all(|(f, l)| {
+        added.lines.iter().any(|line| line.text() == (f, l)) || f.is_empty() && router_id.as_ref() == Some(l)
+    })
 }
 
 fn without(all: &Added, less: &Added) -> Added {
     Added {
         vni: all.vni && !less.vni,
         bgp: all.bgp && !less.bgp,
+        router_id: all.router_id.filter(|_| !less.bgp),
         lines: all.lines.iter().copied().filter(|line| !less.lines.contains(line)).collect(),
     }
 }

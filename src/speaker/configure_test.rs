@@ -9,10 +9,23 @@ fn red() -> Instance {
 
 #[test]
 fn an_instance_with_only_our_lines_is_ours() {
-    assert!(only(&red(), &BgpLine::ALL));
-    assert!(!only(&red(), &BgpLine::ALL[1..]));
+    let lines = |lines: &[BgpLine]| Added { lines: lines.to_vec(), ..Added::default() };
+    assert!(only(&red(), &lines(&BgpLine::ALL)));
+    assert!(!only(&red(), &lines(&BgpLine::ALL[1..])));
     let own = parse(include_str!("../../tests/golden/speaker/bgpd-running-own.txt"));
-    assert!(!only(own.vrf("red").unwrap(), &BgpLine::ALL));
+    assert!(!only(own.vrf("red").unwrap(), &lines(&BgpLine::ALL)));
+}
+
+#[test]
+fn our_router_id_is_ours_and_another_is_the_operators() {
+    let (ours, other) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 11));
+    let mut instance = red();
+    instance.lines.insert(0, (String::new(), "bgp router-id 10.0.0.1".into()));
+    let added = |router_id| Added { router_id, lines: BgpLine::ALL.to_vec(), ..Added::default() };
+    assert!(only(&instance, &added(Some(ours))) && identified(&instance, ours));
+    assert!(!only(&instance, &added(Some(other))) && !identified(&instance, other));
+    assert!(!only(&instance, &added(None)));
+    assert!(only(&red(), &added(Some(ours))) && !identified(&red(), ours));
 }
 
 #[test]
@@ -24,8 +37,10 @@ fn a_line_that_the_operator_made_longer_is_the_operators() {
 
 #[test]
 fn what_failed_halfway_is_the_difference() {
-    let all = Added { vni: true, bgp: true, lines: BgpLine::ALL.to_vec() };
-    let still = Added { vni: false, bgp: true, lines: BgpLine::ALL[2..].to_vec() };
-    let went = Added { vni: true, bgp: false, lines: BgpLine::ALL[..2].to_vec() };
-    assert_eq!(without(&all, &still), went);
+    let router_id = Some(Ipv4Addr::new(10, 0, 0, 1));
+    let all = Added { vni: true, bgp: true, router_id, lines: BgpLine::ALL.to_vec() };
+    let still = Added { vni: false, bgp: true, router_id, lines: BgpLine::ALL.to_vec() };
+    assert_eq!(without(&all, &still), Added { vni: true, ..Added::default() });
+    let still = Added { lines: BgpLine::ALL[2..].to_vec(), ..Added::default() };
+    assert_eq!(without(&all, &still), Added { lines: BgpLine::ALL[..2].to_vec(), ..all });
 }

@@ -17,6 +17,9 @@
 //! 3. **`no vni` before `no router bgp`**, with time for zebra's message to reach bgpd: 1 of 12 was refused when asked at once. See `release`.
 //! 4. **`no vrf X` only after the device is gone** ("Only inactive VRFs can be deleted"). We leave it: no configuration line is left, only a name in
 //!    `show vrf`, and the next network of that name finds it again.
+//! 5. **`bgp router-id` stands in the instance from the start.** Without it bgpd takes one of the VRF's own addresses: the anycast gateway, the same
+//!    on every host. The type-5 routes' route distinguisher is made of it, and of two hosts' routes that share one a route reflector passes on
+//!    only one (RFC 7432 §7.9 wants it unique per VTEP). So it gets that of the host's EVPN instance.
 
 mod advertised;
 mod configure;
@@ -37,7 +40,7 @@ pub use vty::Vty;
 use crate::model::{IfName, Mac, Vni};
 use ipnet::IpNet;
 use serde_json::Value;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -88,6 +91,13 @@ impl Frr {
         Ok(self.running()?.evpn().map(|instance| instance.asn))
     }
 
+    /// The router-id of that instance; none where it has none.
+    pub fn router_id(&mut self) -> Result<Option<Ipv4Addr>, SpeakerError> {
+        let running = self.running()?;
+        let bgpd = ask(&mut self.bgpd, BGP_VRFS)?;
+        Ok(running.evpn().and_then(|instance| show::router_id(&bgpd, instance.vrf.as_deref())))
+    }
+
     /// Does bgpd advertise the host's VNIs (`advertise-all-vni`)? Without it nothing that we install leaves the host.
     pub fn evpn(&mut self) -> Result<bool, SpeakerError> {
         Ok(self.running()?.advertises_all_vni())
@@ -100,18 +110,18 @@ impl Frr {
 
     /// What zebra and bgpd know of a VRF now.
     pub fn vrf(&mut self, name: &IfName) -> Result<VrfInfo, SpeakerError> {
-        Ok(self.vrf_parts(name)?.1)
+        Ok(self.vrf_parts(name)?.info)
     }
 
-    /// zebra's whole answer, and what it and bgpd's say of one VRF. A bgpd that does not run has no instance.
-    fn vrf_parts(&mut self, name: &IfName) -> Result<(Value, VrfInfo), SpeakerError> {
+    /// Both daemons' whole answers, and what they say of one VRF. A bgpd that does not run has no instance.
+    fn vrf_parts(&mut self, name: &IfName) -> Result<VrfParts, SpeakerError> {
         let zebra = ask(&mut self.zebra, "show vrf vni json")?;
-        let bgpd = match ask(&mut self.bgpd, "show bgp vrfs json") {
+        let bgpd = match ask(&mut self.bgpd, BGP_VRFS) {
             Err(SpeakerError::NotRunning { .. }) => Value::Null,
             answer => answer?,
         };
         let info = show::vrf(&zebra, &bgpd, name.as_str());
-        Ok((zebra, info))
+        Ok(VrfParts { zebra, bgpd, info })
     }
 
     /// The addresses that zebra knows of an interface; none of one that it does not know.
@@ -134,6 +144,14 @@ impl Frr {
         let ip = ip.map_or_else(String::new, |ip| format!(" ip {ip}"));
         Ok(show::route(&ask(&mut self.bgpd, &format!("show bgp l2vpn evpn route vni {vni} mac {mac}{ip} json"))?))
     }
+}
+
+const BGP_VRFS: &str = "show bgp vrfs json";
+
+struct VrfParts {
+    zebra: Value,
+    bgpd: Value,
+    info: VrfInfo,
 }
 
 fn ask(vty: &mut Vty, command: &str) -> Result<Value, SpeakerError> {

@@ -3,6 +3,7 @@
 use crate::config::Vrf;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 
 /// One line below `router bgp AS vrf NAME`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -42,15 +43,18 @@ pub struct Added {
     pub vni: bool,
     /// The instance itself, `router bgp AS vrf NAME`.
     pub bgp: bool,
+    /// `bgp router-id X` in it: only in an instance that we made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub router_id: Option<Ipv4Addr>,
     /// Lines in it.
     pub lines: Vec<BgpLine>,
 }
 
 impl Added {
     /// All that a VRF with an L3VNI needs; nothing for a VRF without one, since FRR learns its routes without being told.
-    pub fn whole(vrf: &Vrf) -> Added {
+    pub fn whole(vrf: &Vrf, router_id: Option<Ipv4Addr>) -> Added {
         match vrf.vni {
-            Some(_) => Added { vni: true, bgp: true, lines: BgpLine::ALL.to_vec() },
+            Some(_) => Added { vni: true, bgp: true, router_id, lines: BgpLine::ALL.to_vec() },
             None => Added::default(),
         }
     }
@@ -60,8 +64,11 @@ impl Added {
         *self == Added::default()
     }
 
-    /// Both together: what an earlier call added and what this one did.
+    /// Both together: what this call added and what an earlier one did. The router-id is that of the instance that is there now.
     pub fn with(mut self, other: &Added) -> Added {
+        if !self.bgp {
+            self.router_id = other.router_id;
+        }
         self.vni |= other.vni;
         self.bgp |= other.bgp;
         self.lines.extend(&other.lines);
@@ -71,8 +78,14 @@ impl Added {
     }
 }
 
-/// The stanzas for frr.conf. Without an AS (no FRR to ask) the word `AS` stands in its place, and a comment says so.
-pub fn stanzas(vrf: &Vrf, asn: Option<u32>) -> String {
+/// The line of an instance that makes its route distinguishers this host's own.
+pub(super) fn router_id_line(id: Ipv4Addr) -> String {
+    format!("bgp router-id {id}")
+}
+
+/// The stanzas for frr.conf. Without an AS (no FRR to ask) the word `AS` stands in its place, and a comment says so; without a router-id
+/// there is no line for it.
+pub fn stanzas(vrf: &Vrf, asn: Option<u32>, router_id: Option<Ipv4Addr>) -> String {
     let (Some(vni), name) = (vrf.vni, &vrf.name) else {
         return format!("! vrf {} has no L3VNI: FRR needs no configuration for it\n", vrf.name);
     };
@@ -85,6 +98,9 @@ pub fn stanzas(vrf: &Vrf, asn: Option<u32>) -> String {
         |asn| asn.to_string(),
     );
     let _ = writeln!(out, "router bgp {asn} vrf {name}");
+    if let Some(id) = router_id {
+        let _ = writeln!(out, " {}", router_id_line(id));
+    }
     for (family, lines) in families(&BgpLine::ALL) {
         let _ = writeln!(out, " !\n address-family {family}");
         for line in lines {
@@ -114,7 +130,7 @@ pub(super) fn add(vrf: &Vrf, asn: u32, missing: &Added) -> Vec<String> {
         out.extend([format!("vrf {}", vrf.name), format!("vni {vni}"), "exit-vrf".into()]);
     }
     if missing.bgp || !missing.lines.is_empty() {
-        out.extend(instance(vrf, asn, &missing.lines, ""));
+        out.extend(instance(vrf, asn, missing, ""));
     }
     out
 }
@@ -129,15 +145,16 @@ pub(super) fn remove(vrf: &Vrf, asn: u32, added: &Added) -> Vec<String> {
     }
     if added.bgp {
         out.push(format!("no router bgp {asn} vrf {}", vrf.name));
-    } else if !added.lines.is_empty() {
-        out.extend(instance(vrf, asn, &added.lines, "no "));
+    } else if added.router_id.is_some() || !added.lines.is_empty() {
+        out.extend(instance(vrf, asn, added, "no "));
     }
     out
 }
 
-fn instance(vrf: &Vrf, asn: u32, lines: &[BgpLine], no: &str) -> Vec<String> {
+fn instance(vrf: &Vrf, asn: u32, content: &Added, no: &str) -> Vec<String> {
     let mut out = vec![format!("router bgp {asn} vrf {}", vrf.name)];
-    for (family, lines) in families(lines) {
+    out.extend(content.router_id.map(|id| format!("{no}{}", router_id_line(id))));
+    for (family, lines) in families(&content.lines) {
         out.push(format!("address-family {family}"));
         out.extend(lines.iter().map(|line| format!("{no}{line}")));
         out.push("exit-address-family".into());

@@ -7,7 +7,7 @@ use crate::model::{Mac, Vni, quoted};
 use ipnet::IpNet;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Layer 2 or layer 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -252,6 +252,12 @@ pub(super) fn vrf(zebra: &Value, bgpd: &Value, name: &str) -> VrfInfo {
         bgp: instance.is_some(),
         bgp_vni: instance.map_or(0, |vrf| number(vrf, "l3vni")),
     }
+}
+
+/// The router-id of a VRF's instance, none for the default one's, in bgpd's `show bgp vrfs json`. 0.0.0.0 is none.
+pub(super) fn router_id(bgpd: &Value, vrf: Option<&str>) -> Option<Ipv4Addr> {
+    let instance = bgpd.get("vrfs")?.get(vrf.unwrap_or("default"))?;
+    text(instance, &["routerId"])?.parse().ok().filter(|id: &Ipv4Addr| !id.is_unspecified())
 }
 
 fn zebra_vrfs(zebra: &Value) -> impl Iterator<Item = &Value> {

@@ -96,6 +96,17 @@ fn vrfs() {
 }
 
 #[test]
+fn router_ids() {
+    let vrfs = golden!("bgp-vrfs.json");
+    assert_eq!(router_id(&vrfs, None), Some(Ipv4Addr::new(10, 0, 0, 1)));
+    assert_eq!(router_id(&vrfs, Some("red")), Some(Ipv4Addr::new(10, 1, 0, 1)));
+    assert_eq!(router_id(&vrfs, Some("blue")), None);
+    for none in [r#"{"routerId":"0.0.0.0"}"#, r#"{"routerId":"x"}"#, "{}", "7"] {
+        assert_eq!(router_id(&json(&format!("{{\"vrfs\":{{\"default\":{none}}}}}")).unwrap(), None), None, "{none}");
+    }
+}
+
+#[test]
 fn answers_that_are_no_json() {
     for nothing in
         ["", "\n", "% VNI 20 doesn't exist\n", "% BGP instance not found\n", "No BGP process is configured\n"]
@@ -120,6 +131,7 @@ fn strange_shapes_are_nothing_and_no_panic() {
         assert!(macs(&value).is_empty() && routes(&value).is_empty() && !route(&value));
         assert!(arps(&value).values().all(|state| *state == ArpState::Absent));
         let _ = vrf(&value, &value, "red");
+        assert_eq!(router_id(&value, Some("red")), None);
     }
 }
 

@@ -1,6 +1,6 @@
 //! One tenant network: `virsh net-start` is all it takes, and `virsh net-destroy` leaves nothing of it.
 
-use crate::fabric::{Container, Host, Traces, wait_until};
+use crate::fabric::{Container, Fabric, Host, Traces, wait_until};
 use crate::tenant::{Configured, Network, RED, SOON, container_on, expect_vni, joined, network_status, vni};
 
 const MAC: &str = "00:16:3e:00:00:38";
@@ -16,6 +16,18 @@ fn expect_type5(host: &Host, prefix: &str, vtep: &str) {
         let routes = host.show_text("bgpd", "show bgp l2vpn evpn route type prefix");
         routes.split_once(prefix).is_some_and(|(_, path)| path.lines().nth(1).is_some_and(|line| line.contains(vtep)))
     });
+}
+
+/// Each hypervisor has both hypervisors' routes to the prefix. The reflector passes on both only if each has a distinguisher of its own.
+fn expect_type5_of_both(fabric: &Fabric, prefix: &str) {
+    for host in [fabric.comp1(), fabric.comp2()] {
+        wait_until(&format!("{prefix} of both on {}", host.name()), SOON, || {
+            let routes = host.show("bgpd", "show bgp l2vpn evpn route type prefix json");
+            let all = routes.as_object().into_iter().flatten();
+            let of: Vec<_> = all.filter(|(_, routes)| routes.get(prefix).is_some()).map(|(rd, _)| rd).collect();
+            of.len() == 2 && of[0].starts_with("10.0.0.1:") && of[1].starts_with("10.0.0.2:")
+        });
+    }
 }
 
 lab_test! {
@@ -38,6 +50,7 @@ lab_test! {
         {
             let _red = Configured::up(comp2, &[RED]);
             joined(fabric, 20);
+            expect_type5_of_both(fabric, "[5]:[0]:[24]:[10.1.0.0]");
             let container = Container::start(comp2, "c1", &container_on("red", MAC, None));
             let lease = container.ok(LEASE);
             assert!(lease.contains("lab-guest: lease eth0 10.1.0."), "{lease}");

@@ -4,7 +4,7 @@ use evpn_hook::config::Vrf;
 use evpn_hook::model::{Mac, Vni};
 use evpn_hook::speaker::{Frr, Vty};
 use std::io::{BufRead, BufReader, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -27,6 +27,9 @@ while read -r line <&3; do eval "$line" >"$1/out" 2>&1; echo "$?"; done
 "#;
 
 pub const BGP: &str = "router bgp 64512\n bgp router-id 10.0.0.1\n address-family l2vpn evpn\n  advertise-all-vni\n exit-address-family\n";
+
+/// Its router-id.
+pub const ID: Option<Ipv4Addr> = Some(Ipv4Addr::new(10, 0, 0, 1));
 
 /// A zebra and a bgpd.
 pub struct Lab {

@@ -10,7 +10,7 @@ mod lab;
 
 use evpn_hook::config::Vrf;
 use evpn_hook::speaker::{Added, ArpState, BgpLine, Frr, MacState, SpeakerError, Vty};
-use lab::{BGP, Lab, guest, vni, vrf};
+use lab::{BGP, ID, Lab, guest, vni, vrf};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -18,7 +18,7 @@ fn questions_about_nothing() {
     let Some(lab) = Lab::start("nothing", BGP) else { return };
     let mut frr = lab.frr();
     let (mac, ip) = guest();
-    assert_eq!(frr.local_as().unwrap(), Some(64512));
+    assert_eq!((frr.local_as().unwrap(), frr.router_id().unwrap()), (Some(64512), ID));
     assert!(frr.evpn().unwrap());
     assert_eq!(frr.vni(vni(20)).unwrap(), None);
     assert_eq!(frr.mac(vni(20), mac).unwrap(), MacState::Absent);
@@ -38,11 +38,12 @@ fn in_and_out_and_nothing_twice() {
     let Some(lab) = Lab::start("inout", BGP) else { return };
     let (mut frr, red) = (lab.frr(), vrf("red", 10));
     let before = frr.running().unwrap();
-    assert_eq!(frr.missing(&red).unwrap(), Added::whole(&red));
+    assert_eq!(frr.missing(&red).unwrap(), Added::whole(&red, ID));
     let added = frr.configure(&red).unwrap();
-    assert_eq!(added, Added::whole(&red));
+    assert_eq!(added, Added::whole(&red, ID));
     assert_eq!(frr.vrf(&red.name).unwrap().vni, 10);
-    assert_eq!(frr.running().unwrap().vrf("red").unwrap().lines.len(), 4);
+    let lines = frr.running().unwrap().vrf("red").unwrap().lines.clone();
+    assert_eq!((lines.len(), &lines[0]), (5, &(String::new(), "bgp router-id 10.0.0.1".to_owned())));
     assert_eq!(lab.read_only().configure(&red).unwrap(), Added::default());
     frr.unconfigure(&red, &added).unwrap();
     assert_eq!(frr.vrf(&red.name).unwrap(), Default::default());
@@ -69,7 +70,7 @@ fn what_the_operator_has_stays() {
     ]);
     let before = frr.running().unwrap();
     let added = frr.configure(&red).unwrap();
-    assert_eq!(added, Added { vni: false, bgp: false, lines: BgpLine::ALL[1..].to_vec() });
+    assert_eq!(added, Added { lines: BgpLine::ALL[1..].to_vec(), ..Added::default() });
     assert_eq!(frr.running().unwrap().vrf("red").unwrap().asn, 65001);
     frr.unconfigure(&red, &added).unwrap();
     assert_eq!(frr.running().unwrap(), before);
@@ -77,12 +78,33 @@ fn what_the_operator_has_stays() {
 
     // An instance of ours that the operator put something into.
     let (green, ours) = (vrf("green", 30), frr.configure(&vrf("green", 30)).unwrap());
-    assert!(ours.bgp);
+    assert_eq!((ours.bgp, ours.router_id), (true, ID));
     lab.vtysh(&["router bgp 64512 vrf green", "address-family ipv4 unicast", "redistribute static"]);
     frr.unconfigure(&green, &ours).unwrap();
     let left = frr.running().unwrap().vrf("green").unwrap().clone();
     assert_eq!(left.lines, [("ipv4 unicast".to_owned(), "redistribute static".to_owned())]);
     assert_eq!(frr.vrf(&green.name).unwrap().vni, 0);
+
+    // A router-id of the operator's in place of ours.
+    let (blue, ours) = (vrf("blue", 50), frr.configure(&vrf("blue", 50)).unwrap());
+    lab.vtysh(&["router bgp 64512 vrf blue", "bgp router-id 1.2.3.4"]);
+    assert_eq!(lab.read_only().configure(&blue).unwrap(), Added::default());
+    frr.unconfigure(&blue, &ours).unwrap();
+    let left = frr.running().unwrap().vrf("blue").unwrap().clone();
+    assert_eq!(left.lines, [(String::new(), "bgp router-id 1.2.3.4".to_owned())]);
+}
+
+/// As an older version left it: with all our lines but the router-id. A new one would rename the routes that are out.
+#[test]
+fn an_instance_of_ours_without_router_id_stays_without() {
+    let Some(mut lab) = Lab::start("older", BGP) else { return };
+    let (mut frr, red) = (lab.frr(), vrf("red", 10));
+    let before = frr.running().unwrap();
+    frr.configure(&red).unwrap();
+    lab.vtysh(&["router bgp 64512 vrf red", "no bgp router-id 10.0.0.1"]);
+    assert_eq!(lab.read_only().configure(&red).unwrap(), Added::default());
+    frr.unconfigure(&red, &Added::whole(&red, None)).unwrap();
+    assert_eq!(frr.running().unwrap(), before);
 }
 
 #[test]
@@ -106,7 +128,7 @@ fn two_at_once() {
                 let (mut frr, vrf) = (lab.frr(), vrf(name, vni));
                 for _ in 0..3 {
                     let added = frr.configure(&vrf).unwrap();
-                    assert_eq!(added, Added::whole(&vrf));
+                    assert_eq!(added, Added::whole(&vrf, ID));
                     frr.unconfigure(&vrf, &added).unwrap();
                 }
             });
@@ -118,7 +140,7 @@ fn two_at_once() {
 fn no_bgp_and_no_bgpd() {
     let Some(mut lab) = Lab::start("nobgp", "hostname nobody\n") else { return };
     let (mut frr, red) = (lab.frr(), vrf("red", 10));
-    assert_eq!(frr.local_as().unwrap(), None);
+    assert_eq!((frr.local_as().unwrap(), frr.router_id().unwrap()), (None, None));
     assert!(matches!(frr.configure(&red), Err(SpeakerError::NoBgp)));
     lab.vtysh(&["vrf red", "vni 10"]);
     lab.must(&format!("kill -KILL $(cat {}/bgpd.pid)", lab.dir.display()));
@@ -129,7 +151,7 @@ fn no_bgp_and_no_bgpd() {
     let error = frr.configure(&red).unwrap_err();
     assert!(matches!(error, SpeakerError::NotRunning { daemon: "bgpd", .. }), "{error}");
     // zebra's part can still be taken out.
-    frr.unconfigure(&red, &Added::whole(&red)).unwrap();
+    frr.unconfigure(&red, &Added::whole(&red, ID)).unwrap();
     assert_eq!(frr.vrf(&red.name).unwrap().vni, 0);
 }
 
