@@ -4,7 +4,7 @@
 //! |---|---|
 //! | a bridge enters its VRF before its VXLAN port exists | entering cycles the device down and up and flushes neighbours and dynamic FDB entries (drivers/net/vrf.c `cycle_netdev`); a VXLAN that is there sees it all |
 //! | devices are made down, get their master, then are set up: VRF, bridge, VXLAN | zebra's L3VNI and SVI creation race, <https://github.com/FRRouting/frr/issues/17342> |
-//! | FRR knows `vrf X / vni N` before the L3VNI's VXLAN appears | else bgpd is told of a VNI, told again as L3, and has crashed over it, <https://github.com/FRRouting/frr/issues/22851> |
+//! | FRR knows `vrf X / vni N` before the L3VNI's VXLAN appears | else bgpd makes an instance of its own for the L3VNI, which later blocks `no router bgp`, <https://github.com/FRRouting/frr/issues/17903> |
 //! | FDB entry before neighbour | zebra advertises MAC+IP when the MAC is local; the other way works and costs a step (zebra_evpn_neigh.c) |
 //! | neighbour is deleted before FDB entry, port, bridge | zebra ignores the kernel's own DELNEIGH of a permanent entry: a ghost MAC+IP stays (zebra_neigh.c) |
 //! | addresses are told after their bridge has moved | the kernel flushes IPv6 addresses then (net/ipv6/addrconf.c NETDEV_CHANGEUPPER) |
@@ -12,8 +12,8 @@
 use super::{Plan, Step};
 use crate::model::IfName;
 
-/// Passes a plan on; a debug build, and so every test and the lab's machines, stops where one breaks a law. Real hosts show the planners
-/// states that no test thought of, and a broken law there is a lost route much later; a release pays nothing for it.
+/// Passes a plan on; a debug build, and so every test of the planners and of the whole program, stops where one breaks a law: a broken law
+/// is a lost route much later. A release pays nothing for it.
 pub(super) fn lawful(plan: Plan) -> Plan {
     debug_assert_eq!(broken_law(&plan), None, "{}", super::shown(&plan));
     plan
