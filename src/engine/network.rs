@@ -151,6 +151,14 @@ impl Engine {
             Some(vrf) => self.register.vrf(&vrf.name)?,
             None => None,
         };
+        if let (Some(before), Some(vrf)) = (&vrf_before, &network.vrf)
+            && before.vrf != *vrf
+        {
+            return EngineError::refused(format!(
+                "network {}: VRF {} is up already: make the two descriptions agree, this one says {vrf}",
+                network.name, before.vrf
+            ));
+        }
         let mut missing = None;
         if let (Some(frr), Some(vrf)) = (&mut frr, &network.vrf) {
             missing = frr.missing(vrf).ok();

@@ -3,6 +3,7 @@
 use crate::common::{has_vrf, json, sh, skip};
 use crate::host::{CONFIG, Host, snapshot};
 use crate::on_a_host;
+use crate::xml::{LAB, LIBVIRTS_BRIDGE, network};
 
 on_a_host!(a_vrf_comes_with_its_first_network_and_goes_with_its_last, {
     if !has_vrf() {
@@ -23,6 +24,17 @@ on_a_host!(a_vrf_comes_with_its_first_network_and_goes_with_its_last, {
     assert!(up.contains("ip_forward = 1") && up.contains("32765:\tfrom all lookup local"), "{up}");
     assert_eq!(host.run(&["network", "up", "routed", "--dry-run"]).ok().stdout, "nothing to do\n");
     assert_eq!(host.status()["networks"][0]["state"], "up");
+    // One VRF, two descriptions: libvirt's networks know nothing of one another.
+    let other =
+        network("third", "<evpn:network vni='32'><evpn:vrf name='red' table='10' vni='11'/></evpn:network>", LAB);
+    sh(LIBVIRTS_BRIDGE);
+    host.hook_refuses(
+        &["network", "third", "started", "begin", "-"],
+        other,
+        1,
+        &["network third: VRF red (table 10, vni 10) is up already", "this one says red (table 10, vni 11)"],
+    );
+    sh("ip link del lab-l2");
     host.run(&["network", "up", "second"]).ok();
     host.run(&["network", "down", "routed"]).ok();
     assert!(json("ip -j link show type vrf")[0]["ifname"] == "red", "the second needs it still");
