@@ -124,9 +124,9 @@ impl Frr {
         Ok(VrfParts { zebra, bgpd, info })
     }
 
-    /// The addresses that zebra knows of an interface; none of one that it does not know.
-    pub fn addresses(&mut self, device: &IfName) -> Result<Vec<IpNet>, SpeakerError> {
-        self.zebra.show(&format!("show interface {device}")).map(|text| show::interface(&text))
+    /// The addresses that zebra knows of an interface in this VRF; none of one that it does not know there.
+    pub fn addresses(&mut self, device: &IfName, vrf: &IfName) -> Result<Vec<IpNet>, SpeakerError> {
+        self.zebra.show(&format!("show interface {device}")).map(|text| show::interface(&text, vrf.as_str()))
     }
 
     /// What zebra knows of a MAC.

@@ -112,8 +112,12 @@ pub(super) fn json(text: &str) -> Result<Value, String> {
     }
 }
 
-/// `show interface X`: "  inet 10.1.0.1/24" and "  inet6 fd00:1::1/64", perhaps with more words behind.
-pub(super) fn interface(text: &str) -> Vec<IpNet> {
+/// The addresses of `show interface X` ("  inet 10.1.0.1/24" and "  inet6 fd00:1::1/64", perhaps with more words behind), none where it is
+/// not in this VRF ("  vrf: red"): zebra forgets them again when it hears of the move.
+pub(super) fn interface(text: &str, vrf: &str) -> Vec<IpNet> {
+    if !text.lines().any(|line| line.trim().strip_prefix("vrf: ").is_some_and(|name| name.trim() == vrf)) {
+        return Vec::new();
+    }
     let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     lines
         .filter_map(|words| match words[..] {

@@ -139,7 +139,8 @@ fn strange_shapes_are_nothing_and_no_panic() {
 fn an_interfaces_addresses() {
     let text = "Interface red-l2 is up, line protocol is up\n  vrf: red\n  HWaddr: 00:00:00:11:11:10\n  inet 10.1.0.1/24\n  \
                 inet6 fd00:1::1/64\n  Interface Type Bridge\n";
-    let known: Vec<String> = interface(text).iter().map(ToString::to_string).collect();
+    let known: Vec<String> = interface(text, "red").iter().map(ToString::to_string).collect();
     assert_eq!(known, ["10.1.0.1/24", "fd00:1::1/64"]);
-    assert!(interface("% Can't find interface red-l2\n").is_empty());
+    assert!(interface(text, "green").is_empty(), "still, or again, elsewhere");
+    assert!(interface("% Can't find interface red-l2\n", "red").is_empty());
 }

@@ -33,6 +33,8 @@ pub(super) fn configure(
         // No VTYSH_PAGER, VTYSH_LOG or HOME of whoever started the hook.
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        // Else it adds our lines to the administrator's ~/.history_frr.
+        .env("VTYSH_HISTFILE", "/dev/null")
         .stdin(Stdio::null())
         .stdout(input.try_clone().map_err(absent)?)
         .stderr(input);

@@ -104,7 +104,7 @@ impl Lab {
     pub fn vtysh(&mut self, lines: &[&str]) {
         let arguments: String = lines.iter().map(|line| format!(" -c '{line}'")).collect();
         let dir = self.dir.display().to_string();
-        self.must(&format!("vtysh --vty_socket {dir} -c 'configure terminal'{arguments}"));
+        self.must(&format!("VTYSH_HISTFILE=/dev/null vtysh --vty_socket {dir} -c 'configure terminal'{arguments}"));
     }
 
     pub fn frr(&self) -> Frr {
