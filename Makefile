@@ -36,7 +36,7 @@ install-files: # what `install` does once the binary is built
 	$(DESTDIR)$(PREFIX)/bin/evpn-hook install --root $(DESTDIR)/
 
 uninstall: ## takes out what `make install` put there
-	-$(DESTDIR)$(PREFIX)/bin/evpn-hook uninstall --root $(DESTDIR)/
+	$(DESTDIR)$(PREFIX)/bin/evpn-hook uninstall --root $(DESTDIR)/
 	rm -rf $(DESTDIR)$(PREFIX)/bin/evpn-hook $(SHARE)
 
 clean:

@@ -132,7 +132,7 @@ pub struct NetworkArgs {
     /// up NET, down NET; or libvirt's NAME OPERATION SUBOPERATION EXTRA
     #[arg(num_args = 1.., required = true, value_names = ["up|down"])]
     pub args: Vec<String>,
-    /// Every network of config.toml
+    /// Every network of config.toml; `up` also those that are up already
     #[arg(long)]
     pub all: bool,
     /// Print what would be done
@@ -185,9 +185,11 @@ pub fn hook_call(argv: &[OsString]) -> Option<HookCall> {
     if zero.ends_with("/lxc/hooks/evpn-hook") {
         return lxc_call(rest);
     }
+    // NAME OPERATION SUBOPERATION EXTRA; `network up red -v --dry-run` is a person's.
+    let hypervisors = |args: &[String]| matches!(args, [_, _, sub, _] if sub == "begin" || sub == "end");
     match rest.split_first()? {
-        (word, args) if word == "qemu" && args.len() == 4 => Some(HookCall::Qemu(args.to_vec())),
-        (word, args) if word == "network" && args.len() == 4 => Some(HookCall::Network(args.to_vec())),
+        (word, args) if word == "qemu" && hypervisors(args) => Some(HookCall::Qemu(args.to_vec())),
+        (word, args) if word == "network" && hypervisors(args) => Some(HookCall::Network(args.to_vec())),
         (word, args) if word == "lxc" => lxc_call(args),
         _ => None,
     }
@@ -249,6 +251,7 @@ mod tests {
         assert_eq!(call(&[&["evpn-hook", "qemu"], &all[..]].concat()), Some(HookCall::Qemu(args())));
         assert_eq!(call(&[&["/x/network.d/e"], &all[..]].concat()), Some(HookCall::Network(args())));
         assert_eq!(call(&["evpn-hook", "network", "up", "red"]), None);
+        assert_eq!(call(&["evpn-hook", "network", "up", "red", "-v", "--dry-run"]), None);
         assert_eq!(
             call(&["evpn-hook", "lxc", "--network", "red", "c1", "net"]),
             Some(HookCall::Lxc(Some("red".parse().unwrap())))

@@ -165,17 +165,33 @@ fn network(common: &Common, args: &NetworkArgs) -> Result<(), Failure> {
     engine.dry_run = args.dry_run;
     let names: Vec<NetName> = match (args.args.get(1), args.all) {
         (Some(name), false) => vec![name.parse().map_err(wrong)?],
-        (None, true) => engine.config()?.networks.iter().map(|n| n.name.clone()).collect(),
-        _ => return Err(wrong("network: name one network, or --all for those of config.toml")),
+        (None, true) => all_networks(&mut engine, up)?,
+        _ => return Err(wrong("network: name one network, or --all")),
     };
-    for name in &names {
-        if up {
-            engine.network_up_by_name(name)?;
-        } else {
-            engine.network_down_by_name(name)?;
-        }
+    // One that fails keeps no other from its turn.
+    let act = if up { Engine::network_up_by_name } else { Engine::network_down_by_name };
+    let failures = names.iter().filter_map(|name| act(&mut engine, name).err()).map(Failure::from);
+    match failures.reduce(|a, b| Failure(a.0.max(b.0), format!("{}; {}", a.1, b.1))) {
+        Some(failure) => Err(failure),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Up: config.toml's, and those that run already, whose part in FRR may be gone after its restart. Down: config.toml's that run.
+fn all_networks(engine: &mut Engine, up: bool) -> Result<Vec<NetName>, Failure> {
+    let mut running = Vec::new();
+    for record in engine.register.networks() {
+        running.push(record.map_err(failed)?.network.name);
+    }
+    let mut names: Vec<NetName> = engine.config()?.networks.iter().map(|n| n.name.clone()).collect();
+    if up {
+        names.extend(running);
+    } else {
+        names.retain(|name| running.contains(name));
+    }
+    names.sort();
+    names.dedup();
+    Ok(names)
 }
 
 fn attach(common: &Common, args: Attach) -> Result<(), Failure> {
@@ -277,15 +293,17 @@ fn frr_config(common: &Common, name: Option<&NetName>) -> Result<(), Failure> {
 }
 
 fn install_links(args: &Install, put: bool, common: &Common) -> Result<(), Failure> {
+    // The hooks alone and the settings with all of them: without hooks nobody would take down what is up.
+    let for_good = !put && args.libvirt == args.lxc && args.root == std::path::Path::new("/");
+    let mut engine = engine_of(common);
+    if for_good {
+        engine::undo_host(&mut engine)?;
+    }
     let act = if put { install::install } else { install::uninstall };
     let changed = act(&args.root, args.libvirt, args.lxc).map_err(failed)?;
     let mut out = std::io::stdout().lock();
     for path in &changed {
         let _ = writeln!(out, "{} {}", if put { "linked" } else { "removed" }, path.display());
-    }
-    if !put && args.root == std::path::Path::new("/") {
-        let mut engine = engine_of(common);
-        engine::undo_host(&mut engine)?;
     }
     if put && !changed.is_empty() {
         let _ = writeln!(out, "reload libvirtd so that it sees the hooks: systemctl reload libvirtd");

@@ -210,7 +210,15 @@ impl Register {
     }
     /// The network of this name.
     pub fn network(&self, name: &NetName) -> Result<Option<NetworkRecord>, RegisterError> {
-        let record: Option<NetworkRecord> = self.read(&format!("names/{}", file_key(name.as_str())))?;
+        // Not through the link: an error must name the file that has it.
+        let link = self.dir.join("names").join(file_key(name.as_str()));
+        let target = match fs::read_link(&link) {
+            Ok(target) => target,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(RegisterError::Io { what: "read", path: link, source }),
+        };
+        let Some(file) = target.file_name().and_then(|f| f.to_str()) else { return Ok(None) };
+        let record: Option<NetworkRecord> = self.read(&format!("networks/{file}"))?;
         Ok(record.filter(|r| r.network.name == *name))
     }
     /// All networks.

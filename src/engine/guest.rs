@@ -170,10 +170,15 @@ impl Engine {
         for old in before.iter().flat_map(|b| &b.endpoints) {
             plan.extend(self.no_longer(&who, old, record.endpoints.iter().find(|e| e.device == old.device))?);
         }
-        for endpoint in record.endpoints.iter().filter(|e| which(e)) {
+        for endpoint in record.endpoints.iter_mut().filter(|e| which(e)) {
             let want = wanted(&who, endpoint);
             let seen = observe(self.kernel()?, &want)?;
-            plan.extend(if incoming { wire(&want, &seen)? } else { register(&want, &seen)? });
+            let steps = if incoming { wire(&want, &seen)? } else { register(&want, &seen)? };
+            // Ours to release is only what we enslaved, now or for an earlier record: not a tap that libvirt or a script put there.
+            let earlier = before.iter().flat_map(|b| &b.endpoints).any(|e| e.device == endpoint.device && e.enslaved);
+            let now = steps.iter().any(|p| matches!(p.step, Step::SetMaster { .. }));
+            endpoint.enslaved = now || earlier;
+            plan.extend(steps);
         }
         if self.dry_run {
             crate::report::plan(&plan);

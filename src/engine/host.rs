@@ -125,7 +125,7 @@ pub fn undo_host(engine: &mut Engine) -> Result<(), EngineError> {
     let up: Vec<String> = engine.register.networks().iter().flatten().map(|r| r.network.name.to_string()).collect();
     if !up.is_empty() {
         return EngineError::refused(format!(
-            "host-wide settings are left as they are while networks need them: take down {} and run it again",
+            "nothing is uninstalled while networks are up, which nobody would take down then: take down {} and run it again",
             up.join(", ")
         ));
     }

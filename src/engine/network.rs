@@ -24,7 +24,9 @@ pub fn observe(kernel: &mut Kernel, network: &Network) -> Result<Seen, EngineErr
         let all = kernel.addresses(Some(bridge.index))?;
         bridge_addresses = all.into_iter().filter(|a| a.global).map(|a| a.net).collect();
     }
-    let off = sysctl(&format!("net/ipv6/conf/{}/disable_ipv6", network.bridge))?;
+    // What a bridge that is still to be made will start with.
+    let like = if bridge.is_some() { network.bridge.as_str() } else { "default" };
+    let off = sysctl(&format!("net/ipv6/conf/{like}/disable_ipv6"))?;
     let mut seen = Seen {
         bridge,
         bridge_addresses,
@@ -123,6 +125,15 @@ impl Engine {
     fn network_up(&mut self, network: Network) -> Result<(), EngineError> {
         let (network, vtep) = self.resolve(network)?;
         self.check_owner(&network)?;
+        // A second VXLAN beside the first would join two segments; a VXLAN device does not change its VNI or VTEP.
+        if let Some(before) = self.register.network(&network.name)?
+            && (before.network.vni, before.vtep) != (network.vni, vtep)
+        {
+            return EngineError::refused(format!(
+                "network {0}: it is up with VNI {1} and VTEP {2}, not VNI {3} and VTEP {vtep}: take it down first ('virsh net-destroy {0}' or 'evpn-hook network down {0}')",
+                network.name, before.network.vni, before.vtep, network.vni
+            ));
+        }
         // Two networks that start at once in one VRF must agree on who makes it. Held across vtysh, but by nobody else's
         // network and by no guest.
         let _lock = match &network.vrf {
@@ -258,7 +269,21 @@ impl Engine {
     /// libvirt says it of every network; one that `network up` brought up from config.toml is not libvirt's to stop.
     pub(super) fn network_stopped(&mut self, name: &NetName) -> Result<(), EngineError> {
         match self.register.network(name)? {
-            Some(record) if record.network.origin != Origin::Config => self.network_down(name),
+            Some(record) if record.network.origin == Origin::LibvirtBridge => {
+                // libvirt leaves guests on a bridge that it did not make: what carries them stays, or they would lose their routes, and
+                // outside its VRF the bridge's addresses would be the host's own.
+                let ports = observe(self.kernel()?, &record.network)?.bridge_ports;
+                if ports.is_empty() {
+                    return self.network_down(name);
+                }
+                let what = format!(
+                    "network {name} is left up, for {}: 'evpn-hook network down {name}' once they are gone",
+                    names(&ports)
+                );
+                self.journal.say(&Message::Warning(&what));
+                Ok(())
+            }
+            Some(record) if record.network.origin == Origin::Libvirt => self.network_down(name),
             _ => Ok(()),
         }
     }
@@ -299,9 +324,15 @@ impl Engine {
         }
         let (mut hands, journal) = self.hands(frr.as_mut(), added)?;
         most(&plan, &mut hands, &mut noting(journal));
+        let left = hands.added.take();
         self.register.remove_network(network)?;
-        if let (Some(vrf), true) = (&network.vrf, last_in_vrf) {
-            self.register.remove_vrf(&vrf.name)?;
+        match (&network.vrf, vrf_record) {
+            // What a silent speaker still has of ours is remembered for the next one who asks it.
+            (Some(_), Some(record)) if last_in_vrf && left.is_some() => {
+                self.register.put_vrf(&VrfRecord { speaker: left, ..record })?;
+            }
+            (Some(vrf), _) if last_in_vrf => self.register.remove_vrf(&vrf.name)?,
+            _ => {}
         }
         self.journal.say(&Message::Done { what: "down", object: name.as_str(), detail: "" });
         Ok(())
@@ -321,11 +352,10 @@ impl Engine {
 
     /// `network up NAME`: from config.toml, or again as it was recorded.
     pub fn network_by_name(&mut self, name: &NetName) -> Result<Network, EngineError> {
-        if let Some(network) = self.config()?.network(name) {
-            return Ok(network.clone());
-        }
-        match self.register.network(name)? {
-            Some(record) => Ok(record.network),
+        // One that libvirt started stays libvirt's, with what its XML says, though config.toml describes it as well.
+        let record = self.register.network(name)?.filter(|r| r.network.origin != Origin::Config);
+        match record.map(|r| r.network).or(self.config()?.network(name).cloned()) {
+            Some(network) => Ok(network),
             None => EngineError::refused(format!(
                 "network {name} is unknown: start it with 'virsh net-start {name}', or describe it in config.toml and run 'evpn-hook network up {name}'"
             )),
@@ -342,9 +372,9 @@ impl Engine {
     /// `network down`: unlike libvirt's `stopped`, refused while guests are on it.
     pub fn network_down_by_name(&mut self, name: &NetName) -> Result<(), EngineError> {
         self.journal.object = name.to_string();
-        if self.register.network(name)?.is_none() {
+        let Some(record) = self.register.network(name)? else {
             return EngineError::refused(format!("network {name} is not up: see 'evpn-hook status'"));
-        }
+        };
         let on_it = |r: &GuestRecord| r.endpoints.iter().any(|e| e.network == *name);
         let guests: Vec<String> =
             self.register.guests().into_iter().flatten().filter(on_it).map(|r| r.guest.to_string()).collect();
@@ -354,6 +384,14 @@ impl Engine {
                 guests.join(", ")
             ));
         }
+        let ports = observe(self.kernel()?, &record.network)?.bridge_ports;
+        if !ports.is_empty() {
+            return EngineError::refused(format!(
+                "network {name}: bridge {} still has ports: take {} off it first",
+                record.network.bridge,
+                names(&ports)
+            ));
+        }
         self.network_down(name)
     }
 
@@ -361,4 +399,8 @@ impl Engine {
         crate::report::plan(plan);
         Ok(())
     }
+}
+
+fn names(devices: &[IfName]) -> String {
+    devices.iter().map(IfName::as_str).collect::<Vec<_>>().join(", ")
 }

@@ -17,7 +17,7 @@ pub struct Seen {
     pub bridge_addresses: Vec<IpNet>,
     /// Its ports but for the VXLAN device: guests that still run.
     pub bridge_ports: Vec<IfName>,
-    /// `net.ipv6.conf.<bridge>.disable_ipv6`
+    /// `net.ipv6.conf.<bridge>.disable_ipv6`, or `default`'s where the bridge is still to be made.
     pub bridge_ipv6_off: bool,
     /// Every device of the host by index, so that a refusal can name what is in the way.
     pub names: BTreeMap<u32, IfName>,
@@ -304,6 +304,9 @@ fn bridge_up(want: &Wanted, seen: &Seen, plan: &mut Plan) -> Result<(), Refusal>
                 Step::AddBridge { name: name.clone(), mac, mtu: network.mtu },
                 Step::DelLink { name: name.clone() },
             ));
+            if seen.bridge_ipv6_off && network.origin != Origin::Libvirt {
+                plan.push(plain(sysctl("net/ipv6/conf", name, "disable_ipv6", "0")));
+            }
         }
         Some(bridge) => {
             if matches!(bridge.kind, LinkKind::Bridge { default_pvid: 1.., .. }) {

@@ -59,6 +59,16 @@ ip neigh replace fd00:1::60 lladdr {MAC} dev flat-l2 nud permanent
     assert!(!snapshot().contains("link \"vnet0\" master \"flat-l2\""));
 });
 
+on_a_host!(a_port_that_others_enslaved_stays_on_its_bridge, {
+    let host = Host::flat();
+    tap("vnet0");
+    sh("ip link set vnet0 master flat-l2 mtu 1450 up");
+    host.run(&["attach", "vnet0", "--network", "flat", "--mac", MAC, "--ip", "10.1.0.60"]).ok();
+    host.run(&["detach", "vnet0"]).ok();
+    assert_eq!((fdb(), neighbours()), (String::new(), String::new()));
+    assert!(snapshot().contains("link \"vnet0\" master \"flat-l2\""), "{}", snapshot());
+});
+
 on_a_host!(attached_again_with_other_addresses, {
     let host = Host::flat();
     tap("vnet0");

@@ -63,6 +63,29 @@ other: up, bridge other-l2, VNI 21, layer 2 only, VTEP 10.0.0.1
     assert_eq!(host.run(&["status", "--check"]).status, 3);
 });
 
+on_a_host!(a_network_that_is_up_does_not_change_its_vni, {
+    let host = Host::flat();
+    std::fs::write("/run/config.toml", CONFIG.replace("vni = 20", "vni = 25")).unwrap();
+    let parts = &["network flat: it is up with VNI 20 and VTEP 10.0.0.1, not VNI 25", "take it down first"];
+    host.refuses(&["network", "up", "flat"], 1, parts);
+    host.run(&["network", "down", "flat"]).ok();
+    host.run(&["network", "up", "flat"]).ok();
+    assert_eq!(host.status()["networks"][0]["vni"], 25);
+});
+
+on_a_host!(what_libvirt_started_stays_libvirts, {
+    let host = Host::new(&format!("{CONFIG}\n[[network]]\nname = \"lab\"\nbridge = \"lab-l2\"\nvni = 40\n"));
+    sh(LIBVIRTS_BRIDGE);
+    let xml = network("lab", "<evpn:network vni='40'/>", LAB);
+    host.hook(&["network", "lab", "started", "begin", "-"], &xml).ok();
+    let started = snapshot();
+    host.run(&["network", "up", "lab"]).ok();
+    assert_eq!(snapshot(), started, "nor its DHCP hosts are forgotten");
+    sh("ip link del lab-l2");
+    host.hook(&["network", "lab", "stopped", "end", "-"], &xml).ok();
+    assert!(!snapshot().contains("vxlan40"), "{}", snapshot());
+});
+
 on_a_host!(a_status_of_nothing, {
     let host = Host::new("[speaker]\nkind = \"none\"\n");
     assert_eq!(host.status(), value!({"networks": [], "endpoints": []}));
