@@ -4,7 +4,7 @@ use super::{Engine, EngineError};
 use crate::event::{GuestPhase, Nic};
 use crate::input::{LxcHook, LxcPhase};
 use crate::kernel::{Kernel, KernelError};
-use crate::model::{Guest, IfName};
+use crate::model::IfName;
 use crate::plan::seen::LinkKind;
 use std::fs::File;
 use std::net::IpAddr;
@@ -29,7 +29,7 @@ impl Engine {
                 None => Ok(()),
             },
             LxcPhase::StartHost { pid } => {
-                let nics = self.container_nics(&guest, pid)?;
+                let nics = self.container_nics(pid)?;
                 self.guest(GuestPhase::Start, guest, nics)
             }
             LxcPhase::Down { device } => self.guest(GuestPhase::DeviceDown(device), guest, Vec::new()),
@@ -39,7 +39,7 @@ impl Engine {
 
     /// The container's veths, each with its host end: LXC gives neither index nor MAC to a hook, and templates with `xx`
     /// make another MAC each time they are read, so the namespace is the only one who knows.
-    fn container_nics(&mut self, guest: &Guest, pid: u32) -> Result<Vec<Nic>, EngineError> {
+    fn container_nics(&mut self, pid: u32) -> Result<Vec<Nic>, EngineError> {
         let path = format!("/proc/{pid}/ns/net");
         let mut nics = Vec::new();
         for inner in inside(&path)? {
@@ -49,7 +49,6 @@ impl Engine {
             let bridge = self.kernel()?.link_by_index(master)?.map(|l| l.name);
             nics.push(Nic { device: Some(outer.name), mac: inner.mac, bridge, ips: inner.ips, ..Nic::default() });
         }
-        let _ = guest;
         Ok(nics)
     }
 }
