@@ -7,11 +7,13 @@ mod guest;
 mod host;
 mod lxc;
 mod network;
+mod sync;
 
 pub use guest::{attach, by_hand, detach, observe_guest};
 pub use host::{undo_host, vtep_and_mtu};
 pub use lxc::{Inner, inside};
 pub use network::host_wants;
+pub use sync::Synced;
 
 use crate::apply::{ApplyError, Done, Hands};
 use crate::config::{Config, ConfigError, SpeakerKind};
