@@ -2,9 +2,10 @@
 //!
 //! - [`netlink`]: one request, its answer, the kernel's own words when it refuses.
 //! - `observe`: links, addresses, neighbours, FDB entries, rules, as the nouns of [`crate::plan::seen`].
+//! - `events`: what changes, as it changes: [`Events`].
 //! - `apply`: [`Kernel::apply`], with `entries` (address, FDB, neighbour) and `routing` (rules, routes, sysctl) beside it.
 //!
-//! Blocking on purpose: rtnetlink answers inside the `send` system call, so a runtime would only add start-up time to a hook.
+//! Questions block on purpose: rtnetlink answers inside the `send` system call, so a runtime would only add start-up time to a hook.
 //! Names are turned into indexes anew for every step. It costs some ten microseconds, and nobody has to know when libvirt gave
 //! the name `vnet0` to another guest's tap.
 
@@ -12,11 +13,13 @@ mod apply;
 mod decode;
 mod entries;
 mod error;
+mod events;
 pub mod netlink;
 mod observe;
 mod routing;
 
 pub use error::{KernelError, NetlinkError};
+pub use events::{Event, Events};
 pub use observe::{PortFlags, sysctl};
 
 use netlink::Socket;
