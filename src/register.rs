@@ -5,6 +5,7 @@
 //! names/<key>              symlink to ../networks/<bridge>.json; `--network NET` finds it by name
 //! vrfs/<vrf>.json          VrfRecord; lives as long as a network uses the VRF
 //! guests/<kind>-<key>.json GuestRecord with its endpoints
+//! agent.lock               flock: held by the one agent that runs
 //! host.json                host-wide settings as they were before we changed them
 //! *.lock                   flock; one per guest and one per VRF, so that no two guests ever wait for each other
 //! ```
@@ -26,6 +27,9 @@ use std::path::{Path, PathBuf};
 
 /// The largest record that is read back, in bytes: a network with 100,000 DHCP hosts stays below it.
 const MAX_RECORD: u64 = 16 << 20;
+
+/// Locked while an agent runs; never removed.
+const AGENT: &str = "agent.lock";
 
 /// Why the state could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -161,7 +165,8 @@ pub fn file_key(name: &str) -> String {
     key
 }
 
-fn guest_key(guest: &Guest) -> String {
+/// Under which name the register keeps a guest: `guests/<this>.json`.
+pub fn guest_key(guest: &Guest) -> String {
     let kind = match guest.kind {
         GuestKind::Libvirt => "libvirt",
         GuestKind::Lxc => "lxc",
@@ -176,6 +181,43 @@ impl Register {
         Register { dir: dir.to_owned() }
     }
 
+    /// The directory of the guests' records.
+    pub fn guests_dir(&self) -> PathBuf {
+        self.dir.join("guests")
+    }
+    /// The directory of the networks' records.
+    pub fn networks_dir(&self) -> PathBuf {
+        self.dir.join("networks")
+    }
+
+    // ----- the agent -----
+
+    /// Makes this process the host's agent until the lock is dropped; `None` where another is.
+    pub fn lock_agent(&self) -> Result<Option<Lock>, RegisterError> {
+        let path = self.dir.join(AGENT);
+        let io =
+            |source: rustix::io::Errno| RegisterError::Io { what: "lock", path: path.clone(), source: source.into() };
+        self.make_room(&path)?;
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(io)?;
+        // A hook that asks holds it for some microseconds.
+        for _ in 0..10 {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(Lock { _file: File::from(file) })),
+                Err(rustix::io::Errno::AGAIN) => std::thread::sleep(std::time::Duration::from_millis(10)),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(io(error)),
+            }
+        }
+        Ok(None)
+    }
+    /// Does an agent run? Never waits; where that cannot be told, none does.
+    pub fn agent_runs(&self) -> bool {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let Ok(file) = rustix::fs::open(self.dir.join(AGENT), flags, Mode::empty()) else { return false };
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::AGAIN)
+    }
+
     // ----- guests -----
 
     /// Serialises what happens to one guest.
@@ -186,6 +228,10 @@ impl Register {
     pub fn guest(&self, guest: &Guest) -> Result<Option<GuestRecord>, RegisterError> {
         let record: Option<GuestRecord> = self.read(&format!("guests/{}.json", guest_key(guest)))?;
         Ok(record.filter(|r| r.guest.id == guest.id))
+    }
+    /// The record of this key ([`guest_key`]).
+    pub fn guest_of_key(&self, key: &str) -> Result<Option<GuestRecord>, RegisterError> {
+        self.read(&format!("guests/{key}.json"))
     }
     /// Every guest's record; corrupt ones as errors among them.
     pub fn guests(&self) -> Vec<Result<GuestRecord, RegisterError>> {
