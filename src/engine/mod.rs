@@ -3,6 +3,7 @@
 //! Nothing is decided here that the plan can decide; here is only what has to be asked, and in which order.
 
 mod addresses;
+mod domain;
 mod guest;
 mod host;
 mod lxc;
