@@ -20,6 +20,7 @@
 //! - [`apply`]: walks a plan, times each step, undoes on failure.
 //! - [`journal`]: every message a variant.
 //! - [`engine`]: one event through the rooms above.
+//! - [`agent`]: what comes after the start; sees to it that what the engine set up stays.
 //! - [`report`]: status: read and tell.
 //! - [`install`]: the hooks' symlinks.
 //! - [`cli`]: what was typed → what is meant.
@@ -29,6 +30,7 @@
 #![deny(clippy::print_stdout)] // a hook's stdout is libvirt's next domain XML
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
+pub mod agent;
 pub mod apply;
 pub mod cli;
 pub mod config;

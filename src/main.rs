@@ -4,7 +4,8 @@
 #![deny(clippy::print_stdout, clippy::unwrap_used)]
 
 use clap::Parser;
-use evpn_hook::cli::{Attach, Cli, Command, Common, HookCall, Install, NetworkArgs, hook_call};
+use evpn_hook::agent::arrival;
+use evpn_hook::cli::{Attach, Cli, Command, Common, HookCall, Install, NetworkArgs, hook_call, one_sentence};
 use evpn_hook::config::Config;
 use evpn_hook::engine::{self, Engine, EngineError};
 use evpn_hook::event::Nic;
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
                 let _ = error.print();
                 return ExitCode::SUCCESS;
             }
-            let _ = writeln!(std::io::stderr(), "evpn-hook: {}", one_sentence(&error.to_string()));
+            let _ = writeln!(std::io::stderr(), "evpn-hook: {}", one_sentence("evpn-hook", &error.to_string()));
             return ExitCode::from(WRONG);
         }
     };
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         }
         Command::Status { check } => status_of(&common, check),
         Command::FrrConfig { network } => frr_config(&common, network.as_ref()),
+        Command::Arrive { guest_id } => arrive(&common, &guest_id),
         Command::Install(args) => install_links(&args, true, &common),
         Command::Uninstall(args) => install_links(&args, false, &common),
     };
@@ -84,14 +86,6 @@ fn main() -> ExitCode {
             ExitCode::from(status)
         }
     }
-}
-
-/// clap explains over many lines; ours is one. What stands before its usage is what is wrong.
-fn one_sentence(explained: &str) -> String {
-    let what = explained.split("\n\nUsage:").next().unwrap_or_default();
-    let lines = what.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("For more information"));
-    let what = lines.collect::<Vec<_>>().join(" ");
-    format!("{}: see 'evpn-hook --help'", what.trim_start_matches("error: ").trim_end_matches(['.', ':']))
 }
 
 fn engine_of(common: &Common) -> Engine {
@@ -267,6 +261,15 @@ fn status_of(common: &Common, check: bool) -> Result<(), Failure> {
         if common.json { serde_json::to_string_pretty(&status).map_err(failed)? + "\n" } else { status::text(&status) };
     std::io::stdout().write_all(text.as_bytes()).map_err(failed)?;
     if check && status.has_problems() { Err(Failure(PROBLEM, String::new())) } else { Ok(()) }
+}
+
+/// Nobody reads its stderr: the hook that left it behind is gone.
+fn arrive(common: &Common, guest_id: &str) -> Result<(), Failure> {
+    let mut engine = engine_of(common);
+    arrival::wait(&mut engine, guest_id).map_err(|error| {
+        engine.journal.say(&Message::Failed(&error));
+        Failure(FAILED, String::new())
+    })
 }
 
 fn frr_config(common: &Common, name: Option<&NetName>) -> Result<(), Failure> {
