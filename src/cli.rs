@@ -86,6 +86,12 @@ pub enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Make the kernel and the speaker what they should be: repairs drift, ghosts, half-done work and a lost state
+    Sync {
+        /// Print the steps and take none
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Bring networks up or down, on hosts without libvirt
     Network(NetworkArgs),
     /// Print the FRR stanzas for frr.conf

@@ -13,7 +13,7 @@ use evpn_hook::input::{self, InputError, libvirt_network, libvirt_qemu};
 use evpn_hook::journal::{Journal, Message};
 use evpn_hook::model::{IfName, NetName};
 use evpn_hook::register::Register;
-use evpn_hook::report::status;
+use evpn_hook::report::{self, status};
 use evpn_hook::{install, speaker};
 use std::fmt::Display;
 use std::io::Write;
@@ -72,6 +72,7 @@ fn main() -> ExitCode {
             engine::detach(&mut engine, args.device.as_ref(), args.guest.as_deref()).map_err(Failure::from)
         }
         Command::Status { check } => status_of(&common, check),
+        Command::Sync { dry_run } => sync(&common, dry_run),
         Command::FrrConfig { network } => frr_config(&common, network.as_ref()),
         Command::Arrive { guest_id } => arrive(&common, &guest_id),
         Command::Install(args) => install_links(&args, true, &common),
@@ -165,10 +166,31 @@ fn network(common: &Common, args: &NetworkArgs) -> Result<(), Failure> {
     // One that fails keeps no other from its turn.
     let act = if up { Engine::network_up_by_name } else { Engine::network_down_by_name };
     let failures = names.iter().filter_map(|name| act(&mut engine, name).err()).map(Failure::from);
-    match failures.reduce(|a, b| Failure(a.0.max(b.0), format!("{}; {}", a.1, b.1))) {
+    let failure = failures.reduce(|a, b| Failure(a.0.max(b.0), format!("{}; {}", a.1, b.1)));
+    if args.dry_run {
+        report::plan(&engine.planned);
+    }
+    match failure {
         Some(failure) => Err(failure),
         None => Ok(()),
     }
+}
+
+fn sync(common: &Common, dry_run: bool) -> Result<(), Failure> {
+    let mut engine = engine_of(common);
+    engine.dry_run = dry_run;
+    let synced = engine.sync()?;
+    if dry_run {
+        report::plan(&engine.planned);
+    } else {
+        let mut out = std::io::stdout().lock();
+        let _ = match synced.steps {
+            0 => writeln!(out, "nothing to do"),
+            1 => writeln!(out, "mended in 1 step"),
+            steps => writeln!(out, "mended in {steps} steps"),
+        };
+    }
+    if synced.problems.is_empty() { Ok(()) } else { Err(failed(synced.problems.join("; "))) }
 }
 
 /// Up: config.toml's, and those that run already, whose part in FRR may be gone after its restart. Down: config.toml's that run.
@@ -212,6 +234,7 @@ fn attach(common: &Common, args: Attach) -> Result<(), Failure> {
     let start = Instant::now();
     let endpoint = engine::attach(&mut engine, guest, nic)?;
     if args.dry_run {
+        report::plan(&engine.planned);
         return Ok(());
     }
     let registered = start.elapsed();

@@ -5,10 +5,11 @@
 use super::AgentError;
 use super::due::{FRESH, FRESH_MOST};
 use super::index::{Index, Look, Why};
-use super::senses::{DOMAINS, Senses};
+use super::senses::Senses;
 use super::watch::{Place, Sign};
 use crate::engine::Engine;
-use crate::input::libvirt_status;
+use crate::hypervisor::libvirt::{self, DOMAINS};
+use crate::input::libvirt_status::Life;
 use crate::journal::Message;
 use crate::kernel::Event;
 use crate::model::{Guest, GuestKind};
@@ -18,7 +19,7 @@ use std::time::Instant;
 /// Does a guest that was on its way run here now? Either libvirt says so, or the bridge heard its MAC on its own tap: QEMU announces it (RARP) as
 /// it resumes, and libvirt's `macTableManager` puts an entry there.
 pub fn is_here(engine: &mut Engine, record: &GuestRecord) -> bool {
-    if record.guest.kind == GuestKind::Libvirt && libvirt_status::runs(&record.guest.name) == Some(true) {
+    if record.guest.kind == GuestKind::Libvirt && libvirt::life(&record.guest.name) == Some(Life::Here) {
         return true;
     }
     let Ok(kernel) = engine.kernel() else { return false };

@@ -5,11 +5,12 @@ use super::arrival;
 use super::due::{Due, Patience, SOON, Task, Unsure};
 use super::index::{Index, Key, Look, Record, Why};
 use super::notify::Notify;
-use super::senses::{DOMAINS, LIBVIRT_NETWORKS, Senses};
+use super::senses::Senses;
 use super::watch::{Place, Sign};
 use crate::config::SpeakerKind;
 use crate::engine::{Engine, EngineError, Synced};
-use crate::input::libvirt_status;
+use crate::hypervisor::libvirt;
+use crate::input::libvirt_status::Life;
 use crate::journal::Message;
 use crate::model::Guest;
 use crate::register::{Lock, Stage, guest_key};
@@ -60,8 +61,8 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
     let mut places = vec![
         (Place::Networks, engine.register.networks_dir()),
         (Place::Guests, engine.register.guests_dir()),
-        (Place::Domains, DOMAINS.into()),
-        (Place::LibvirtNetworks, LIBVIRT_NETWORKS.into()),
+        (Place::Domains, libvirt::DOMAINS.into()),
+        (Place::LibvirtNetworks, libvirt::NETWORKS.into()),
     ];
     places.extend(speaker.clone().map(|dir| (Place::Speaker, dir)));
     let mut agent = Agent {
@@ -143,7 +144,7 @@ impl Agent {
             Sign::File(Place::Domains, name) => {
                 if let Some(key) = self.index.domain(&name)
                     && self.index.is_incoming(key)
-                    && libvirt_status::runs(&name) == Some(true)
+                    && libvirt::life(&name) == Some(Life::Here)
                 {
                     self.due.put(Task::Arrived(key.clone()), now);
                 }

@@ -29,6 +29,8 @@ fn link(index: u32, name: &str, master: Option<u32>) -> Link {
         carrier: true,
         kind: LinkKind::Other(String::new()),
         addrgen_none: None,
+        ours: false,
+        port: Default::default(),
     }
 }
 
@@ -66,7 +68,7 @@ fn network(vrf: bool) -> NetworkRecord {
         vlan_aware: false,
         hosts: BTreeMap::new(),
     };
-    NetworkRecord { network, vtep: ip("10.0.0.1"), made_bridge: true, settled: true }
+    NetworkRecord { network, vtep: ip("10.0.0.1"), made: Default::default() }
 }
 
 /// A network with its bridge and VXLAN device, a guest on its tap, and another's tap.

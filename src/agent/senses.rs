@@ -14,11 +14,6 @@ use std::time::Instant;
 /// So many events are taken at once; the rest waits in the kernel for the next round.
 const BATCH: usize = 4096;
 
-/// Where libvirt keeps what it would read after a restart (qemu_conf.c and network/bridge_driver.c, `stateDir`).
-pub const DOMAINS: &str = "/run/libvirt/qemu";
-/// The same for networks.
-pub const LIBVIRT_NETWORKS: &str = "/run/libvirt/network";
-
 /// All that wakes the agent.
 pub struct Senses {
     events: Events,

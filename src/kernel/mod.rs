@@ -20,7 +20,7 @@ mod routing;
 
 pub use error::{KernelError, NetlinkError};
 pub use events::{Event, Events};
-pub use observe::{PortFlags, sysctl};
+pub use observe::sysctl;
 
 use netlink::Socket;
 use std::os::fd::BorrowedFd;
@@ -28,6 +28,10 @@ use std::os::fd::BorrowedFd;
 /// Our number in `NDA_PROTOCOL` of neighbours and `rtm_protocol` of routes (include/uapi/linux/rtnetlink.h: the kernel does not
 /// interpret values from RTPROT_STATIC on). iproute2's and FRR's rt_protos files do not have 69: an entry with it is ours.
 pub const PROTOCOL: u8 = 69;
+
+/// `IFLA_IFALIAS` of the devices that evpn-hook makes, as `ip link` shows it: the mark by which they are known as ours to delete, also
+/// when /run/evpn-hook is lost.
+pub const ALIAS: &str = "evpn-hook";
 
 /// The running kernel's network configuration, in one network namespace.
 pub struct Kernel {
