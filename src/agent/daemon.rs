@@ -279,13 +279,16 @@ impl Agent {
 
     fn reload_guest(&mut self, key: &str) {
         let record = self.engine.register.guest_of_key(key).ok().flatten();
-        let changed = self.index.put_guest(key, record.as_ref()) == Record::Changed;
+        let became = self.index.put_guest(key, record.as_ref());
+        if became == Record::Arrived {
+            self.patience.arrived(&key.into(), Instant::now());
+        }
         match record {
             None => {
                 self.unsure.drop(key);
                 self.due.drop(&Task::Guest(key.into()));
             }
-            Some(record) if changed => {
+            Some(record) if became != Record::Same => {
                 if self.index.is_incoming(key) && arrival::is_here(&mut self.engine, &record) {
                     self.due.put(Task::Arrived(key.into()), Instant::now());
                 }
@@ -311,14 +314,8 @@ impl Agent {
     fn arrive(&mut self, key: Key) {
         let Some(guest) = self.index.guest(&key).cloned() else { return };
         match self.engine.arrived(&guest) {
-            Ok(arrived) => {
-                // At once: what FRR takes back from now on is a loss.
-                self.reload_guest(&key);
-                if arrived {
-                    self.patience.arrived(&key, Instant::now());
-                    self.doubt(&key);
-                }
-            }
+            // At once: what FRR takes back from now on is a loss.
+            Ok(_) => self.reload_guest(&key),
             Err(error) => {
                 self.done(&Task::Arrived(key), &guest.name, Err(error));
             }

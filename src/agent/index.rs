@@ -46,6 +46,8 @@ pub enum Record {
     Same,
     /// It is new, or says something else.
     Changed,
+    /// The guest was on its way, and is here: whoever registered it.
+    Arrived,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +113,12 @@ impl Index {
         });
         let nics: Option<Box<[Nic]>> = nics.map(Iterator::collect);
         let before = self.guests.remove(key);
-        let same = before.as_ref().map(|b| &b.nics) == nics.as_ref();
+        let incoming = |nics: &[Nic]| nics.iter().any(|nic| nic.incoming);
+        let became = match (before.as_ref().map(|b| &b.nics), &nics) {
+            (before, now) if before == now.as_ref() => Record::Same,
+            (Some(before), Some(now)) if incoming(before) && !incoming(now) => Record::Arrived,
+            _ => Record::Changed,
+        };
         for nic in before.iter().flat_map(|b| &b.nics) {
             drop_key(&mut self.by_device, &nic.device, key);
             nic.mac.iter().for_each(|mac| drop_key(&mut self.by_mac, mac, key));
@@ -126,7 +133,7 @@ impl Index {
             }
             self.guests.insert(key, Known { guest: record.guest.clone(), nics });
         }
-        if same { Record::Same } else { Record::Changed }
+        became
     }
 
     /// A network's record, or that there is none any more.

@@ -186,6 +186,8 @@ fn a_guest_on_its_way_is_left_alone_until_its_own_tap_hears_it() {
     let heard = Event::Fdb { mac: mac(), port: TAP, master: BRIDGE, gone: false, is_static: false, ext_learned: false };
     assert_eq!(index.react(&heard), vm1(Why::Arrived));
     assert_eq!(index.react(&fdb(TAP)), vm1(Why::Arrived));
+    assert_eq!(index.put_guest(VM1, Some(&guest(Stage::Registered))), Record::Arrived);
+    assert_eq!(index.react(&claim(VXLAN)), vm1(Why::Taken));
 }
 
 #[test]

@@ -127,7 +127,7 @@ impl Host {
     }
 }
 
-fn finish(mut command: Command, stdin: &[u8]) -> Run {
+pub fn finish(mut command: Command, stdin: &[u8]) -> Run {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut pipe = child.stdin.take().unwrap();

@@ -1,0 +1,300 @@
+//! evpn-agent as systemd would run it, on a host of its own: what it says, and what it puts right when somebody else takes it away.
+
+use crate::common::sh;
+use crate::host::{BIN, CONFIG, Host, Run, fdb, finish, neighbours, tap};
+use crate::on_a_host;
+use crate::xml::{domain, guest, interface};
+use evpn_hook::agent::is_running;
+use evpn_hook::kernel::Events;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const AGENT: &str = env!("CARGO_BIN_EXE_evpn-agent");
+const STATE: &str = "/run/evpn-hook";
+const MAC: &str = "52:54:00:03:82:d8";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A running agent; killed without warning at the end, as it may be at any time.
+struct Agent {
+    child: Child,
+    notify: UnixDatagram,
+}
+
+impl Agent {
+    /// Starts it on the host's configuration, and returns when it says that it is ready.
+    fn start() -> Agent {
+        let _ = std::fs::remove_file("/run/notify");
+        let notify = UnixDatagram::bind("/run/notify").unwrap();
+        notify.set_read_timeout(Some(PATIENCE)).unwrap();
+        let child = agent(&[]).env("NOTIFY_SOCKET", "/run/notify").spawn().unwrap();
+        let agent = Agent { child, notify };
+        assert_eq!(agent.hears(), "READY=1");
+        agent
+    }
+
+    /// The next word to systemd.
+    fn hears(&self) -> String {
+        let mut word = [0; 256];
+        let length = self.notify.recv(&mut word).unwrap();
+        String::from_utf8(word[..length].to_vec()).unwrap()
+    }
+
+    /// How often it gave up the processor of its own will.
+    fn naps(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+        line.trim().parse().unwrap()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+fn agent(args: &[&str]) -> Command {
+    let mut command = Command::new(AGENT);
+    command.args(["--config", "/run/config.toml"]).args(args);
+    command
+}
+
+/// Returns when it is so: looks again whenever the kernel says that something changed.
+#[track_caller]
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let mut events = Events::open().unwrap();
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}\n{}{}{}", fdb(), neighbours(), sh("ip link"));
+        let mut fds = [PollFd::from_borrowed_fd(events.as_fd(), PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 100_000_000 })).unwrap();
+        while events.next().unwrap().is_some() {}
+    }
+}
+
+fn has_neighbour() -> bool {
+    neighbours().contains("neigh 10.1.0.60 ")
+}
+
+fn has_fdb(dev: &str) -> bool {
+    fdb().contains(&format!("fdb {MAC} dev {dev}\n"))
+}
+
+fn is_up(dev: &str) -> bool {
+    crate::common::ip_link(dev)["flags"].as_array().unwrap().contains(&"UP".into())
+}
+
+/// One guest on network `flat`, attached by hand to `tap0`.
+fn with_guest() -> Host {
+    let host = Host::flat();
+    tap("tap0");
+    host.run(&["attach", "tap0", "--network", "flat", "--mac", MAC, "--ip", "10.1.0.60"]).status_is(0);
+    host
+}
+
+impl Run {
+    #[track_caller]
+    fn status_is(self, status: i32) -> Run {
+        assert_eq!(self.status, status, "{self:?}");
+        self
+    }
+}
+
+on_a_host!(it_says_that_it_is_ready_and_what_it_watches, {
+    let host = Host::flat();
+    let agent = Agent::start();
+    assert_eq!(agent.hears(), "STATUS=watching 1 networks, 0 guests");
+    tap("tap0");
+    host.run(&["attach", "tap0", "--network", "flat", "--mac", MAC]).status_is(0);
+    assert_eq!(agent.hears(), "STATUS=watching 1 networks, 1 guests");
+    host.run(&["detach", "tap0"]).ok();
+    assert_eq!(agent.hears(), "STATUS=watching 1 networks, 0 guests");
+    host.run(&["network", "down", "flat"]).ok();
+    assert_eq!(agent.hears(), "STATUS=watching 0 networks, 0 guests");
+});
+
+on_a_host!(there_is_one_agent_a_host, {
+    Host::flat();
+    assert!(!is_running(Path::new(STATE)));
+    let first = Agent::start();
+    assert!(is_running(Path::new(STATE)));
+    let second = finish(agent(&[]), b"");
+    assert_eq!((second.status, second.stdout.as_str()), (1, ""));
+    assert_eq!(
+        second.stderr,
+        "evpn-agent: an agent runs already on this state directory: 'systemctl status evpn-agent'\n"
+    );
+    let _elsewhere = finish(agent(&["--nonsense"]), b"").status_is(2);
+    drop(first);
+    assert!(!is_running(Path::new(STATE)), "a killed one is none");
+    let _next = Agent::start();
+});
+
+on_a_host!(it_refuses_a_broken_configuration_and_starts_on_an_empty_host, {
+    Host::new("[speaker]\nkind = \"gossip\"\n");
+    let run = finish(agent(&[]), b"").status_is(2);
+    assert!(run.stderr.starts_with("evpn-agent: /run/config.toml") && run.stderr.lines().count() == 1, "{run:?}");
+    std::fs::write("/run/config.toml", "[speaker]\nkind = \"none\"\n").unwrap();
+    let agent = Agent::start();
+    assert_eq!(agent.hears(), "STATUS=watching 0 networks, 0 guests");
+    std::fs::write("/run/config.toml", CONFIG).unwrap();
+    Host.run(&["network", "up", "flat"]).ok();
+    assert_eq!(agent.hears(), "STATUS=watching 1 networks, 0 guests");
+});
+
+on_a_host!(an_idle_agent_sleeps, {
+    with_guest();
+    let agent = Agent::start();
+    // Fresh veths speak IPv6 of their own for some seconds.
+    let quiet_second = || {
+        let before = agent.naps();
+        std::thread::sleep(Duration::from_secs(1));
+        agent.naps() == before
+    };
+    assert!((0..20).any(|_| quiet_second()), "it wakes up though nothing happens");
+});
+
+on_a_host!(what_is_deleted_by_hand_comes_back, {
+    with_guest();
+    let _agent = Agent::start();
+    sh("ip neigh del 10.1.0.60 dev flat-l2");
+    until("the neighbour", has_neighbour);
+    sh(&format!("bridge fdb del {MAC} dev tap0 master"));
+    until("the FDB entry", || has_fdb("tap0"));
+    sh("ip link set tap0 nomaster");
+    until("the tap on its bridge", || has_fdb("tap0") && has_neighbour());
+    sh("ip link set vxlan20 down");
+    until("the VXLAN device", || is_up("vxlan20"));
+    sh("ip address del 10.1.0.1/24 dev flat-l2");
+    until("the gateway", || sh("ip -4 address show dev flat-l2").contains("10.1.0.1/24"));
+});
+
+on_a_host!(what_is_broken_before_it_starts_is_mended_when_it_says_ready, {
+    with_guest();
+    sh("ip neigh del 10.1.0.60 dev flat-l2; ip link set vxlan20 down");
+    let _agent = Agent::start();
+    assert!(has_neighbour() && is_up("vxlan20"));
+});
+
+on_a_host!(a_tap_that_goes_takes_its_neighbours_with_it, {
+    with_guest();
+    let agent = Agent::start();
+    assert_eq!(agent.hears(), "STATUS=watching 1 networks, 1 guests");
+    sh("ip link del tap0");
+    until("no neighbour", || !has_neighbour());
+    assert_eq!(agent.hears(), "STATUS=watching 1 networks, 0 guests");
+    assert!(!Path::new("/run/evpn-hook/guests/manual-tap0.json").exists());
+});
+
+on_a_host!(anothers_claim_stands_a_second_and_is_answered_then, {
+    with_guest();
+    let _agent = Agent::start();
+    let claim = || {
+        // As FRR does it when another VTEP advertises the guest.
+        sh(&format!("bridge fdb replace {MAC} dev vxlan20 master extern_learn"));
+        sh(&format!("ip neigh replace 10.1.0.60 lladdr {MAC} dev flat-l2 nud noarp extern_learn proto zebra"));
+        Instant::now()
+    };
+    let claimed = claim();
+    until("the guest's own entries", || has_fdb("tap0") && has_neighbour());
+    assert!(claimed.elapsed() > Duration::from_millis(900), "{:?}", claimed.elapsed());
+});
+
+/// What libvirt writes of a domain.
+fn status_file(number: u32, state: &str, domain: &str) {
+    std::fs::create_dir_all("/run/libvirt/qemu").unwrap();
+    let path = format!("/run/libvirt/qemu/vm{number}.xml");
+    std::fs::write(format!("{path}.new"), format!("<domstatus {state} pid='1'>\n{domain}</domstatus>\n")).unwrap();
+    std::fs::rename(format!("{path}.new"), path).unwrap();
+}
+
+const MOVING: &str = "state='paused' reason='migration'";
+const RUNNING: &str = "state='running' reason='migrated'";
+
+/// A guest whose memory is still on its way here: what the hooks do on a migration's target.
+fn incoming() -> (Host, String) {
+    let host = Host::flat();
+    tap("vnet0");
+    sh("ip link set vnet0 master flat-l2 up");
+    let xml = domain(1, &guest(MAC, None, &["10.1.0.60"]), &interface(MAC, "vnet0", "flat-l2"));
+    for op in ["migrate", "start"] {
+        host.hook(&["qemu", "vm1", op, "begin", "-"], &xml).ok();
+    }
+    assert!(!has_fdb("vnet0") && !has_neighbour());
+    (host, xml)
+}
+
+on_a_host!(an_arrival_is_registered_when_libvirt_says_so, {
+    let (host, xml) = incoming();
+    let _agent = Agent::start();
+    status_file(1, MOVING, &xml);
+    status_file(1, RUNNING, &xml);
+    until("the guest's entries", || has_fdb("vnet0") && has_neighbour());
+    // FRR is late with the source's routes: taken back at once.
+    sh(&format!("bridge fdb replace {MAC} dev vxlan20 master extern_learn"));
+    let taken = Instant::now();
+    until("the entry again", || has_fdb("vnet0"));
+    assert!(taken.elapsed() < Duration::from_millis(900), "{:?}", taken.elapsed());
+    std::fs::remove_file("/run/libvirt/qemu/vm1.xml").unwrap();
+    host.hook(&["qemu", "vm1", "stopped", "end", "-"], &xml).ok();
+    assert!(!has_fdb("vnet0") && !has_neighbour());
+});
+
+on_a_host!(an_arrival_is_registered_when_its_tap_hears_it, {
+    let (_, xml) = incoming();
+    status_file(1, MOVING, &xml);
+    let _agent = Agent::start();
+    assert!(!has_fdb("vnet0"), "not before it is here");
+    sh(&format!("bridge fdb add {MAC} dev vnet0 master dynamic"));
+    until("the guest's entries", || has_fdb("vnet0") && has_neighbour());
+});
+
+fn arrive() -> Child {
+    let id = "11111111-2222-3333-4444-000000000001";
+    let mut command = Command::new(BIN);
+    command.args(["--config", "/run/config.toml", "arrive", "--guest-id", id]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// It has said nothing and ended well.
+fn ended(child: Child) {
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+on_a_host!(without_an_agent_one_guest_is_waited_for, {
+    let (_, xml) = incoming();
+    status_file(1, MOVING, &xml);
+    let waiting = arrive();
+    // Whichever comes first, its look or this: both are seen.
+    sh(&format!("bridge fdb add {MAC} dev vnet0 master dynamic"));
+    until("the guest's entries", || has_fdb("vnet0") && has_neighbour());
+    status_file(1, RUNNING, &xml);
+    sh("ip neigh del 10.1.0.60 dev flat-l2");
+    until("the neighbour", has_neighbour);
+    let since = Instant::now();
+    ended(waiting);
+    assert!(since.elapsed() > Duration::from_secs(4), "it stays for a while: {:?}", since.elapsed());
+});
+
+on_a_host!(who_waits_for_a_guest_that_does_not_come_goes, {
+    let (host, xml) = incoming();
+    status_file(1, MOVING, &xml);
+    let waiting = arrive();
+    host.hook(&["qemu", "vm1", "stopped", "end", "-"], &xml).ok();
+    ended(waiting);
+    ended(arrive());
+
+    for op in ["migrate", "start"] {
+        host.hook(&["qemu", "vm1", op, "begin", "-"], &xml).ok();
+    }
+    let waiting = arrive();
+    sh("ip link del vnet0");
+    ended(waiting);
+});
