@@ -23,8 +23,9 @@ lint: ## rustfmt and clippy
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 
-bench: build ## the hook against a static no-op and a bash hook, in one run
+bench: build ## the hook against a static no-op and a bash hook, in one run; the agent with 1,000 guests
 	EVPN_HOOK=$$(packaging/build --path) cargo bench --quiet --bench hook
+	EVPN_HOOK=$$(packaging/build --path) cargo bench --quiet --bench agent
 
 install: build install-files ## DESTDIR and PREFIX are honoured; `evpn-hook install` then links the hooks
 

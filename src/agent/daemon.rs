@@ -23,16 +23,31 @@ use std::time::{Duration, Instant};
 const SETTLE: Duration = Duration::from_millis(20);
 /// All is looked at once a second at most, and for a tenth of the time at most.
 const BREATH: Duration = Duration::from_secs(1);
-/// FRR makes its sockets before it has read its configuration: how long it is asked again, and how often at most.
+/// FRR makes its sockets before it has read its configuration, and bgpd tells zebra to read the kernel's entries only then, 10 s later if it found no
+/// zebra at first (lib/zclient.c): how long it is asked again, and how often at most.
 const FRR_LIMIT: Duration = Duration::from_secs(60);
 const FRR_FIRST: Duration = Duration::from_millis(100);
 const FRR_MOST: Duration = Duration::from_secs(2);
+/// What it needs from then on to advertise what it read by itself; what is told again before is told for nothing.
+const FRR_READS: Duration = Duration::from_millis(500);
 
 /// An FRR that came back and has not been told all yet.
 #[derive(Debug, Clone, Copy)]
 struct Comeback {
     since: Instant,
     pause: Duration,
+    /// It has read its configuration, and our networks' part of it was looked at.
+    configured: bool,
+    /// It knows our networks.
+    reads: bool,
+}
+
+/// Which of a look's results are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tell {
+    All,
+    /// What is wrong may mend itself in a moment.
+    Steps,
 }
 
 struct Agent {
@@ -80,8 +95,8 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
         status: String::new(),
         _lock: lock,
     };
-    agent.everything();
-    if agent.speaker_is_there() && !agent.speaker_is_ready() {
+    agent.everything(Tell::All);
+    if agent.speaker_is_there() && !(agent.speaker_is_configured() && agent.speaker_reads()) {
         agent.speaker_came_back();
     }
     agent.notify.say("READY=1");
@@ -108,6 +123,9 @@ impl Agent {
         }
         // One task a round: what comes meanwhile is not left waiting behind a thousand others.
         let now = Instant::now();
+        if self.due.crowd(now) {
+            self.look(Look::Everything);
+        }
         match self.due.pop(now) {
             Some(task) => self.act(task),
             None if self.unsure.next().is_some_and(|at| at <= now) => self.verify(now),
@@ -168,7 +186,7 @@ impl Agent {
         match &task {
             Task::Arrived(key) => self.arrive(key.clone()),
             Task::Everything => {
-                self.everything();
+                self.everything(Tell::All);
             }
             Task::Speaker => self.tell_speaker(),
             Task::Network(name) => {
@@ -225,14 +243,18 @@ impl Agent {
         steps
     }
 
-    /// Looks at all that there is; is all well?
-    fn everything(&mut self) -> bool {
+    /// Looks at all that there is; returns what is wrong.
+    fn everything(&mut self, tell: Tell) -> Vec<String> {
         let start = Instant::now();
-        let result = match self.reload() {
+        let mut result = match self.reload() {
             Ok(()) => self.engine.sync(),
             Err(error) => Err(error),
         };
-        let clean = result.as_ref().is_ok_and(|synced| synced.problems.is_empty());
+        let problems = match &mut result {
+            Ok(synced) if tell == Tell::Steps => std::mem::take(&mut synced.problems),
+            Ok(synced) => synced.problems.clone(),
+            Err(error) => vec![error.to_string()],
+        };
         self.done(&Task::Everything, "", result);
         // What the sync changed of the records it has told by files too; but those who wait for a guest must not wait for a file.
         self.reload_records();
@@ -242,7 +264,7 @@ impl Agent {
         for key in keys {
             self.doubt(&key);
         }
-        clean
+        problems
     }
 
     // ----- what is known -----
@@ -330,26 +352,48 @@ impl Agent {
             .is_some_and(|dir| ["zebra.vty", "bgpd.vty"].iter().all(|socket| dir.join(socket).exists()))
     }
 
-    /// Does it speak EVPN, which is to say: has it read its configuration?
-    fn speaker_is_ready(&mut self) -> bool {
+    /// Has it read its configuration, so that it speaks EVPN?
+    fn speaker_is_configured(&mut self) -> bool {
         self.engine.frr().ok().flatten().is_some_and(|mut frr| matches!(frr.evpn(), Ok(true)))
+    }
+
+    /// Does it know a network of ours? Then it has read the kernel's entries, too.
+    fn speaker_reads(&mut self) -> bool {
+        let Ok(Some(mut frr)) = self.engine.frr() else { return false };
+        let networks: Vec<_> = self.engine.register.networks().into_iter().flatten().collect();
+        networks.is_empty() || networks.iter().any(|record| matches!(frr.vni(record.network.vni), Ok(Some(_))))
     }
 
     fn speaker_came_back(&mut self) {
         let now = Instant::now();
-        self.comeback = Some(Comeback { since: now, pause: FRR_FIRST });
+        self.comeback = Some(Comeback { since: now, pause: FRR_FIRST, configured: false, reads: false });
         self.due.put(Task::Speaker, now + FRR_FIRST);
     }
 
+    /// One step further: its configuration, its reading, and then a look at all.
     fn tell_speaker(&mut self) {
         let Some(mut comeback) = self.comeback.take() else { return };
-        if self.speaker_is_ready() && self.everything() {
-            self.engine.journal.object.clear();
-            return self.engine.journal.say(&Message::Note(&"FRR came back and has all again"));
+        let now = Instant::now();
+        if !comeback.configured && self.speaker_is_configured() {
+            comeback.configured = true;
+            let networks = self.index.networks().map(|(_, name)| Task::Network(name.clone()));
+            networks.for_each(|task| self.due.put(task, now));
+        }
+        let mut problems = Vec::new();
+        if comeback.reads {
+            problems = self.everything(Tell::Steps);
+            if problems.is_empty() {
+                self.engine.journal.object.clear();
+                return self.engine.journal.say(&Message::Note(&"FRR came back and has all again"));
+            }
+        } else if comeback.configured && self.speaker_reads() {
+            comeback.reads = true;
+            comeback.pause = FRR_READS / 2;
         }
         let now = Instant::now();
         if now - comeback.since > FRR_LIMIT {
-            let what = "FRR came back, but does not take all that it should: see 'evpn-hook status', and 'advertise-all-vni' in 'vtysh -c \"show running-config\"'";
+            let why = problems.first().map_or("it does not know our VNIs: is 'advertise-all-vni' set?", String::as_str);
+            let what = format!("FRR came back, but does not take all that it should: {why}");
             self.engine.journal.object.clear();
             return self.engine.journal.say(&Message::Warning(&what));
         }

@@ -25,6 +25,9 @@ const DUPLICATE: u32 = 3;
 /// What fails is tried again so often: 1 + 2 + 4 + … 32 s are a minute.
 const TRIES: u32 = 6;
 
+/// A look at one guest costs some ms where the host has 1,000, a look at all of them 100: from so many on the latter.
+const CROWD: usize = 32;
+
 /// Something to do; what is first here comes first of those that are due.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Task {
@@ -76,6 +79,19 @@ impl Due {
         self.order.remove(&(at, task.clone()));
         self.at.remove(&task);
         Some(task)
+    }
+
+    /// Are so many guests due at once that one look at all is cheaper? Then they are taken out.
+    pub fn crowd(&mut self, now: Instant) -> bool {
+        let guests =
+            self.order.iter().take_while(|(at, _)| *at <= now).filter(|(_, task)| matches!(task, Task::Guest(_)));
+        if guests.count() < CROWD {
+            return false;
+        }
+        let due = |at: &Instant, task: &Task| *at <= now && matches!(task, Task::Guest(_));
+        self.at.retain(|task, at| !due(at, task));
+        self.order.retain(|(at, task)| !due(at, task));
+        true
     }
 
     /// It need not be done any more.

@@ -30,6 +30,19 @@ fn each_thing_is_due_once_at_its_earliest_time() {
 }
 
 #[test]
+fn a_crowd_is_one_look_at_all() {
+    let (mut due, now) = (Due::default(), Instant::now());
+    (0..31).for_each(|n| due.put(guest(n), now));
+    due.put(guest(40), now + SECOND);
+    due.put(Task::Speaker, now);
+    assert!(!due.crowd(now));
+    due.put(guest(31), now);
+    assert!(due.crowd(now));
+    assert_eq!((due.pop(now), due.pop(now)), (Some(Task::Speaker), None));
+    assert_eq!(due.next(), Some(now + SECOND), "who is not due yet waits on");
+}
+
+#[test]
 fn an_arrival_overtakes_what_waits() {
     let (mut due, now) = (Due::default(), Instant::now());
     due.put(Task::Everything, now - SECOND);

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers outside #[test] functions are tests, too
 
+mod agent;
 mod devices;
 mod lab;
 
