@@ -11,13 +11,13 @@ use evpn_hook::engine::{self, Engine, EngineError};
 use evpn_hook::event::Nic;
 use evpn_hook::input::{self, InputError, libvirt_network, libvirt_qemu};
 use evpn_hook::journal::{Journal, Message};
-use evpn_hook::model::{IfName, NetName};
+use evpn_hook::model::{Guest, IfName, NetName};
 use evpn_hook::register::Register;
 use evpn_hook::report::{self, status};
 use evpn_hook::{install, speaker};
 use std::fmt::Display;
 use std::io::Write;
-use std::process::ExitCode;
+use std::process::{self, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 /// design: 0 done; 1 failed; 2 wrong arguments or configuration; 3 a check found a problem.
@@ -97,12 +97,37 @@ fn engine_of(common: &Common) -> Engine {
 fn hook(call: &HookCall, common: &Common) -> ExitCode {
     let mut engine = engine_of(common);
     let (result, may_refuse) = match run_hook(call, &mut engine) {
-        Ok(()) => return ExitCode::SUCCESS,
+        Ok(()) => {
+            if let Some(guest) = engine.awaited.take() {
+                leave_a_watch(&mut engine, common, &guest);
+            }
+            return ExitCode::SUCCESS;
+        }
         Err(HookError::Input(error)) => (error.to_string(), error.may_refuse()),
         Err(HookError::Engine(error, may_refuse)) => (error.to_string(), may_refuse),
     };
     engine.journal.say(&Message::Failed(&result));
     if may_refuse { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
+}
+
+/// A migration's guest has been wired, and no hook will tell when it runs here: where no agent does, a process stays behind that waits for it.
+/// libvirt waits for the end of a hook's stdout and stderr, so it gets none of ours.
+fn leave_a_watch(engine: &mut Engine, common: &Common, guest: &Guest) {
+    if engine.register.agent_runs() {
+        return;
+    }
+    let mut command = process::Command::new("/proc/self/exe");
+    for (option, path) in [("--config", &common.config), ("--state", &common.state)] {
+        if let Some(path) = path {
+            command.arg(option).arg(path);
+        }
+    }
+    command.args(["arrive", "--guest-id", &guest.id]).current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if let Err(error) = command.spawn() {
+        let what = format!("{guest}: nobody waits for its arrival ({error}): 'evpn-hook sync' once it is here");
+        engine.journal.say(&Message::Warning(&what));
+    }
 }
 
 enum HookError {

@@ -28,7 +28,7 @@ pub fn is_here(engine: &mut Engine, record: &GuestRecord) -> bool {
         else {
             return false;
         };
-        matches!(kernel.fdb(bridge.index, mac), Ok(Some(entry)) if entry.port == device.index && !entry.ext_learned)
+        matches!(kernel.fdb(bridge.index, mac), Ok(Some(entry)) if entry.port == device.index)
     })
 }
 

@@ -225,10 +225,11 @@ impl Index {
                     }
                     let own = nic.device == port.name;
                     match (nic.incoming, gone, own) {
-                        (true, false, true) if !ext_learned => Some(Why::Arrived),
+                        (true, false, true) => Some(Why::Arrived),
                         (true, ..) => None,
                         (false, true, _) => Some(Why::Lost),
-                        (false, false, true) if *is_static && !ext_learned => None,
+                        // NTF_EXT_LEARNED stays on an entry that came back from the VXLAN port.
+                        (false, false, true) if *is_static => None,
                         (false, false, false) if *ext_learned || self.by_network_device.contains_key(&port.name) => {
                             Some(Why::Taken)
                         }

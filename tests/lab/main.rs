@@ -22,5 +22,6 @@ mod isolation;
 mod kinds;
 mod neighbourhood;
 mod networks;
+mod restarts;
 mod tenant;
 mod underlay;
