@@ -4,7 +4,6 @@ use super::error::{KernelError, NetlinkError, is_gone, is_unsupported};
 use super::{Kernel, decode};
 use crate::model::{IfName, Mac};
 use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh, World};
-use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
@@ -65,15 +64,16 @@ impl Kernel {
     pub fn addresses(&mut self, index: Option<u32>) -> Result<Vec<Address>, KernelError> {
         let mut message = AddressMessage::default();
         message.header.index = index.unwrap_or(0);
-        let found = match self.socket.ask(RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP) {
-            Err(cause) if cause.errno().is_some_and(is_gone) => return Ok(Vec::new()),
-            answer => answer.map_err(|cause| read("addresses", cause))?,
-        };
-        let addresses = found.into_iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewAddress(message) => decode::address(message),
+        let keep = |message| match message {
+            RouteNetlinkMessage::NewAddress(message) => {
+                decode::address(message).filter(|address| index.is_none_or(|index| address.index == index))
+            }
             _ => None,
-        });
-        Ok(addresses.filter(|address| index.is_none_or(|index| address.index == index)).collect())
+        };
+        match self.socket.list(RouteNetlinkMessage::GetAddress(message), keep) {
+            Err(cause) if cause.errno().is_some_and(is_gone) => Ok(Vec::new()),
+            answer => answer.map_err(|cause| read("addresses", cause)),
+        }
     }
 
     /// One neighbour of a bridge; `None` if there is none, or no such bridge.
@@ -88,8 +88,8 @@ impl Kernel {
     pub fn neighs(&mut self, bridge: u32) -> Result<Vec<Neigh>, KernelError> {
         let mut message = NeighbourMessage::default();
         message.attributes.push(NeighbourAttribute::IfIndex(bridge));
-        let found = self.dump_neighs(message, "neighbours")?;
-        Ok(found.into_iter().filter(|m| m.header.ifindex == bridge).filter_map(decode::neigh).collect())
+        let keep = |m: NeighbourMessage| if m.header.ifindex == bridge { decode::neigh(m) } else { None };
+        self.list_neighs(message, "neighbours", keep)
     }
 
     /// Where this bridge sends frames to a MAC, outside of any VLAN; `None` if it does not know, or is gone.
@@ -122,12 +122,11 @@ impl Kernel {
     pub fn fdbs(&mut self, bridge: Option<u32>) -> Result<Vec<(u32, Fdb)>, KernelError> {
         let mut message = neigh_message(AddressFamily::Bridge, 0);
         message.attributes.extend(bridge.map(NeighbourAttribute::Controller));
-        let found = match self.dump_neighs(message, "FDB") {
+        let keep = |m| decode::fdb(m).filter(|(of, ..)| bridge.is_none_or(|bridge| *of == bridge));
+        let mut entries = match self.list_neighs(message, "FDB", keep) {
             Err(error) if error.gone() => return Ok(Vec::new()),
             answer => answer?,
         };
-        let mut entries: Vec<_> = found.into_iter().filter_map(decode::fdb).collect();
-        entries.retain(|(of, ..)| bridge.is_none_or(|bridge| *of == bridge));
         entries.sort_by_key(|(of, entry, vlan)| (*of, entry.mac, *vlan));
         entries.dedup_by_key(|(of, entry, _)| (*of, entry.mac));
         Ok(entries.into_iter().map(|(of, entry, _)| (of, entry)).collect())
@@ -135,23 +134,21 @@ impl Kernel {
 
     /// All neighbours of the host but for the kernel's own, each with its device's index.
     fn all_neighs(&mut self) -> Result<Vec<(u32, Neigh)>, KernelError> {
-        let found = self.dump_neighs(NeighbourMessage::default(), "neighbours")?;
-        Ok(found.into_iter().filter_map(|m| Some((m.header.ifindex, decode::neigh(m)?))).collect())
+        self.list_neighs(NeighbourMessage::default(), "neighbours", |m| Some((m.header.ifindex, decode::neigh(m)?)))
     }
 
     fn links(&mut self, filter: Vec<LinkAttribute>, what: &str) -> Result<Vec<Link>, KernelError> {
         let mut message = LinkMessage::default();
         message.attributes = filter;
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        let found = match self.socket.ask(RouteNetlinkMessage::GetLink(message), NLM_F_DUMP) {
-            Err(cause) if cause.errno().is_some_and(is_gone) => return Ok(Vec::new()),
-            answer => answer.map_err(|cause| read(what, cause))?,
-        };
-        let links = found.into_iter().filter_map(|message| match message {
+        let keep = |message| match message {
             RouteNetlinkMessage::NewLink(message) => decode::link(message),
             _ => None,
-        });
-        Ok(links.collect())
+        };
+        match self.socket.list(RouteNetlinkMessage::GetLink(message), keep) {
+            Err(cause) if cause.errno().is_some_and(is_gone) => Ok(Vec::new()),
+            answer => answer.map_err(|cause| read(what, cause)),
+        }
     }
 
     pub(super) fn link_message(&mut self, name: &IfName) -> Result<Option<LinkMessage>, NetlinkError> {
@@ -178,9 +175,14 @@ impl Kernel {
         Ok(found.into_iter().find_map(neighbour))
     }
 
-    fn dump_neighs(&mut self, message: NeighbourMessage, what: &str) -> Result<Vec<NeighbourMessage>, KernelError> {
-        let found = self.socket.ask(RouteNetlinkMessage::GetNeighbour(message), NLM_F_DUMP);
-        Ok(found.map_err(|cause| read(what, cause))?.into_iter().filter_map(neighbour).collect())
+    fn list_neighs<T>(
+        &mut self,
+        message: NeighbourMessage,
+        what: &str,
+        keep: impl Fn(NeighbourMessage) -> Option<T>,
+    ) -> Result<Vec<T>, KernelError> {
+        let found = self.socket.list(RouteNetlinkMessage::GetNeighbour(message), |m| keep(neighbour(m)?));
+        found.map_err(|cause| read(what, cause))
     }
 }
 
