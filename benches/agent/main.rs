@@ -5,6 +5,7 @@
 
 use evpn_hook::kernel::{Event, Events, Kernel};
 use evpn_hook::model::Mac;
+use evpn_hook::plan::Step;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::fs;
 use std::os::fd::AsFd;
@@ -34,7 +35,7 @@ fn main() {
     )
     .unwrap();
     run(&hook, &["network", "up", "red"]);
-    let links: String = (0..GUESTS).map(|n| format!("link add port{n} type dummy\n")).collect();
+    let links: String = (0..GUESTS).map(|n| format!("link add port{n} type veth peer name peer{n}\n")).collect();
     fs::write("/run/links", links).unwrap();
     sh("ip -batch /run/links");
     let start = Instant::now();
@@ -61,9 +62,10 @@ fn main() {
     let mut times: Vec<f64> = (0..ROUNDS)
         .map(|n| {
             let mut events = Events::open().unwrap();
-            sh(&format!("ip neigh del {} dev red-l2", ip(n)));
+            let ip = ip(n).parse().unwrap();
             let start = Instant::now();
-            until(&mut events, || kernel.neigh(bridge, ip(n).parse().unwrap()).unwrap().is_some_and(|n| n.permanent));
+            kernel.apply(&Step::DelNeigh { bridge: "red-l2".parse().unwrap(), ip }).unwrap();
+            until(&mut events, || kernel.neigh(bridge, ip).unwrap().is_some_and(|n| n.permanent));
             start.elapsed().as_secs_f64() * 1e3
         })
         .collect();
