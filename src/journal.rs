@@ -40,10 +40,8 @@ pub enum Message<'a> {
         /// Details for a person.
         detail: &'a str,
     },
-    /// What the agent found missing is there again.
+    /// A look at all that there is mended something.
     Mended {
-        /// The guest or network; empty for the host.
-        object: &'a str,
         /// How many steps that took.
         steps: usize,
     },
@@ -95,10 +93,7 @@ impl fmt::Display for Message<'_> {
                 )
             }
             Message::Done { what, object, detail } => write!(f, "{object}: {what}{detail}"),
-            Message::Mended { object, steps } => {
-                let (colon, s) = (if object.is_empty() { "" } else { ": " }, if *steps == 1 { "" } else { "s" });
-                write!(f, "{object}{colon}mended in {steps} step{s}")
-            }
+            Message::Mended { steps } => write!(f, "mended in {steps} step{}", if *steps == 1 { "" } else { "s" }),
             Message::Claimed { guest } => write!(
                 f,
                 "warning: {guest}: another VTEP keeps claiming its MAC or address: is there a duplicate? ('show evpn mac vni all' in vtysh); it is taken back ever more seldom"

@@ -95,10 +95,7 @@ impl One {
             self.senses.wait(Some(until))?;
             let (looks, _) = self.take(engine)?;
             if looks.iter().any(|look| !matches!(look, Look::Guest(_, Why::Arrived))) {
-                let synced = engine.sync_guest(guest)?;
-                if synced.steps > 0 {
-                    engine.journal.say(&Message::Mended { object: &guest.name, steps: synced.steps });
-                }
+                engine.sync_guest(guest)?;
                 until = (Instant::now() + FRESH).min(arrived + FRESH_MOST);
             }
         }

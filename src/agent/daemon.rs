@@ -215,11 +215,12 @@ impl Agent {
         let journal = &mut self.engine.journal;
         let (steps, problems) = match result {
             Ok(synced) => {
-                if synced.steps > 0 {
-                    journal.say(&Message::Mended { object, steps: synced.steps });
-                    if self.patience.mended(task, now) {
-                        journal.say(&Message::Claimed { guest: object });
-                    }
+                // Of a guest or a network the engine tells itself.
+                if synced.steps > 0 && *task == Task::Everything {
+                    journal.say(&Message::Mended { steps: synced.steps });
+                }
+                if synced.steps > 0 && self.patience.mended(task, now) {
+                    journal.say(&Message::Claimed { guest: object });
                 }
                 (synced.steps, synced.problems)
             }
