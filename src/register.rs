@@ -215,8 +215,15 @@ impl Register {
     }
     /// Does an agent run? Never waits; where that cannot be told, none does.
     pub fn agent_runs(&self) -> bool {
+        self.is_locked(AGENT)
+    }
+    /// Is somebody at work on this VRF's networks? Never waits.
+    pub fn vrf_is_locked(&self, name: &IfName) -> bool {
+        self.is_locked(&format!("vrfs/{name}.lock"))
+    }
+    fn is_locked(&self, name: &str) -> bool {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let Ok(file) = rustix::fs::open(self.dir.join(AGENT), flags, Mode::empty()) else { return false };
+        let Ok(file) = rustix::fs::open(self.dir.join(name), flags, Mode::empty()) else { return false };
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::AGAIN)
     }
 

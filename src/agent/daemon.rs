@@ -2,7 +2,7 @@
 
 use super::AgentError;
 use super::arrival;
-use super::due::{Due, Patience, SOON, Task, Unsure};
+use super::due::{Due, PARTING, Patience, SOON, Task, Unsure};
 use super::index::{Index, Key, Look, Record, Why};
 use super::notify::Notify;
 use super::senses::Senses;
@@ -12,9 +12,9 @@ use crate::engine::{Engine, EngineError, Synced};
 use crate::hypervisor::libvirt;
 use crate::input::libvirt_status::Life;
 use crate::journal::Message;
-use crate::model::Guest;
-use crate::register::{Lock, Stage, guest_key};
-use std::collections::HashMap;
+use crate::model::{Guest, NetName};
+use crate::register::{GuestRecord, Lock, Stage, guest_key};
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -168,9 +168,9 @@ impl Agent {
                 }
                 self.due.put(Task::Domain(name), now + SETTLE);
             }
+            // One that no hook told us of may be ours, too.
             Sign::File(Place::LibvirtNetworks, name) => {
-                let ours = self.index.networks().find(|(_, ours)| ours.as_str() == name);
-                if let Some(name) = ours.map(|(_, name)| name.clone()) {
+                if let Ok(name) = name.parse() {
                     self.look(Look::Network(name, Why::Gone));
                 }
             }
@@ -189,6 +189,8 @@ impl Agent {
                 self.everything(Tell::All);
             }
             Task::Speaker => self.tell_speaker(),
+            // Its hook is at work, perhaps in FRR for seconds: neither wait for it nor undo it.
+            Task::Network(name) if self.is_at_work(name) => self.due.put(task.clone(), Instant::now() + PARTING),
             Task::Network(name) => {
                 let result = self.engine.sync_network(name);
                 self.done(&task, name.as_str(), result);
@@ -206,6 +208,12 @@ impl Agent {
                 self.done(&task, name, result);
             }
         }
+    }
+
+    fn is_at_work(&self, network: &NetName) -> bool {
+        let register = &self.engine.register;
+        let vrf = register.network(network).ok().flatten().and_then(|record| record.network.vrf);
+        vrf.is_some_and(|vrf| register.vrf_is_locked(&vrf.name))
     }
 
     /// Tells what came of it, and sees to it again where it failed. Returns how many steps it took.
@@ -278,18 +286,16 @@ impl Agent {
     }
 
     fn reload_records(&mut self) {
-        let guests: Vec<Key> = self.index.guests().cloned().collect();
-        for key in guests {
-            self.reload_guest(&key);
+        // A corrupt one is told by the engine, which reads them too.
+        let records: Vec<_> = self.engine.register.guests().into_iter().flatten().collect();
+        let keys: HashSet<Key> = records.iter().map(|record| guest_key(&record.guest).into()).collect();
+        let gone: Vec<Key> = self.index.guests().filter(|key| !keys.contains(*key)).cloned().collect();
+        gone.iter().for_each(|key| self.take_guest(key, None));
+        for record in records {
+            self.take_guest(&guest_key(&record.guest), Some(record));
         }
         let networks: Vec<Key> = self.index.networks().map(|(key, _)| key.clone()).collect();
-        for key in networks {
-            self.reload_network(&key);
-        }
-        // A corrupt one is told by the engine, which reads them too.
-        for record in self.engine.register.guests().into_iter().flatten() {
-            self.reload_guest(&guest_key(&record.guest));
-        }
+        networks.iter().for_each(|key| self.index.put_network(key, None));
         for record in self.engine.register.networks().into_iter().flatten() {
             self.index.put_network(record.network.bridge.as_str(), Some(&record));
         }
@@ -302,6 +308,10 @@ impl Agent {
 
     fn reload_guest(&mut self, key: &str) {
         let record = self.engine.register.guest_of_key(key).ok().flatten();
+        self.take_guest(key, record);
+    }
+
+    fn take_guest(&mut self, key: &str, record: Option<GuestRecord>) {
         let became = self.index.put_guest(key, record.as_ref());
         if became == Record::Arrived {
             self.patience.arrived(&key.into(), Instant::now());
@@ -324,7 +334,7 @@ impl Agent {
     }
 
     fn say_status(&mut self) {
-        let (networks, guests) = (self.index.networks().count(), self.index.guests().count());
+        let (networks, guests) = self.index.sizes();
         let status = format!("watching {networks} networks, {guests} guests");
         if status != self.status {
             self.notify.say(&format!("STATUS={status}"));

@@ -60,7 +60,9 @@ fn a_claim_stands_a_second_and_a_loss_not() {
     let (mut patience, now) = (Patience::default(), Instant::now());
     assert_eq!(patience.when(&guest(1), Why::Lost, now), now + SOON);
     assert_eq!(patience.when(&guest(1), Why::Taken, now), now + HOLD);
-    assert_eq!(patience.when(&Task::Network("red".parse().unwrap()), Why::Gone, now), now + PARTING);
+    let red = Task::Network("red".parse().unwrap());
+    assert_eq!(patience.when(&red, Why::Lost, now), now + BUILDING);
+    assert_eq!(patience.when(&red, Why::Gone, now), now + PARTING);
 }
 
 #[test]

@@ -169,6 +169,11 @@ impl Index {
         self.networks.iter().map(|(key, segment)| (key, &segment.name))
     }
 
+    /// How many networks and guests there are.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.networks.len(), self.guests.len())
+    }
+
     /// Does one of its NICs wait for a guest that still runs elsewhere?
     pub fn is_incoming(&self, key: &str) -> bool {
         self.guests.get(key).is_some_and(|known| known.nics.iter().any(|nic| nic.incoming))
