@@ -353,12 +353,10 @@ fn bridge_up(want: &Wanted, seen: &Seen, plan: &mut Plan) -> Result<(), Refusal>
     } else if network.vrf.is_some() && !seen.loose.contains(name) {
         plan.push(plain(rp_filter_loose(name)));
     }
-    if network.origin != Origin::Libvirt {
-        for address in &network.gateway {
-            if !seen.bridge_addresses.contains(address) {
-                plan.push(plain(Step::AddAddress { dev: name.clone(), address: *address }));
-            }
-        }
+    // libvirt has put its own there before we are called, and does not put them back when somebody takes them off, or a bridge that was set
+    // down loses those of IPv6.
+    for address in network.gateway.iter().filter(|address| !seen.bridge_addresses.contains(address)) {
+        plan.push(plain(Step::AddAddress { dev: name.clone(), address: *address }));
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ macro_rules! lab_test {
 mod byhand;
 mod frr_down;
 mod guests;
+mod hotplug;
 mod isolation;
 mod kinds;
 mod neighbourhood;

@@ -139,6 +139,7 @@ fn domain_xml(spec: &VmSpec, console: &str) -> String {
     <initrd>{images}/initramfs.gz</initrd>
     <cmdline>console=ttyS0 earlyprintk=ttyS0 {cmdline}</cmdline>
   </os>
+  <features><acpi/></features>
   <on_reboot>restart</on_reboot>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
