@@ -168,7 +168,7 @@ impl Engine {
         let mut plan = Plan::new();
         // What was claimed and no longer is goes first: a hook that never heard of the guest's end must not leave its ghosts.
         for old in before.iter().flat_map(|b| &b.endpoints) {
-            plan.extend(self.no_longer(&who, old, record.endpoints.iter().find(|e| e.device == old.device))?);
+            plan.extend(self.no_longer(&who, old, &record.endpoints)?);
         }
         for endpoint in record.endpoints.iter_mut().filter(|e| which(e)) {
             let want = wanted(&who, endpoint);
@@ -197,15 +197,18 @@ impl Engine {
         Ok(self.register.put_guest(record)?)
     }
 
-    /// What of an endpoint its successor on the same device does not want any more.
-    fn no_longer(&mut self, who: &str, old: &Endpoint, new: Option<&Endpoint>) -> Result<Plan, EngineError> {
-        let same_mac = new.is_some_and(|n| n.mac == old.mac);
+    /// What of an endpoint the guest does not want any more. Its addresses may live on behind another device: a container that
+    /// died without a hook comes back with a new veth, and finds its own neighbours on the bridge.
+    fn no_longer(&mut self, who: &str, old: &Endpoint, now: &[Endpoint]) -> Result<Plan, EngineError> {
+        let heirs: Vec<&Endpoint> = now.iter().filter(|n| n.mac == old.mac && n.bridge == old.bridge).collect();
         let mut left = old.clone();
-        left.ips.retain(|ip| !(same_mac && new.is_some_and(|n| n.ips.contains(ip))));
+        left.ips.retain(|ip| !heirs.iter().any(|n| n.ips.contains(ip)));
+        let same_mac = heirs.iter().any(|n| n.device == old.device);
         if same_mac && left.ips.is_empty() {
             return Ok(Plan::new());
         }
-        let want = Wanted { enslave: old.enslaved && new.is_none(), ..wanted(who, &left) };
+        let enslave = old.enslaved && !now.iter().any(|n| n.device == old.device);
+        let want = Wanted { enslave, ..wanted(who, &left) };
         let mut seen = observe(self.kernel()?, &want)?;
         seen.fdb = seen.fdb.filter(|_| !same_mac);
         Ok(withdraw(&want, &seen))
