@@ -20,6 +20,7 @@
 //! - [`apply`]: walks a plan, times each step, undoes on failure.
 //! - [`journal`]: every message a variant.
 //! - [`engine`]: one event through the rooms above.
+//! - [`door`]: where users' containers knock: checked, then to the engine.
 //! - [`report`]: status: read and tell.
 //! - [`install`]: the hooks' symlinks.
 //! - [`cli`]: what was typed → what is meant.
@@ -32,6 +33,7 @@
 pub mod apply;
 pub mod cli;
 pub mod config;
+pub mod door;
 pub mod engine;
 pub mod event;
 pub mod input;

@@ -21,6 +21,7 @@ const RULES: &[(&str, &[&str])] = &[
         "engine",
         &["apply", "config", "event", "input", "journal", "kernel", "model", "plan", "register", "report", "speaker"],
     ),
+    ("door", &["config", "engine", "input", "journal", "kernel", "model", "plan"]),
     ("report", &["config", "engine", "model", "plan", "register", "speaker"]),
     ("cli", &["model"]),
 ];

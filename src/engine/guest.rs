@@ -38,7 +38,7 @@ impl Engine {
     }
 
     /// Which NICs are on networks of ours, with what is known of their addresses.
-    fn endpoints(&mut self, guest: &Guest, nics: Vec<Nic>) -> Result<Vec<Endpoint>, EngineError> {
+    pub(super) fn endpoints(&mut self, guest: &Guest, nics: Vec<Nic>) -> Result<Vec<Endpoint>, EngineError> {
         let mut endpoints = Vec::new();
         for nic in nics {
             let Some(device) = nic.device else { continue };
@@ -90,7 +90,7 @@ impl Engine {
     }
 
     /// Wires every endpoint, and registers it unless its guest still runs elsewhere. All or nothing.
-    fn start(&mut self, guest: Guest, mut endpoints: Vec<Endpoint>, again: bool) -> Result<(), EngineError> {
+    pub(super) fn start(&mut self, guest: Guest, mut endpoints: Vec<Endpoint>, again: bool) -> Result<(), EngineError> {
         // A guest on none of our networks leaves no trace, not even a lock.
         if endpoints.is_empty() && self.register.guest(&guest)?.is_none() {
             return Ok(());
@@ -292,7 +292,7 @@ pub fn attach(engine: &mut Engine, guest: Guest, nic: Nic) -> Result<Endpoint, E
     // A device belongs to one guest: another's claim on it would withdraw this one's routes when that guest stops.
     for other in engine.register.guests().into_iter().flatten() {
         let clash = other.endpoints.iter().any(|e| Some(&e.device) == nic.device.as_ref());
-        if clash && (other.guest.kind, &other.guest.id) != (guest.kind, &guest.id) {
+        if clash && !other.guest.is(&guest) {
             return EngineError::refused(format!(
                 "{}: it is {}'s already: 'evpn-hook detach {0}' first",
                 nic.device.as_ref().map_or("device", |d| d.as_str()),
