@@ -224,7 +224,8 @@ on_a_host!(a_process_that_is_not_of_a_users_container_is_refused, {
     let not_hers = format!("is not the first of a container that user {ALICE} started");
     refused(4_194_999, "there is no process 4194999");
     refused(std::process::id(), &not_hers);
-    refused(Container::on(BOB, "flat-l2", "vethb", IP).pid, &not_hers);
+    let bobs = Container::on(BOB, "flat-l2", "vethb", IP);
+    refused(bobs.pid, &not_hers);
     // Root's, in which her ids are: LXC with lxc.idmap.
     let roots = Container::made(as_user(ALICE).args([
         "unshare",
