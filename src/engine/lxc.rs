@@ -33,7 +33,7 @@ impl Engine {
                 None => Ok(()),
             },
             LxcPhase::StartHost { pid } => {
-                let nics = self.container_nics(&namespace(&format!("/proc/{pid}/ns/net"))?)?;
+                let nics = self.container_nics(&namespace_of(pid)?)?;
                 self.guest(GuestPhase::Start, guest, nics)
             }
             LxcPhase::Down { device } => self.guest(GuestPhase::DeviceDown(device), guest, Vec::new()),
@@ -98,7 +98,7 @@ impl Engine {
 
     /// The container's veths, each with its host end: LXC gives neither index nor MAC to a hook, and templates with `xx`
     /// make another MAC each time they are read, so the namespace is the only one who knows.
-    fn container_nics(&mut self, netns: &File) -> Result<Vec<Nic>, EngineError> {
+    pub(super) fn container_nics(&mut self, netns: &File) -> Result<Vec<Nic>, EngineError> {
         let mut nics = Vec::new();
         for inner in veths_in(netns)? {
             let Some(outer) = self.kernel()?.link_by_index(inner.peer)? else { continue };
@@ -138,6 +138,11 @@ pub fn inside(path: &str) -> Result<Vec<Inner>, EngineError> {
         }
         found => found,
     }
+}
+
+/// A process's network namespace.
+pub(super) fn namespace_of(pid: u32) -> Result<File, EngineError> {
+    namespace(&format!("/proc/{pid}/ns/net"))
 }
 
 fn namespace(path: &str) -> Result<File, EngineError> {

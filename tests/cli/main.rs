@@ -17,6 +17,7 @@ mod install;
 mod lxc;
 mod networks;
 mod routed;
+mod sync;
 mod wrong;
 mod xml;
 
