@@ -9,7 +9,8 @@ use evpn_hook::journal::Journal;
 use evpn_hook::register::Register;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -146,6 +147,17 @@ fn says(uid: u32, pieces: &[&[u8]]) -> String {
     })
 }
 
+/// A user's listener at an abstract address.
+fn listening(uid: u32, address: &str) -> UnixListener {
+    let address = SocketAddr::from_abstract_name(address).unwrap();
+    let listen = move || {
+        let uid = rustix::process::Uid::from_raw(uid);
+        rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+        UnixListener::bind_addr(&address).unwrap()
+    };
+    std::thread::spawn(listen).join().unwrap()
+}
+
 fn start_line(name: &str, pid: u32) -> String {
     let lxc = serde_json::json!({"LXC_NAME": name, "LXC_HOOK_VERSION": "1", "LXC_HOOK_SECTION": "lxc",
         "LXC_HOOK_TYPE": "start-host", "LXC_PID": pid.to_string()});
@@ -173,6 +185,25 @@ on_a_host!(a_users_container_is_registered_and_withdrawn, {
     std::fs::write("/run/config.toml", CONFIG).unwrap();
     stop(ALICE).ok();
     assert_eq!((fdb(), neighbours()), unknown());
+});
+
+on_a_host!(sync_keeps_a_users_container_as_long_as_its_monitor_lives, {
+    let host = host();
+    open();
+    let container = Container::on(ALICE, "flat-l2", "vetha", IP);
+    start(ALICE, container.pid).ok();
+    // What a monitor listens at; and one of a container that does not exist, whose configuration root is not to read.
+    let monitor = listening(ALICE, "/home/alice/lxc/c1/command");
+    let _lure = listening(ALICE, "/home/alice/lxc/c9/command");
+    host.run(&["sync"]).ok();
+    assert_eq!((fdb(), neighbours()), known("vetha"));
+    sh("bridge fdb del 00:16:3e:00:00:39 dev vetha master");
+    host.run(&["sync"]).ok();
+    assert_eq!((fdb(), neighbours()), known("vetha"));
+    drop(monitor);
+    host.run(&["sync"]).ok();
+    assert_eq!((fdb(), neighbours()), unknown());
+    assert!(host.status()["endpoints"].as_array().unwrap().is_empty());
 });
 
 on_a_host!(a_user_joins_no_network_but_its_own, {
@@ -346,7 +377,7 @@ on_a_host!(without_an_agent_only_what_has_not_run_is_refused, {
     start(ALICE, 12345).says(1, &[&words]);
     stop(ALICE).says(0, &[&words]);
     // One that takes the call and is silent.
-    let silent = std::os::unix::net::UnixListener::bind(door::PATH).unwrap();
+    let silent = UnixListener::bind(door::PATH).unwrap();
     sh(&format!("chmod 666 {}", door::PATH));
     let begun = Instant::now();
     start(ALICE, 12345).says(1, &["(has no answer yet)"]);
@@ -395,7 +426,7 @@ on_a_host!(nonsense_is_answered_and_costs_a_second_at_most, {
 
 on_a_host!(a_dead_agents_socket_is_replaced_and_a_living_ones_not, {
     let path = Path::new(door::PATH);
-    drop(std::os::unix::net::UnixListener::bind(path).unwrap());
+    drop(UnixListener::bind(path).unwrap());
     let door = Door::bind(path).unwrap();
     assert_eq!(sh(&format!("stat -c %a:%F {}", door::PATH)), "666:socket\n");
     assert_eq!(Door::bind(path).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
