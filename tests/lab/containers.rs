@@ -1,6 +1,8 @@
 //! Containers in every shape that LXC gives them, and every way that they end.
 
-use crate::fabric::{Container, Host, Traces, wait_until};
+use std::process::Child;
+
+use crate::fabric::{Container, Host, Output, Traces, wait_until};
 use crate::tenant::{
     GREEN, Network, Red, SOON, container_on, endpoint_status, expect_advertised, joined, knows, remembers,
 };
@@ -150,6 +152,8 @@ lab_test! {
         let red = Red::up(fabric);
         let shifted = format!("cp -a {} /var/lib/lxc/shifted && chown -hR 100000:100000 /var/lib/lxc/shifted", Container::rootfs());
         red.comp2.sh(&shifted);
+        // Where newuidmap is installed, LXC lets it write the mapping, which allows root what is root's by these.
+        red.comp2.sh("for ids in /etc/subuid /etc/subgid; do echo root:100000:65536 >>$ids; done");
         let config = container_on("red", MAC, Some(IP)) + "lxc.idmap = u 0 100000 65536\nlxc.idmap = g 0 100000 65536\n\
             lxc.rootfs.path = dir:/var/lib/lxc/shifted\n";
         let container = Container::start(red.comp2, "c1", &config);
@@ -160,7 +164,7 @@ lab_test! {
         container.ok(&["ping", "-c", "1", "-W", "5", "10.1.0.1"]);
         container.stop();
         expect_forgotten(&red, MAC);
-        red.comp2.ok(&["rm", "-r", "/var/lib/lxc/shifted"]);
+        red.comp2.sh("rm -r /var/lib/lxc/shifted; sed -i /^root/d /etc/subuid /etc/subgid");
     }
 }
 
@@ -181,6 +185,16 @@ lab_test! {
         assert!(red.comp2.ok(&["ip", "neigh", "show", "nud", "permanent"]).contains(IP));
         wait_until("comp1 to forget it", SOON, || !remembers(red.comp1, MAC));
         // The same container again finds its own traces.
+        container.boot();
+        expect_known(&red, MAC, IP);
+        // Killed once more; now someone looks.
+        let monitor = container.monitor_pid().expect("its monitor");
+        red.comp2.ok(&["kill", "-9", &monitor.to_string()]);
+        wait_until("its veth to go", SOON, || veths(red.comp2).is_empty());
+        red.comp2.ok(&["evpn-hook", "sync"]);
+        expect_forgotten(&red, MAC);
+        assert_eq!(red.comp2.sh("find /run/evpn-hook/guests ! -type d"), "");
+        // And the name is free.
         container.boot();
         expect_known(&red, MAC, IP);
         container.stop();
@@ -209,5 +223,104 @@ lab_test! {
         for (_, mac, _) in guests {
             expect_forgotten(&red, mac);
         }
+    }
+}
+
+/// A user who may have containers: ids of its own, a cgroup of its own, a veth on red's bridge by lxc-user-nic.
+struct Alice<'a>(&'a Host);
+
+impl<'a> Alice<'a> {
+    fn on(host: &'a Host) -> Alice<'a> {
+        let script = r#"
+            echo alice:x:4201:4201::/home/alice:/bin/sh >>/etc/passwd
+            echo alice:x:4201: >>/etc/group
+            for ids in /etc/subuid /etc/subgid; do echo alice:200000:65536 >>$ids; done
+            echo alice veth red-l2 2 >/etc/lxc/lxc-usernet
+            mkdir -p /run/lxc /home/alice/.local/share/lxc/c1 /sys/fs/cgroup/alice
+            cp -a ROOTFS /home/alice/rootfs
+            chown -R 4201:4201 /home/alice
+            chown -hR 200000:200000 /home/alice/rootfs
+            cd /sys/fs/cgroup/alice && chown 4201:4201 . cgroup.procs cgroup.subtree_control cgroup.threads
+        "#;
+        host.sh(&script.replace("ROOTFS", &Container::rootfs()));
+        Alice(host)
+    }
+
+    /// A command of hers, in her cgroup.
+    fn run(&self, command: &str) -> Output {
+        let script = format!(
+            "echo $$ >/sys/fs/cgroup/alice/cgroup.procs; cd /home/alice; exec setpriv --reuid 4201 --regid 4201 --clear-groups \
+             env -i HOME=/home/alice USER=alice PATH=$PATH {command}"
+        );
+        self.0.run(&["sh", "-c", &script])
+    }
+}
+
+impl Drop for Alice<'_> {
+    fn drop(&mut self) {
+        self.run("lxc-stop --kill --name c1");
+        let script =
+            "sed -i /^alice/d /etc/passwd /etc/group /etc/subuid /etc/subgid; rm -r /home/alice /etc/lxc/lxc-usernet;
+            find /sys/fs/cgroup/alice -depth -type d -exec rmdir {} +";
+        self.0.run(&["sh", "-c", script]);
+    }
+}
+
+/// evpn-agent on a host, as long as this lives.
+struct Agent<'a>(&'a Host, Child);
+
+impl<'a> Agent<'a> {
+    fn start(host: &'a Host) -> Agent<'a> {
+        let agent = Agent(host, host.command(&["evpn-agent"]).spawn().expect("evpn-agent starts"));
+        wait_until("the agent's socket", SOON, || host.path(SOCKET).exists());
+        agent
+    }
+}
+
+const SOCKET: &str = "/run/evpn-hook-agent.sock";
+
+impl Drop for Agent<'_> {
+    fn drop(&mut self) {
+        let _ = self.1.kill();
+        let _ = self.1.wait();
+        self.0.run(&["rm", SOCKET]);
+    }
+}
+
+lab_test! {
+    fn a_users_container_is_registered_by_the_agent(fabric) {
+        let red = Red::and(fabric, &["[[unprivileged]]\nuser = 'alice'\nnetworks = ['red']\n"]);
+        let alice = Alice::on(red.comp2);
+        red.comp2.write("/home/alice/.local/share/lxc/c1/config", &format!("{}lxc.uts.name = c1
+lxc.idmap = u 0 200000 65536
+lxc.idmap = g 0 200000 65536
+lxc.rootfs.path = dir:/home/alice/rootfs
+lxc.init.cmd = /bin/container-init
+lxc.apparmor.profile = unconfined
+lxc.mount.auto = proc:mixed sys:ro
+", container_on("red", MAC, Some(IP))));
+        let start = "lxc-start --name c1 --logfile /home/alice/log";
+        let before = Traces::of(red.comp2);
+        let refused = alice.run(start);
+        assert_ne!(refused.code, 0, "without an agent: {refused:?}");
+        wait_until("LXC to clean up", SOON, || Traces::of(red.comp2) == before);
+
+        let agent = Agent::start(red.comp2);
+        let started = alice.run(start);
+        assert_eq!(started.code, 0, "{started:?}\n{}", red.comp2.run(&["cat", "/home/alice/log"]).stdout);
+        expect_known(&red, MAC, IP);
+        assert_eq!(endpoint_status(red.comp2, MAC)["guest"]["id"], "4201/c1");
+        // Nor does anybody take it for root's, or for gone.
+        red.comp2.ok(&["evpn-hook", "sync"]);
+        assert_eq!(red.comp2.ok(&["ls", "/run/evpn-hook/guests"]), "lxc-4201%2fc1.json\nlxc-4201%2fc1.lock\n");
+        expect_known(&red, MAC, IP);
+        assert_eq!(alice.run("lxc-stop --kill --name c1").code, 0);
+        expect_forgotten(&red, MAC);
+
+        // Refused again once the entry is gone: config.toml is read at each knock.
+        red.comp2.sh("sed -i '/unprivileged/,$d' /etc/evpn-hook/config.toml");
+        assert_ne!(alice.run(start).code, 0);
+        wait_until("LXC to clean up", SOON, || Traces::of(red.comp2) == before);
+        drop(agent);
     }
 }
