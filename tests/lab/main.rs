@@ -23,5 +23,6 @@ mod isolation;
 mod kinds;
 mod neighbourhood;
 mod networks;
+mod restarts;
 mod tenant;
 mod underlay;

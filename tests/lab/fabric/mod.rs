@@ -4,6 +4,7 @@
 //! It panics on every failure: its callers are tests and a demo, and a panic already carries what they want to print.
 #![allow(dead_code, unused_imports)] // shared by the scenarios and the lab shell, neither of which uses all of it
 
+mod agent;
 mod container;
 mod dump;
 mod frr;
@@ -17,6 +18,7 @@ mod wait;
 use std::sync::{Once, OnceLock};
 use std::time::{Duration, Instant};
 
+pub use agent::Agent;
 pub use container::{Container, Probe};
 pub use host::{Host, Output, Running};
 pub use monitor::Monitor;
