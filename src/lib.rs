@@ -22,6 +22,7 @@
 //! - [`journal`]: every message a variant.
 //! - [`engine`]: one event through the rooms above.
 //! - [`agent`]: what comes after the start; sees to it that what the engine set up stays.
+//! - [`door`]: where users' containers knock: checked, then to the engine.
 //! - [`report`]: status: read and tell.
 //! - [`install`]: the hooks' symlinks.
 //! - [`cli`]: what was typed → what is meant.
@@ -36,6 +37,7 @@ pub mod agent;
 pub mod apply;
 pub mod cli;
 pub mod config;
+pub mod door;
 pub mod engine;
 pub mod event;
 pub mod exec;

@@ -14,7 +14,7 @@ use evpn_hook::journal::{Journal, Message};
 use evpn_hook::model::{Guest, IfName, NetName};
 use evpn_hook::register::Register;
 use evpn_hook::report::{self, status};
-use evpn_hook::{install, speaker};
+use evpn_hook::{door, install, speaker};
 use std::fmt::Display;
 use std::io::Write;
 use std::process::{self, ExitCode, Stdio};
@@ -105,6 +105,7 @@ fn hook(call: &HookCall, common: &Common) -> ExitCode {
         }
         Err(HookError::Input(error)) => (error.to_string(), error.may_refuse()),
         Err(HookError::Engine(error, may_refuse)) => (error.to_string(), may_refuse),
+        Err(HookError::Door(text, may_refuse)) => (text, may_refuse),
     };
     engine.journal.say(&Message::Failed(&result));
     if may_refuse { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
@@ -133,6 +134,7 @@ fn leave_a_watch(engine: &mut Engine, common: &Common, guest: &Guest) {
 enum HookError {
     Input(InputError),
     Engine(EngineError, bool),
+    Door(String, bool),
 }
 
 impl From<InputError> for HookError {
@@ -162,6 +164,9 @@ fn run_hook(call: &HookCall, engine: &mut Engine) -> Result<(), HookError> {
             let env = |key: &str| std::env::var_os(key).map(|v| v.to_string_lossy().into_owned());
             let Some(hook) = input::lxc::read(network.as_ref(), &env)? else { return Ok(()) };
             let may_refuse = hook.phase.may_refuse();
+            if !door::may_act() {
+                return door::ask(&hook, network.as_ref(), &env).map_err(|text| HookError::Door(text, may_refuse));
+            }
             return engine.handle_lxc(hook).map_err(|e| HookError::Engine(e, may_refuse));
         }
     };

@@ -349,6 +349,10 @@ impl Guest {
         }
         Ok(Guest { kind, name: name.to_owned(), id: id.to_owned() })
     }
+    /// The same guest, whatever it is called by now.
+    pub fn is(&self, other: &Guest) -> bool {
+        (self.kind, &self.id) == (other.kind, &other.id)
+    }
 }
 
 impl fmt::Display for Guest {

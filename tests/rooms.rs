@@ -37,7 +37,8 @@ const RULES: &[(&str, &[&str])] = &[
             "speaker",
         ],
     ),
-    ("agent", &["config", "engine", "hypervisor", "input", "journal", "kernel", "model", "plan", "register"]),
+    ("agent", &["config", "door", "engine", "hypervisor", "input", "journal", "kernel", "model", "plan", "register"]),
+    ("door", &["config", "engine", "input", "journal", "kernel", "model", "plan"]),
     ("report", &["config", "engine", "model", "plan", "register", "speaker"]),
     ("cli", &["model"]),
 ];

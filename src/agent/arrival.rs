@@ -78,7 +78,7 @@ impl One {
                     return Ok(None);
                 }
             }
-            self.senses.wait(None)?;
+            self.senses.wait(None, None)?;
             let (looks, signs) = self.take(engine)?;
             look_closely = !looks.is_empty() || signs;
         }
@@ -92,7 +92,7 @@ impl One {
             if self.record(engine)?.is_none() {
                 return Ok(false);
             }
-            self.senses.wait(Some(until))?;
+            self.senses.wait(None, Some(until))?;
             let (looks, _) = self.take(engine)?;
             if looks.iter().any(|look| !matches!(look, Look::Guest(_, Why::Arrived))) {
                 engine.sync_guest(guest)?;

@@ -8,6 +8,7 @@ use super::notify::Notify;
 use super::senses::Senses;
 use super::watch::{Place, Sign};
 use crate::config::SpeakerKind;
+use crate::door::{self, Door};
 use crate::engine::{Engine, EngineError, Synced};
 use crate::hypervisor::libvirt;
 use crate::input::libvirt_status::Life;
@@ -16,7 +17,7 @@ use crate::model::{Guest, NetName};
 use crate::register::{GuestRecord, Lock, Stage, guest_key};
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// libvirt writes a status file some times in a row while something happens.
@@ -53,6 +54,8 @@ enum Tell {
 struct Agent {
     engine: Engine,
     senses: Senses,
+    /// None where another has it: there is one for the host, and it is not what an agent is for in the first place.
+    door: Option<Door>,
     notify: Notify,
     index: Index,
     due: Due,
@@ -82,6 +85,7 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
     places.extend(speaker.clone().map(|dir| (Place::Speaker, dir)));
     let mut agent = Agent {
         senses: Senses::open(places)?,
+        door: open_door(&mut engine),
         engine,
         notify,
         index: Index::default(),
@@ -108,10 +112,22 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
     }
 }
 
+fn open_door(engine: &mut Engine) -> Option<Door> {
+    let door = Door::bind(Path::new(door::PATH));
+    door.map_err(|error| {
+        let what = format!("no containers of users: cannot listen on {}: {error}", door::PATH);
+        engine.journal.say(&Message::Warning(&what));
+    })
+    .ok()
+}
+
 impl Agent {
     fn round(&mut self) -> Result<(), AgentError> {
         let next = self.due.next().into_iter().chain(self.unsure.next()).min();
-        self.senses.wait(next)?;
+        self.senses.wait(self.door.as_ref(), next)?;
+        if let Some(door) = &self.door {
+            door.serve(&mut self.engine).map_err(AgentError::Door)?;
+        }
         let (events, signs) = self.senses.take()?;
         for sign in signs {
             self.heed(sign);

@@ -1,7 +1,8 @@
 //! What comes after the start: keeps what the hooks set up as it should be, while the host runs.
 //!
 //! ```text
-//! kernel: Events ──┐                            ┌─▶ engine.sync_guest, sync_network, sync_domain
+//! users: Door ─────┐                            ┌─▶ engine, for a user's container: at once
+//! kernel: Events ──┤                            ├─▶ engine.sync_guest, sync_network, sync_domain
 //! inotify: Watch ──┼─▶ Index.react ─▶ Due ──────┼─▶ engine.arrived        (a migration's guest runs here now)
 //! records ─────────┘   what it means   when     └─▶ engine.verify         (does the speaker advertise it?)
 //! ```
@@ -45,6 +46,9 @@ pub enum AgentError {
     /// The state directory.
     #[error(transparent)]
     Register(#[from] RegisterError),
+    /// The socket for users' containers.
+    #[error("the socket for users' containers: {0}")]
+    Door(std::io::Error),
     /// inotify(7) or poll(2).
     #[error("cannot watch files: {0}: is fs.inotify.max_user_instances or max_user_watches used up?")]
     Watch(#[from] rustix::io::Errno),

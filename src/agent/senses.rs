@@ -2,6 +2,7 @@
 
 use super::AgentError;
 use super::watch::{Place, Sign, Watch};
+use crate::door::Door;
 use crate::kernel::{Event, Events};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -26,12 +27,13 @@ impl Senses {
         Ok(Senses { events: Events::open()?, watch: Watch::new(places)? })
     }
 
-    /// Sleeps until something comes, or until then.
-    pub fn wait(&self, until: Option<Instant>) -> Result<(), Errno> {
-        let mut fds = [
+    /// Sleeps until something comes, somebody knocks, or until then.
+    pub fn wait(&self, door: Option<&Door>, until: Option<Instant>) -> Result<(), Errno> {
+        let mut fds = vec![
             PollFd::from_borrowed_fd(self.events.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.watch.as_fd(), PollFlags::IN),
         ];
+        fds.extend(door.map(|door| PollFd::from_borrowed_fd(door.as_fd(), PollFlags::IN)));
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let timeout = left.map(|left| Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),

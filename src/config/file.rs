@@ -70,6 +70,7 @@ struct RawConfig {
     host: RawHost,
     vrf: Vec<RawVrf>,
     network: Vec<RawNetwork>,
+    unprivileged: Vec<RawUnprivileged>,
 }
 
 #[derive(Deserialize, Default)]
@@ -115,6 +116,13 @@ struct RawNetwork {
     mtu: Option<u32>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawUnprivileged {
+    user: Spanned<User>,
+    networks: Vec<NetName>,
+}
+
 impl RawConfig {
     fn check(self) -> Result<Config, Fault> {
         let mut config = Config::default();
@@ -125,7 +133,31 @@ impl RawConfig {
         let vrfs = self.vrf.into_iter().map(|vrf| vrf.check(&mut taken)).collect::<Result<Vec<_>, _>>()?;
         config.networks =
             self.network.into_iter().map(|network| network.check(&vrfs, &mut taken)).collect::<Result<_, _>>()?;
+        for entry in self.unprivileged {
+            let entry = entry.check(&config.unprivileged)?;
+            config.unprivileged.push(entry);
+        }
         Ok(config)
+    }
+}
+
+impl RawUnprivileged {
+    fn check(self, before: &[Unprivileged]) -> Result<Unprivileged, Fault> {
+        let user = match self.user.get_ref() {
+            User::Name(name) if name == "root" => User::Id(0),
+            User::Name(name) if name.is_empty() || name.contains(|c: char| c == ':' || c.is_control()) => {
+                return Err(Fault::new(&self.user, format!("user {} is no user's name or number", quoted(name))));
+            }
+            User::Name(name) => name.parse().map_or_else(|_| User::Name(name.clone()), User::Id),
+            User::Id(id) => User::Id(*id),
+        };
+        if user == User::Id(0) {
+            return Err(Fault::new(&self.user, "user root needs no [[unprivileged]]: remove it"));
+        }
+        if before.iter().any(|b| b.user == user) {
+            return Err(Fault::new(&self.user, format!("user {user} is there twice: list all networks in one place")));
+        }
+        Ok(Unprivileged { user, networks: self.networks })
     }
 }
 
@@ -256,7 +288,7 @@ mod tests {
         assert_eq!(
             load_text(b"\nvtap = 1\n"),
             format!(
-                "{shown} line 2: unknown field `vtap`, expected one of `vtep`, `speaker`, `host`, `vrf`, `network`"
+                "{shown} line 2: unknown field `vtap`, expected one of `vtep`, `speaker`, `host`, `vrf`, `network`, `unprivileged`"
             )
         );
         assert_eq!(load_text(b"# \xff\n"), format!("{shown}: it is not UTF-8: is this config.toml?"));

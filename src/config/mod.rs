@@ -23,6 +23,27 @@ pub struct Config {
     pub manage_host: bool,
     /// Networks for hosts without libvirt, by name; VRFs resolved.
     pub networks: Vec<Network>,
+    /// Who else than root may put containers on which networks.
+    pub unprivileged: Vec<Unprivileged>,
+}
+
+/// `[[unprivileged]]`: a user whose own containers may join these networks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unprivileged {
+    /// Who.
+    pub user: User,
+    /// config.toml's or libvirt's; not looked up before a container asks.
+    pub networks: Vec<NetName>,
+}
+
+/// A user as the operator writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "write the user's name or number")]
+pub enum User {
+    /// The number.
+    Id(u32),
+    /// The name in /etc/passwd.
+    Name(String),
 }
 
 /// `[vtep]`
@@ -121,6 +142,7 @@ impl Default for Config {
             speaker: SpeakerConfig { kind: SpeakerKind::Frr, manage_vrfs: true, socket_dir: PathBuf::from("/run/frr") },
             manage_host: true,
             networks: Vec::new(),
+            unprivileged: Vec::new(),
         }
     }
 }
@@ -204,6 +226,15 @@ impl Vrf {
     /// The name of its L3VNI bridge; `None` for a VRF without an L3VNI, an error where the name is too long.
     pub fn l3_bridge(&self) -> Result<Option<IfName>, crate::model::BadValue> {
         self.vni.map(|_| self.name.l3_bridge()).transpose()
+    }
+}
+
+impl std::fmt::Display for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            User::Id(id) => id.fmt(f),
+            User::Name(name) => name.fmt(f),
+        }
     }
 }
 

@@ -102,7 +102,7 @@ impl Engine {
     }
 
     /// Wires every endpoint, and registers it unless its guest still runs elsewhere. All or nothing.
-    fn start(&mut self, guest: Guest, mut endpoints: Vec<Endpoint>, again: bool) -> Result<(), EngineError> {
+    pub(super) fn start(&mut self, guest: Guest, mut endpoints: Vec<Endpoint>, again: bool) -> Result<(), EngineError> {
         // A guest on none of our networks leaves no trace, not even a lock.
         if endpoints.is_empty() && self.register.guest(&guest)?.is_none() {
             return Ok(());
@@ -185,7 +185,7 @@ impl Engine {
         let mut plan = Plan::new();
         // What was claimed and no longer is goes first: a hook that never heard of the guest's end must not leave its ghosts.
         for old in before.iter().flat_map(|b| &b.endpoints) {
-            plan.extend(self.no_longer(&who, old, record.endpoints.iter().find(|e| e.device == old.device))?);
+            plan.extend(self.no_longer(&who, old, &record.endpoints)?);
         }
         for endpoint in record.endpoints.iter_mut().filter(|e| which(e)) {
             let want = Wanted { mend: how == How::Mend, ..wanted(&who, endpoint) };
@@ -213,17 +213,18 @@ impl Engine {
         Ok(self.register.put_guest(record)?)
     }
 
-    /// What of an endpoint its successor on the same device does not want any more.
-    fn no_longer(&mut self, who: &str, old: &Endpoint, new: Option<&Endpoint>) -> Result<Plan, EngineError> {
-        // On another bridge nothing of it is the same.
-        let same = new.filter(|n| n.mac == old.mac && n.bridge == old.bridge);
-        let same_mac = same.is_some();
+    /// What of an endpoint the guest does not want any more. Its addresses may live on behind another device: a container that
+    /// died without a hook comes back with a new veth, and finds its own neighbours on the bridge.
+    fn no_longer(&mut self, who: &str, old: &Endpoint, now: &[Endpoint]) -> Result<Plan, EngineError> {
+        let heirs: Vec<&Endpoint> = now.iter().filter(|n| n.mac == old.mac && n.bridge == old.bridge).collect();
         let mut left = old.clone();
-        left.ips.retain(|ip| !same.is_some_and(|n| n.ips.contains(ip)));
+        left.ips.retain(|ip| !heirs.iter().any(|n| n.ips.contains(ip)));
+        let same_mac = heirs.iter().any(|n| n.device == old.device);
         if same_mac && left.ips.is_empty() {
             return Ok(Plan::new());
         }
-        let want = Wanted { enslave: old.enslaved && new.is_none(), ..wanted(who, &left) };
+        let enslave = old.enslaved && !now.iter().any(|n| n.device == old.device);
+        let want = Wanted { enslave, ..wanted(who, &left) };
         let mut seen = observe(self.kernel()?, &want)?;
         seen.fdb = seen.fdb.filter(|_| !same_mac);
         Ok(withdraw(&want, &seen))
@@ -331,7 +332,7 @@ pub fn attach(engine: &mut Engine, guest: Guest, nic: Nic) -> Result<Endpoint, E
     // A device belongs to one guest: another's claim on it would withdraw this one's routes when that guest stops.
     for other in engine.register.guests().into_iter().flatten() {
         let clash = other.endpoints.iter().any(|e| Some(&e.device) == nic.device.as_ref());
-        if clash && (other.guest.kind, &other.guest.id) != (guest.kind, &guest.id) {
+        if clash && !other.guest.is(&guest) {
             return EngineError::refused(format!(
                 "{}: it is {}'s already: 'evpn-hook detach {0}' first",
                 nic.device.as_ref().map_or("device", |d| d.as_str()),

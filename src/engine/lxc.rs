@@ -4,11 +4,15 @@ use super::{Engine, EngineError};
 use crate::event::{GuestPhase, Nic};
 use crate::input::{LxcHook, LxcPhase};
 use crate::kernel::{Kernel, KernelError};
-use crate::model::IfName;
+use crate::model::{Guest, IfName, NetName};
 use crate::plan::seen::LinkKind;
+use crate::register::Endpoint;
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+
+/// The most addresses that a user's NIC may have; each is an entry in every hypervisor of the fabric.
+const USERS_ADDRESSES: usize = 64;
 
 impl Engine {
     pub(super) fn lxc(&mut self, hook: LxcHook) -> Result<(), EngineError> {
@@ -29,7 +33,7 @@ impl Engine {
                 None => Ok(()),
             },
             LxcPhase::StartHost { pid } => {
-                let nics = self.container_nics(pid)?;
+                let nics = self.container_nics(&namespace_of(pid)?)?;
                 self.guest(GuestPhase::Start, guest, nics)
             }
             LxcPhase::Down { device } => self.guest(GuestPhase::DeviceDown(device), guest, Vec::new()),
@@ -37,15 +41,73 @@ impl Engine {
         }
     }
 
+    /// Registers a container that is not root's, when it starts. Whose namespace this is has been proven by the caller; here is what
+    /// its user may want there: only these networks, only addresses of theirs, and nothing that another guest of this host has.
+    pub fn start_of_user(&mut self, guest: Guest, netns: &File, networks: &[NetName]) -> Result<(), EngineError> {
+        self.journal.object.clone_from(&guest.name);
+        let nics = self.container_nics(netns)?;
+        let endpoints = self.endpoints(&guest, nics)?;
+        for endpoint in &endpoints {
+            if let Some(why) = self.not_a_users(&guest, endpoint, networks)? {
+                return EngineError::refused(format!("{guest}: {why}"));
+            }
+        }
+        self.start(guest, endpoints, false)
+    }
+
+    fn not_a_users(
+        &mut self,
+        guest: &Guest,
+        endpoint: &Endpoint,
+        networks: &[NetName],
+    ) -> Result<Option<String>, EngineError> {
+        let Endpoint { network, bridge, device, mac, ips, .. } = endpoint;
+        if !networks.contains(network) {
+            return Ok(Some(format!(
+                "its user may not join network {network}: add it to 'networks' of the user's [[unprivileged]] in config.toml"
+            )));
+        }
+        if ips.len() > USERS_ADDRESSES {
+            return Ok(Some(format!(
+                "device {device} has {} addresses: a user's may have {USERS_ADDRESSES}",
+                ips.len()
+            )));
+        }
+        // In a VRF each address becomes a host route, which would draw the traffic of other networks.
+        if let Some(record) = self.register.network_of_bridge(bridge)?.filter(|r| r.network.vrf.is_some()) {
+            let foreign = |ip: &&IpAddr| !record.network.gateway.iter().any(|g| g.contains(*ip));
+            if let Some(ip) = ips.iter().find(foreign) {
+                return Ok(Some(format!(
+                    "address {ip} is in no subnet of network {network}: give the container one of those"
+                )));
+            }
+        }
+        for other in self.register.guests().into_iter().flatten().filter(|o| !o.guest.is(guest)) {
+            let taken = other.endpoints.iter().any(|o| {
+                o.device == *device || o.bridge == *bridge && (o.mac == *mac || o.ips.iter().any(|ip| ips.contains(ip)))
+            });
+            if taken {
+                return Ok(Some(format!(
+                    "the MAC or an address of {device} is {}'s: give the container its own",
+                    other.guest
+                )));
+            }
+        }
+        Ok(None)
+    }
+
     /// The container's veths, each with its host end: LXC gives neither index nor MAC to a hook, and templates with `xx`
     /// make another MAC each time they are read, so the namespace is the only one who knows.
-    pub(super) fn container_nics(&mut self, pid: u32) -> Result<Vec<Nic>, EngineError> {
-        let path = format!("/proc/{pid}/ns/net");
+    pub(super) fn container_nics(&mut self, netns: &File) -> Result<Vec<Nic>, EngineError> {
         let mut nics = Vec::new();
-        for inner in inside(&path)? {
+        for inner in veths_in(netns)? {
             let Some(outer) = self.kernel()?.link_by_index(inner.peer)? else { continue };
             let pair = outer.link == Some(inner.index) && outer.kind == LinkKind::Other("veth".into());
             let Some(master) = outer.master.filter(|_| pair) else { continue };
+            // Whoever may name the devices inside may give them any index: one that is another container's here, too.
+            if !self.kernel()?.peer_is_in(&outer.name, netns.as_fd())? {
+                continue;
+            }
             let bridge = self.kernel()?.link_by_index(master)?.map(|l| l.name);
             nics.push(Nic { device: Some(outer.name), mac: inner.mac, bridge, ips: inner.ips, ..Nic::default() });
         }
@@ -70,18 +132,26 @@ pub struct Inner {
 
 /// The veths in a network namespace, given by a path such as `/proc/PID/ns/net` or `/run/netns/NAME`.
 pub fn inside(path: &str) -> Result<Vec<Inner>, EngineError> {
-    let namespace = match File::open(path) {
-        Ok(file) => file,
-        Err(e) => {
-            return EngineError::refused(format!("cannot open network namespace {path}: {e}: is its process alive?"));
+    match veths_in(&namespace(path)?) {
+        Err(EngineError::Kernel(error @ KernelError::Namespace { .. })) => {
+            EngineError::refused(format!("{path}: {error}: name a process or a file below /run/netns"))
         }
-    };
-    let mut kernel = match Kernel::open_in(namespace.as_fd()) {
-        Err(error @ KernelError::Namespace { .. }) => {
-            return EngineError::refused(format!("{path}: {error}: name a process or a file below /run/netns"));
-        }
-        opened => opened?,
-    };
+        found => found,
+    }
+}
+
+/// A process's network namespace.
+pub(super) fn namespace_of(pid: u32) -> Result<File, EngineError> {
+    namespace(&format!("/proc/{pid}/ns/net"))
+}
+
+fn namespace(path: &str) -> Result<File, EngineError> {
+    File::open(path)
+        .or_else(|e| EngineError::refused(format!("cannot open network namespace {path}: {e}: is its process alive?")))
+}
+
+fn veths_in(netns: &File) -> Result<Vec<Inner>, EngineError> {
+    let mut kernel = Kernel::open_in(netns.as_fd())?;
     let addresses = kernel.addresses(None)?;
     let mut inner = Vec::new();
     for link in kernel.all_links()? {

@@ -5,6 +5,7 @@
 //! a fresh look, by the same code that a hook runs. So hooks go on meanwhile, and a second sync finds nothing to do.
 
 use super::guest::{How, is_incoming, lacks, observe, wanted};
+use super::lxc::namespace_of;
 use super::network::{devices_of, devices_of_vrf};
 use super::{Engine, EngineError};
 use crate::config::{Network, Origin, Vrf};
@@ -59,7 +60,7 @@ struct Hypervisors {
     domains: Option<BTreeMap<String, Domain>>,
     /// Domains by name whose file says something that we do not understand: they run, and nothing is known of how.
     unread: HashSet<String>,
-    containers: BTreeMap<String, String>,
+    containers: BTreeMap<String, hypervisor::lxc::Running>,
 }
 
 impl Engine {
@@ -232,8 +233,10 @@ impl Engine {
                 out.keep(done);
             }
         }
-        for (name, lxcpath) in &hypervisors.containers {
-            let known = records.iter().any(|r| r.guest.kind == GuestKind::Lxc && r.guest.name == *name);
+        // A user's joins through the door alone: what it may is not asked here.
+        for (name, running) in hypervisors.containers.iter().filter(|(_, running)| running.roots) {
+            let lxcpath = &running.lxcpath;
+            let known = records.iter().any(|r| r.guest.kind == GuestKind::Lxc && r.guest.id == *name);
             if !known && self.has_tenants() && hypervisor::lxc::has_our_hooks(lxcpath, name) {
                 let done = self.sync_container(name, lxcpath);
                 out.keep(done);
@@ -250,7 +253,7 @@ impl Engine {
     fn sync_container(&mut self, name: &str, lxcpath: &str) -> Result<(), EngineError> {
         let Some(pid) = hypervisor::lxc::pid(lxcpath, name) else { return Ok(()) };
         let Ok(guest) = Guest::new(GuestKind::Lxc, name, name) else { return Ok(()) };
-        let nics = self.container_nics(pid)?;
+        let nics = self.container_nics(&namespace_of(pid)?)?;
         self.sync_one(&guest, Truth::Runs(nics, Life::Here))
     }
 
@@ -281,13 +284,13 @@ impl Engine {
                     None => Truth::Gone,
                 },
             },
-            GuestKind::Lxc => match hypervisors.containers.get(&guest.name) {
+            GuestKind::Lxc => match hypervisors.containers.get(&guest.id) {
                 None => Truth::Gone,
-                Some(_) if record.endpoints.iter().all(there) => Truth::Unknown,
+                Some(running) if !running.roots || record.endpoints.iter().all(there) => Truth::Unknown,
                 // It was started anew without us.
-                Some(lxcpath) => {
-                    let pid = hypervisor::lxc::pid(lxcpath, &guest.name);
-                    let nics = pid.and_then(|pid| self.container_nics(pid).ok());
+                Some(running) => {
+                    let pid = hypervisor::lxc::pid(&running.lxcpath, &guest.name);
+                    let nics = pid.and_then(|pid| self.container_nics(&namespace_of(pid).ok()?).ok());
                     nics.map_or(Truth::Unknown, |nics| Truth::Runs(nics, Life::Here))
                 }
             },
@@ -395,7 +398,7 @@ impl Engine {
         let runs = match (guest.kind, truth) {
             (_, Truth::Unknown) | (GuestKind::Manual, _) => return true,
             (GuestKind::Libvirt, _) => hypervisor::libvirt::domain(&guest.name).is_some(),
-            (GuestKind::Lxc, _) => hypervisor::lxc::running().contains_key(&guest.name),
+            (GuestKind::Lxc, _) => hypervisor::lxc::running().contains_key(&guest.id),
         };
         match truth {
             Truth::Runs(_, Life::Ended) => true,

@@ -2,7 +2,9 @@
 //! `lxc_abstract_unix_open`). What only the monitor knows is asked with `lxc-info`, which hangs while the container is in a hook: it has a deadline.
 
 use crate::exec;
-use std::collections::BTreeMap;
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,18 +12,54 @@ use std::time::{Duration, Instant};
 /// For one lxc-info. It takes some 10 ms where the monitor listens.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// The containers that run, by name, each with its LXCPATH.
-pub fn running() -> BTreeMap<String, String> {
-    sockets(&fs::read_to_string("/proc/net/unix").unwrap_or_default())
+/// A container that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// Its directory is `LXCPATH/NAME`.
+    pub lxcpath: String,
+    /// Its monitor is root's. Where not, neither its configuration nor its monitor is to be believed.
+    pub roots: bool,
 }
 
-fn sockets(text: &str) -> BTreeMap<String, String> {
+/// The containers that run, by the id that they are registered by: their name, and `UID/NAME` if their monitor is a user's. Anybody can
+/// listen at any such address, hence each is asked for its owner.
+pub fn running() -> BTreeMap<String, Running> {
+    identified(&fs::read_to_string("/proc/net/unix").unwrap_or_default(), owner)
+}
+
+fn identified(text: &str, owner: impl Fn(&str) -> Option<u32>) -> BTreeMap<String, Running> {
+    let mut found = BTreeMap::new();
+    for (lxcpath, name) in sockets(text) {
+        // Who does not say, as with a full queue, may be anybody: enough to withdraw nothing, not to be believed.
+        let (id, roots) = match owner(&format!("{lxcpath}/{name}/command")) {
+            Some(0) => (name, true),
+            Some(uid) => (format!("{uid}/{name}"), false),
+            None => (name, false),
+        };
+        let known: &mut Running = found.entry(id).or_insert(Running { lxcpath: lxcpath.clone(), roots });
+        if roots && !known.roots {
+            *known = Running { lxcpath, roots };
+        }
+    }
+    found
+}
+
+/// LXCPATH and name of all that looks like a container's command socket.
+fn sockets(text: &str) -> BTreeSet<(String, String)> {
     let container = |line: &str| {
         let path = line.split_once(" @")?.1.strip_suffix("/command")?;
         let (lxcpath, name) = path.rsplit_once('/')?;
-        Some((name.to_owned(), format!("/{}", lxcpath.trim_start_matches('/'))))
+        Some((format!("/{}", lxcpath.trim_start_matches('/')), name.to_owned()))
     };
     text.lines().filter_map(container).collect()
+}
+
+/// Who listens at an abstract address: a connection's SO_PEERCRED is who called listen(2). Never waits, and says nothing to the monitor.
+fn owner(address: &str) -> Option<u32> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).ok()?;
+    connect(&socket, &SocketAddrUnix::new_abstract_name(address.as_bytes()).ok()?).ok()?;
+    Some(socket_peercred(&socket).ok()?.uid.as_raw())
 }
 
 /// The container's first process, seen from here; `None` while its monitor does not say.
@@ -54,7 +92,32 @@ mod tests {
             0000000000000000: 00000002 00000000 00010000 0001 01 22 /run/frr/zebra.vty\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 23 @/home/a b/lxc/c2/command\n\
             0000000000000000: 00000003 00000000 00000000 0001 03 24\n";
-        let expected = [("c1", "/var/lib/lxc"), ("c2", "/home/a b/lxc")];
-        assert_eq!(sockets(text), expected.map(|(name, path)| (name.into(), path.into())).into());
+        let expected = [("/home/a b/lxc", "c2"), ("/var/lib/lxc", "c1")];
+        assert_eq!(sockets(text), expected.map(|(path, name)| (path.into(), name.into())).into());
+    }
+
+    #[test]
+    fn a_users_container_has_its_users_id_and_does_not_hide_roots() {
+        let line = |path: &str| format!("0: 2 0 10000 1 01 21 @{path}/command\n");
+        let text = ["/a/c1", "/b/c1", "/home/u/c1", "/z/c1", "/z/c2"].map(line).concat();
+        let owner = |address: &str| match &address[..3] {
+            "/b/" => Some(0),
+            "/ho" => Some(1000),
+            _ => None,
+        };
+        let expected = [("1000/c1", "/home/u", false), ("c1", "/b", true), ("c2", "/z", false)];
+        let expected = expected.map(|(id, path, roots)| (id.into(), Running { lxcpath: path.into(), roots }));
+        assert_eq!(identified(&text, owner), expected.into());
+    }
+
+    #[test]
+    fn a_listener_is_its_owners() {
+        use std::os::linux::net::SocketAddrExt;
+        let name = format!("/evpn-hook/test{}/command", std::process::id());
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+        assert_eq!(owner(&name), None);
+        let _listener = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+        assert_eq!(owner(&name), Some(rustix::process::geteuid().as_raw()));
+        assert!(running().values().any(|r| r.lxcpath == "/evpn-hook"));
     }
 }

@@ -7,11 +7,13 @@ use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh, World};
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 impl Kernel {
     /// The device of this name; `None` if there is none.
@@ -26,6 +28,30 @@ impl Kernel {
         message.header.index = index;
         let found = self.get_link(message).map_err(|cause| read(format_args!("link with index {index}"), cause))?;
         Ok(found.and_then(decode::link))
+    }
+
+    /// Is this veth's other end in that network namespace? Indexes do not tell, for each namespace counts its own.
+    pub fn peer_is_in(&mut self, veth: &IfName, netns: BorrowedFd<'_>) -> Result<bool, KernelError> {
+        let failed = |cause| read(format_args!("namespace of {veth}'s peer"), cause);
+        let found = self.link_message(veth).map_err(failed)?;
+        let peers = found.into_iter().flat_map(|message| message.attributes).find_map(|attribute| match attribute {
+            LinkAttribute::LinkNetNsId(id) => Some(id),
+            _ => None,
+        });
+        let mut question = NsidMessage::default();
+        question.attributes.push(NsidAttribute::Fd(netns.as_raw_fd().unsigned_abs()));
+        let answer = self.socket.ask(RouteNetlinkMessage::GetNsId(question), 0).map_err(failed)?;
+        let theirs = answer.into_iter().find_map(|message| match message {
+            RouteNetlinkMessage::NewNsId(message) => {
+                message.attributes.into_iter().find_map(|attribute| match attribute {
+                    NsidAttribute::Id(id) => Some(id),
+                    _ => None,
+                })
+            }
+            _ => None,
+        });
+        // -1 is a namespace that we have no number for (NETNSA_NSID_NOT_ASSIGNED).
+        Ok(peers.is_some_and(|id| id >= 0) && peers == theirs)
     }
 
     /// All devices of one kind (`vxlan`, `vrf`, `bridge`).

@@ -1,9 +1,9 @@
 //! What LXC calls: words that cannot be trusted, everything in the environment.
 
 use crate::common::sh;
-use crate::host::{Host, fdb, snapshot, tap};
+use crate::host::{Host, fdb, neighbours, snapshot, tap};
 use crate::on_a_host;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 
 fn call(host: &Host, network: Option<&str>, env: &[(&str, &str)]) -> crate::host::Run {
     let mut command = host.command(&["lxc"]);
@@ -59,4 +59,54 @@ on_a_host!(a_start_may_be_refused_and_a_stop_not, {
     }
     sh("rm -r /run/evpn-hook/guests");
     assert_eq!(snapshot(), before);
+});
+
+/// A process in a network namespace of its own, as LXC leaves a container's at start-host.
+struct Inside(Child);
+
+impl Inside {
+    /// With a veth whose host end is on flat's bridge.
+    fn new(veth: &str, mac: &str, ip: &str) -> Inside {
+        let mut command = Command::new("unshare");
+        let child = command.args(["-n", "sh", "-c", "echo; exec sleep 60"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut inside = Inside(child);
+        std::io::Read::read_exact(inside.0.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        let pid = inside.0.id();
+        sh(&format!(
+            "ip link add {veth} type veth peer name eth0 netns {pid} && ip link set {veth} master flat-l2 up &&
+             nsenter -t {pid} -n sh -c 'ip link set eth0 address {mac} up && ip address add {ip}/24 dev eth0'"
+        ));
+        inside
+    }
+
+    fn start(&self, host: &Host) {
+        let pid = self.0.id().to_string();
+        call(host, None, &[("LXC_HOOK_SECTION", "lxc"), ("LXC_HOOK_TYPE", "start-host"), ("LXC_PID", &pid)]).ok();
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+// Killed monitors call no hook: the veth goes, the neighbour and the record stay.
+on_a_host!(a_container_that_died_without_a_hook_comes_back, {
+    let host = Host::flat();
+    let (mac, ip) = ("00:16:3e:00:00:39", "10.1.0.39");
+    Inside::new("vethold", mac, ip).start(&host);
+    sh("ip link show vethold >/dev/null 2>&1 && ip link del vethold || true");
+    let known = format!("neigh {ip} {mac} dev flat-l2\n");
+    assert_eq!((fdb(), neighbours()), (String::new(), known.clone()));
+    let again = Inside::new("vethnew", mac, ip);
+    again.start(&host);
+    assert_eq!((fdb(), neighbours()), (format!("fdb {mac} dev vethnew\n"), known));
+    // With another address, the old one is a ghost.
+    sh("ip link del vethnew");
+    drop(again);
+    let last = Inside::new("vethlast", mac, "10.1.0.40");
+    last.start(&host);
+    assert_eq!(neighbours(), format!("neigh 10.1.0.40 {mac} dev flat-l2\n"));
 });

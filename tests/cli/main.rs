@@ -9,6 +9,7 @@ mod clash;
 #[path = "../common/mod.rs"]
 mod common;
 mod crowd;
+mod door;
 mod guests;
 mod half_way;
 mod host;

@@ -6,7 +6,7 @@ packages=(
     gcc libc6-dev                                           # what cargo links with, and the bench's no-op
     frr                                                     # the fabric's routers
     libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 dnsmasq-base iptables
-    lxc                                                     # containers
+    lxc uidmap                                              # containers, also those of users
     user-mode-linux kmod                                    # a kernel with VRF where this one has none
     busybox-static cpio                                     # guest images
     iproute2 iputils-ping tcpdump procps util-linux

@@ -1,6 +1,6 @@
-//! Every kind of NIC that a guest can have.
+//! Every kind of NIC that a VM can have.
 
-use crate::fabric::{Container, Nic, Traces, Vm, VmSpec, wait_until};
+use crate::fabric::{Nic, Traces, Vm, VmSpec, wait_until};
 use crate::tenant::{GREEN, Network, Red, SOON, expect_advertised, joined, knows, remembers};
 
 lab_test! {
@@ -65,72 +65,5 @@ lab_test! {
         }
         drop(vm);
         before.assert_unchanged(comp1);
-    }
-}
-
-lab_test! {
-    /// Its first NIC has no link (evpn-hook enslaves it), its second has one.
-    fn a_container_has_two_nics_and_reboots(fabric) {
-        let red = Red::and(fabric, &[GREEN]);
-        let _green = Network::without_dhcp(red.comp1, "green");
-        joined(fabric, 40);
-        let container = Container::start(red.comp2, "c2", "lxc.include = /usr/share/evpn-hook/lxc/evpn-hook.conf
-lxc.net.0.type = veth
-lxc.net.0.script.up = /usr/bin/evpn-hook lxc --network red
-lxc.net.0.flags = up
-lxc.net.0.name = eth0
-lxc.net.0.hwaddr = 00:16:3e:00:02:01
-lxc.net.0.ipv4.address = 10.1.0.81/24
-lxc.net.1.type = veth
-lxc.net.1.link = green-l2
-lxc.net.1.flags = up
-lxc.net.1.name = eth1
-lxc.net.1.hwaddr = 00:16:3e:00:02:02
-lxc.net.1.ipv4.address = 10.2.0.82/24
-");
-        let expect_known = || {
-            for (mac, tenant, vxlan, ip) in [("00:16:3e:00:02:01", "red", "vxlan20", "10.1.0.81"), ("00:16:3e:00:02:02", "green", "vxlan40", "10.2.0.82")] {
-                wait_until(&format!("comp1 to know {ip}"), SOON, || knows(red.comp1, tenant, vxlan, mac, &[ip], "10.0.0.2"));
-                expect_advertised(red.comp2, mac, &[ip]);
-            }
-        };
-        expect_known();
-        container.ok(&["ping", "-c", "1", "-W", "5", "10.1.0.1"]);
-        container.ok(&["ping", "-c", "1", "-W", "5", "10.2.0.1"]);
-
-        let before = container.pid();
-        container.run(&["reboot", "-f"]);
-        wait_until("the container's new init", SOON, || container.pid().is_some_and(|pid| Some(pid) != before));
-        expect_known();
-
-        container.stop();
-        for mac in ["00:16:3e:00:02:01", "00:16:3e:00:02:02"] {
-            assert!(!remembers(red.comp2, mac), "{mac} is still on comp2");
-            wait_until(&format!("comp1 to forget {mac}"), SOON, || !remembers(red.comp1, mac));
-        }
-    }
-}
-
-lab_test! {
-    fn a_container_that_fails_to_start_leaves_nothing(fabric) {
-        const MAC: &str = "00:16:3e:00:00:39";
-        let red = Red::up(fabric);
-        let before = Traces::of(red.comp2);
-        let nic = "lxc.include = /usr/share/evpn-hook/lxc/evpn-hook.conf\nlxc.net.0.type = veth\n\
-            lxc.net.0.script.up = /usr/bin/evpn-hook lxc --network red\nlxc.net.0.flags = up\n\
-            lxc.net.0.hwaddr = 00:16:3e:00:00:39\nlxc.net.0.ipv4.address = 10.1.0.39/24\n";
-        // The first fails before it is registered, with its veth on the bridge; the second after.
-        for (failure, registered) in [("lxc.hook.start = /bin/false", false), ("lxc.init.cmd = /bin/nothing", true)] {
-            let monitor = red.comp2.monitor();
-            let _container = Container::define(red.comp2, "c3", &format!("{nic}{failure}"));
-            let start = red.comp2.run(&["lxc-start", "--name", "c3"]);
-            assert_ne!(start.code, 0, "{failure}: {start:?}");
-            monitor.wait(&["Deleted", "veth"], SOON);
-            wait_until("LXC to clean up", SOON, || Traces::of(red.comp2) == before);
-            let was_registered = monitor.transcript().lines().iter().any(|line| line.text.contains("10.1.0.39 "));
-            assert_eq!(was_registered, registered, "{failure}");
-            assert!(!remembers(red.comp2, MAC), "{failure}");
-            wait_until("comp1 to forget it", SOON, || !remembers(red.comp1, MAC));
-        }
     }
 }

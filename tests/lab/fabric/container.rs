@@ -33,6 +33,18 @@ impl<'a> Container<'a> {
         self.host.run(&["lxc-info", "--no-humanize", "--pid", "--name", &self.name]).stdout.trim().parse().ok()
     }
 
+    /// RUNNING, FROZEN, STOPPED …
+    pub fn state(&self) -> String {
+        self.host.ok(&["lxc-info", "--no-humanize", "--state", "--name", &self.name]).trim().to_owned()
+    }
+
+    /// The process that started it and runs its hooks.
+    pub fn monitor_pid(&self) -> Option<u32> {
+        let init = self.pid()?;
+        let status = std::fs::read_to_string(format!("/proc/{init}/status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+    }
+
     /// Writes a container's configuration without starting it.
     pub fn define(host: &'a Host, name: &str, config: &str) -> Container<'a> {
         host.write(
@@ -41,10 +53,15 @@ impl<'a> Container<'a> {
                 "lxc.uts.name = {name}\nlxc.rootfs.path = dir:{}\nlxc.init.cmd = /bin/container-init\n\
                  lxc.apparmor.profile = unconfined\nlxc.mount.auto = proc:mixed sys:ro\n\
                  lxc.log.file = /var/log/lxc/{name}.log\nlxc.log.level = INFO\n{config}\n",
-                project().join("target/lab/images/rootfs").display()
+                Container::rootfs()
             ),
         );
         Container { host, name: name.into() }
+    }
+
+    /// The busybox root that all share.
+    pub fn rootfs() -> String {
+        project().join("target/lab/images/rootfs").display().to_string()
     }
 
     pub fn stop(&self) {
