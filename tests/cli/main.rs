@@ -8,6 +8,7 @@ mod clash;
 #[path = "../common/mod.rs"]
 mod common;
 mod crowd;
+mod faults;
 mod guests;
 mod half_way;
 mod host;
