@@ -130,11 +130,14 @@ pub fn all(plan: &Plan, hands: &mut Hands, note: &mut dyn FnMut(Done)) -> Result
     Ok(())
 }
 
-/// As much as possible: for taking down, where what cannot be done must not keep the rest from being done.
-pub fn most(plan: &Plan, hands: &mut Hands, note: &mut dyn FnMut(Done)) {
+/// As much as possible: for taking down, where what cannot be done must not keep the rest from being done. Was it all?
+pub fn most(plan: &Plan, hands: &mut Hands, note: &mut dyn FnMut(Done)) -> bool {
+    let mut whole = true;
     for planned in plan {
         let start = Instant::now();
         let failed = hands.take(&planned.step).err();
+        whole &= failed.is_none();
         note(Done { step: &planned.step, took: start.elapsed(), failed });
     }
+    whole
 }

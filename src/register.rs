@@ -131,6 +131,21 @@ pub struct GuestRecord {
     pub incoming_since: Option<u64>,
     /// Its NICs.
     pub endpoints: Vec<Endpoint>,
+    /// What its NICs were, as long as the kernel may still hold something of it: being withdrawn, cut off in the midst of it, or refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<Endpoint>,
+}
+
+impl GuestRecord {
+    /// One without NICs.
+    pub fn new(guest: Guest) -> GuestRecord {
+        GuestRecord { guest, incoming_since: None, endpoints: Vec::new(), leaving: Vec::new() }
+    }
+
+    /// All that the kernel may hold of it.
+    pub fn held(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.iter().chain(&self.leaving)
+    }
 }
 
 /// The state directory.
@@ -291,8 +306,11 @@ impl Register {
         if fs::read_link(&link).is_ok_and(|t| t == target) {
             return Ok(());
         }
-        self.remove(&format!("names/{}", file_key(record.network.name.as_str())))?;
-        std::os::unix::fs::symlink(&target, &link).map_err(|e| io("link", e))
+        let temporary = link.with_extension(format!("tmp{}", std::process::id()));
+        let _ = fs::remove_file(&temporary);
+        std::os::unix::fs::symlink(&target, &temporary).map_err(|e| io("link", e))?;
+        fault::point(format_args!("before writing names/{}", record.network.name));
+        fs::rename(&temporary, &link).map_err(|e| io("link", e))
     }
     /// Forgets a network.
     pub fn remove_network(&self, network: &Network) -> Result<(), RegisterError> {
@@ -360,6 +378,35 @@ impl Register {
             None => Ok(()),
         }
     }
+    /// Clears up after runs that were killed: half-written files, locks that guard no record, names that lead nowhere or are missing. True
+    /// where there was something.
+    pub fn sweep(&self) -> Result<bool, RegisterError> {
+        let mut swept = false;
+        for room in ["", "guests/", "vrfs/", "networks/", "names/"] {
+            for name in self.names_in(room)? {
+                let path = format!("{room}{name}");
+                let (stem, kind) = name.rsplit_once('.').unwrap_or((&name, ""));
+                let writer = kind.strip_prefix("tmp").and_then(|pid| pid.parse::<u32>().ok());
+                let dead = writer.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists());
+                let guards = matches!(room, "guests/" | "vrfs/") || stem == "host";
+                let unused = kind == "lock" && guards && !self.dir.join(format!("{room}{stem}.json")).exists();
+                let astray = room == "names/" && writer.is_none() && !self.dir.join(&path).exists();
+                if dead || astray {
+                    self.remove(&path)?;
+                    swept = true;
+                } else if unused {
+                    swept |= self.remove_lock(&path, &format!("{room}{stem}.json"))?;
+                }
+            }
+        }
+        for record in self.networks().into_iter().flatten() {
+            if self.network(&record.network.name)?.is_none() {
+                self.put_network(&record)?;
+                swept = true;
+            }
+        }
+        Ok(swept)
+    }
     /// How long ago a guest's record was written.
     pub fn guest_age(&self, guest: &Guest) -> Option<Duration> {
         self.age(&format!("guests/{}.json", guest_key(guest)))
@@ -390,16 +437,11 @@ impl Register {
     }
 
     fn read_all<T: DeserializeOwned>(&self, room: &str) -> Vec<Result<T, RegisterError>> {
-        let path = self.dir.join(room);
-        let entries = match fs::read_dir(&path) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Vec::new(),
-            Err(source) => return vec![Err(RegisterError::Io { what: "read", path, source })],
+        let mut names = match self.names_in(room) {
+            Ok(names) => names,
+            Err(error) => return vec![Err(error)],
         };
-        let mut names: Vec<String> = entries
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| name.ends_with(".json"))
-            .collect();
+        names.retain(|name| name.ends_with(".json"));
         names.sort();
         names.iter().filter_map(|name| self.read(&format!("{room}/{name}")).transpose()).collect()
     }
@@ -442,6 +484,25 @@ impl Register {
             }
             _ => Ok(()),
         }
+    }
+
+    fn names_in(&self, room: &str) -> Result<Vec<String>, RegisterError> {
+        let path = self.dir.join(room);
+        match fs::read_dir(&path) {
+            Ok(entries) => Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(source) => Err(RegisterError::Io { what: "read", path, source }),
+        }
+    }
+
+    /// Removes a lock that nobody holds and whose record is missing. Done while it is held: who opened it meanwhile sees that it is gone.
+    fn remove_lock(&self, lock: &str, record: &str) -> Result<bool, RegisterError> {
+        let Ok(file) = File::open(self.dir.join(lock)) else { return Ok(false) };
+        let free = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if !free || self.dir.join(record).exists() {
+            return Ok(false);
+        }
+        self.remove(lock).map(|()| true)
     }
 
     /// Makes the directory that this file goes to: readable by root alone, for it tells who runs where.

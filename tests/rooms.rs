@@ -11,7 +11,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("event", &["config", "model"]),
     ("input", &["config", "event", "model"]),
     ("plan", &["config", "model"]),
-    ("kernel", &["model", "plan"]),
+    ("kernel", &["fault", "model", "plan"]),
     ("exec", &[]),
     ("fault", &[]),
     ("hypervisor", &["config", "event", "exec", "input", "model"]),

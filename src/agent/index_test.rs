@@ -48,6 +48,7 @@ fn guest(stage: Stage) -> GuestRecord {
             enslaved: false,
             stage,
         }],
+        leaving: Vec::new(),
     }
 }
 

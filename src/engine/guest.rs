@@ -95,8 +95,7 @@ impl Engine {
 
     fn mark_incoming(&mut self, guest: Guest) -> Result<(), EngineError> {
         let _lock = self.register.lock_guest(&guest)?;
-        let mut record =
-            self.register.guest(&guest)?.unwrap_or(GuestRecord { guest, incoming_since: None, endpoints: Vec::new() });
+        let mut record = self.register.guest(&guest)?.unwrap_or(GuestRecord::new(guest));
         record.incoming_since = Some(boot_seconds());
         Ok(self.register.put_guest(&record)?)
     }
@@ -124,12 +123,11 @@ impl Engine {
         }
         let record = GuestRecord {
             incoming_since: before.as_ref().and_then(|b| b.incoming_since).filter(|_| incoming),
-            guest,
             endpoints,
+            ..GuestRecord::new(guest)
         };
         if record.endpoints.is_empty() {
-            self.withdraw_all(&record.guest, before.as_ref().map_or(&[], |b| &b.endpoints))?;
-            return Ok(self.register.remove_guest(&record.guest)?);
+            return self.part(GuestRecord { incoming_since: None, ..before.unwrap_or(record) }, |_| true);
         }
         let how = match (incoming, again) {
             (true, _) => How::Incoming,
@@ -147,7 +145,7 @@ impl Engine {
         let device = endpoint.device.clone();
         let _lock = if self.dry_run { None } else { Some(self.register.lock_guest(&guest)?) };
         let before = self.register.guest(&guest)?;
-        let mut record = before.clone().unwrap_or(GuestRecord { guest, incoming_since: None, endpoints: Vec::new() });
+        let mut record = before.clone().unwrap_or(GuestRecord::new(guest));
         record.endpoints.retain(|e| e.device != device);
         record.endpoints.push(endpoint);
         let mut record = self.change(before, record, How::Start, |e| e.device == device)?;
@@ -184,7 +182,7 @@ impl Engine {
         let who = record.guest.to_string();
         let mut plan = Plan::new();
         // What was claimed and no longer is goes first: a hook that never heard of the guest's end must not leave its ghosts.
-        for old in before.iter().flat_map(|b| &b.endpoints) {
+        for old in before.iter().flat_map(|b| b.held()) {
             plan.extend(self.no_longer(&who, old, &record.endpoints)?);
         }
         for endpoint in record.endpoints.iter_mut().filter(|e| which(e)) {
@@ -201,8 +199,15 @@ impl Engine {
             self.planned.extend(plan);
             return Ok(());
         }
+        if how == How::Incoming {
+            record.endpoints.iter_mut().filter(|e| which(e)).for_each(|e| e.stage = Stage::Incoming);
+        }
+        // What goes is claimed as well: a run that is killed in between would leave what nobody knows.
+        let goes = |old: &&Endpoint| !record.endpoints.iter().any(|new| is_same(new, old));
+        record.leaving = before.iter().flat_map(|b| b.held()).filter(goes).cloned().collect();
         self.register.put_guest(record)?;
         self.walk(&plan, None, None)?;
+        record.leaving.clear();
         for endpoint in record.endpoints.iter_mut().filter(|e| which(e)) {
             endpoint.stage = match endpoint.mac {
                 _ if how == How::Incoming => Stage::Incoming,
@@ -271,9 +276,9 @@ impl Engine {
         }
         let _lock = self.register.lock_guest(guest)?;
         let Some(record) = self.register.guest(guest)? else { return Ok(()) };
-        self.withdraw_all(&record.guest, &record.endpoints)?;
+        self.part(GuestRecord { incoming_since: None, ..record.clone() }, |_| true)?;
         self.tell("withdrawn", &record);
-        Ok(self.register.remove_guest(guest)?)
+        Ok(())
     }
 
     /// Withdraws the endpoints that match; the guest may live on.
@@ -282,14 +287,10 @@ impl Engine {
             return Ok(());
         }
         let _lock = self.register.lock_guest(guest)?;
-        let Some(mut record) = self.register.guest(guest)? else { return Ok(()) };
-        let (left, stay): (Vec<_>, Vec<_>) = record.endpoints.drain(..).partition(gone);
-        record.endpoints = stay;
-        self.withdraw_all(&record.guest, &left)?;
-        if record.endpoints.is_empty() && record.incoming_since.is_none() {
-            return Ok(self.register.remove_guest(guest)?);
+        match self.register.guest(guest)? {
+            Some(record) => self.part(record, gone),
+            None => Ok(()),
         }
-        Ok(self.register.put_guest(&record)?)
     }
 
     pub(super) fn port_deleted(&mut self, owner: &Guest, port: &str) -> Result<(), EngineError> {
@@ -299,20 +300,40 @@ impl Engine {
         self.endpoint_gone(owner, |e| e.port.as_deref() == Some(port))
     }
 
-    pub(super) fn withdraw_all(&mut self, guest: &Guest, endpoints: &[Endpoint]) -> Result<(), EngineError> {
-        let who = guest.to_string();
+    /// Withdraws those endpoints that go, and forgets them; all of a guest, and it is forgotten. What is refused is remembered for the next
+    /// `sync`. Call with the guest's lock held.
+    pub(super) fn part(
+        &mut self,
+        mut record: GuestRecord,
+        goes: impl Fn(&Endpoint) -> bool,
+    ) -> Result<(), EngineError> {
+        let who = record.guest.to_string();
+        let (go, stay) = record.endpoints.drain(..).partition(goes);
+        record.endpoints = stay;
+        record.leaving.extend::<Vec<_>>(go);
         let mut plan = Plan::new();
-        for endpoint in endpoints {
+        for endpoint in &record.leaving {
             let want = wanted(&who, endpoint);
             let seen = observe(self.kernel()?, &want)?;
             plan.extend(withdraw(&want, &seen));
         }
         if self.dry_run {
             self.planned.extend(plan);
-        } else {
-            self.walk_on(&plan, None, None);
+            return Ok(());
         }
-        Ok(())
+        if let (_, true) = self.walk_on(&plan, None, None) {
+            record.leaving.clear();
+        }
+        if record.held().next().is_none() && record.incoming_since.is_none() {
+            return Ok(self.register.remove_guest(&record.guest)?);
+        }
+        self.register.put_guest(&record)?;
+        match record.leaving.is_empty() {
+            true => Ok(()),
+            false => {
+                EngineError::refused(format!("{who}: not all could be withdrawn: 'evpn-hook sync' tries it again"))
+            }
+        }
     }
 
     pub(super) fn tell(&mut self, what: &str, record: &GuestRecord) {
@@ -331,7 +352,7 @@ pub fn attach(engine: &mut Engine, guest: Guest, nic: Nic) -> Result<Endpoint, E
     engine.journal.object.clone_from(&guest.name);
     // A device belongs to one guest: another's claim on it would withdraw this one's routes when that guest stops.
     for other in engine.register.guests().into_iter().flatten() {
-        let clash = other.endpoints.iter().any(|e| Some(&e.device) == nic.device.as_ref());
+        let clash = other.held().any(|e| Some(&e.device) == nic.device.as_ref());
         if clash && !other.guest.is(&guest) {
             return EngineError::refused(format!(
                 "{}: it is {}'s already: 'evpn-hook detach {0}' first",
@@ -355,7 +376,7 @@ pub fn detach(engine: &mut Engine, device: Option<&IfName>, name: Option<&str>) 
             engine.stopped(&record.guest)?;
             found = true;
         } else if let Some(device) = device
-            && record.endpoints.iter().any(|e| e.device == *device)
+            && record.held().any(|e| e.device == *device)
         {
             engine.endpoint_gone(&record.guest, |e| e.device == *device)?;
             found = true;
@@ -373,6 +394,11 @@ pub fn lacks(world: &World, who: &str, endpoint: &Endpoint) -> Result<Plan, Refu
     let want = wanted(who, endpoint);
     let seen = Seen::of(world, &want);
     if endpoint.stage == Stage::Incoming { wire(&want, &seen) } else { register(&want, &seen) }
+}
+
+/// Is the one the other's successor on the same device, with its MAC? On another bridge nothing of it is the same.
+fn is_same(new: &Endpoint, old: &Endpoint) -> bool {
+    (&new.device, new.mac, &new.bridge) == (&old.device, old.mac, &old.bridge)
 }
 
 /// Is this guest on its way to here?

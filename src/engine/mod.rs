@@ -115,13 +115,13 @@ impl Engine {
         Ok(hands.added)
     }
 
-    /// Walks as much of a plan as can be, for taking down.
-    fn walk_on(&mut self, plan: &Plan, frr: Option<&mut Frr>, added: Option<Added>) -> Option<Added> {
-        let Engine { kernel: Some(kernel), journal, walked, .. } = self else { return added };
+    /// Walks as much of a plan as can be, for taking down; returns what the speaker still has of ours, and whether all was done.
+    fn walk_on(&mut self, plan: &Plan, frr: Option<&mut Frr>, added: Option<Added>) -> (Option<Added>, bool) {
+        let Engine { kernel: Some(kernel), journal, walked, .. } = self else { return (added, plan.is_empty()) };
         let mut hands = Hands { kernel, frr, added };
-        most(plan, &mut hands, &mut noting(journal));
+        let whole = most(plan, &mut hands, &mut noting(journal));
         *walked += plan.len();
-        hands.added
+        (hands.added, whole)
     }
 
     /// FRR, where the configuration names it.

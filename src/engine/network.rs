@@ -22,18 +22,22 @@ pub(super) fn observe(kernel: &mut Kernel, world: &World, network: &Network) -> 
     // What a bridge that is still to be made will start with.
     let like = if bridge.is_some() { network.bridge.as_str() } else { "default" };
     let ipv6_off = sysctl(&format!("net/ipv6/conf/{like}/disable_ipv6"))?;
-    let ignores_ra = sysctl(&format!("net/ipv6/conf/{like}/accept_ra"))?.is_none_or(|v| v.trim() == "0");
+    let accept_ra = sysctl(&format!("net/ipv6/conf/{like}/accept_ra"))?;
+    let ignores_ra = accept_ra.as_ref().is_none_or(|v| v == "0");
     let is_vxlan = |l: &Link| matches!(l.kind, LinkKind::Vxlan { .. });
     let has_vni = |l: &Link| matches!(l.kind, LinkKind::Vxlan { vni: Some(vni), .. } if own.contains(&vni.device()));
     let mut seen = Seen {
         bridge: bridge.cloned(),
         ignores_ra,
-        bridge_ipv6_off: ipv6_off.is_some_and(|v| v.trim() == "1"),
+        bridge_ipv6_off: ipv6_off.as_ref().is_some_and(|v| v.trim() == "1"),
         vxlans: world.links().filter(|l| is_vxlan(l) && (own.contains(&l.name) || has_vni(l))).cloned().collect(),
         strangers: own.iter().filter(|dev| world.link(dev).is_some_and(|l| !is_vxlan(l))).cloned().collect(),
         ..Seen::default()
     };
     if let Some(bridge) = bridge {
+        let was = [("accept_ra", accept_ra), ("disable_ipv6", ipv6_off)];
+        let was = was.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        seen.settings.extend(was.map(|(key, value)| (format!("net/ipv6/conf/{}/{key}", bridge.name), value)));
         let ports = world.slaves(bridge.index).map(|l| l.name.clone());
         seen.bridge_ports = ports.filter(|n| *n != network.vni.device()).collect();
         let global = world.addresses(bridge.index).filter(|a| a.global);
@@ -60,8 +64,12 @@ fn observe_vrf(
     seen.vrf = world.link(&vrf.name).cloned();
     let l3 = vrf.name.l3_bridge().ok();
     for dev in bridge.into_iter().chain(&l3).filter(|dev| world.link(dev).is_some()) {
-        if sysctl(&format!("net/ipv4/conf/{dev}/rp_filter"))?.is_some_and(|v| v.trim() == "2") {
-            seen.loose.insert(dev.clone());
+        let path = format!("net/ipv4/conf/{dev}/rp_filter");
+        if let Some(filter) = sysctl(&path)? {
+            if filter == "2" {
+                seen.loose.insert(dev.clone());
+            }
+            seen.settings.insert(path, filter);
         }
     }
     if let (Some(l3), Some(_)) = (&l3, vrf.vni) {
@@ -418,7 +426,7 @@ impl Engine {
             self.planned.extend(plan);
             return Ok(());
         }
-        let left = self.walk_on(&plan, frr.as_mut(), added);
+        let (left, _) = self.walk_on(&plan, frr.as_mut(), added);
         self.register.remove_network(network)?;
         match (&network.vrf, vrf_record) {
             // What a silent speaker still has of ours is remembered for the next one who asks it.
@@ -504,7 +512,7 @@ impl Engine {
             self.planned.extend(plan);
             return Ok(());
         }
-        match self.walk_on(&plan, frr.as_mut(), added) {
+        match self.walk_on(&plan, frr.as_mut(), added).0 {
             Some(left) => Ok(self.register.put_vrf(&VrfRecord { speaker: Some(left), ..record.clone() })?),
             None => Ok(self.register.remove_vrf(&record.vrf.name)?),
         }

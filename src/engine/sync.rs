@@ -68,6 +68,9 @@ impl Engine {
     pub fn sync(&mut self) -> Result<Synced, EngineError> {
         let (mut out, before) = (Synced::default(), self.walked);
         self.discard_corrupt(&mut out);
+        if !self.dry_run {
+            self.register.sweep()?;
+        }
         self.sync_networks(None, &mut out)?;
         self.sync_guests(&mut out)?;
         self.sync_leftovers(&mut out)?;
@@ -260,8 +263,7 @@ impl Engine {
     fn truth(&mut self, guest: &Guest, hypervisors: &Hypervisors) -> Truth {
         let world = self.kernel().and_then(|kernel| Ok(kernel.world()?)).unwrap_or_default();
         let record = self.register.guest(guest).ok().flatten();
-        let record =
-            record.unwrap_or(GuestRecord { guest: guest.clone(), incoming_since: None, endpoints: Vec::new() });
+        let record = record.unwrap_or(GuestRecord::new(guest.clone()));
         self.truth_in(&record, &world, hypervisors)
     }
 
@@ -306,6 +308,7 @@ impl Engine {
                 && lacks(world, &who, e).is_ok_and(|plan| plan.is_empty())
         };
         match truth {
+            _ if !record.leaving.is_empty() => false,
             Truth::Gone => false,
             Truth::Runs(_, Life::Ended) => false,
             Truth::Runs(_, Life::Moving) if !is_incoming(record) => true,
@@ -372,19 +375,23 @@ impl Engine {
             }
         }
         if there.is_empty() {
-            self.withdraw_all(guest, before.as_ref().map_or(&[], |b| &b.endpoints))?;
-            if self.dry_run || how == How::Incoming && before.is_some() {
-                return Ok(());
+            match before {
+                Some(_) if how == How::Incoming => return Ok(()),
+                Some(before) => self.part(GuestRecord { incoming_since: None, ..before }, |_| true)?,
+                None if self.dry_run => {}
+                None => self.register.remove_guest(guest)?,
             }
-            self.journal.say(&Message::Done {
-                what: "withdrawn, it does not run here",
-                object: &guest.name,
-                detail: "",
-            });
-            return Ok(self.register.remove_guest(guest)?);
+            if !self.dry_run {
+                self.journal.say(&Message::Done {
+                    what: "withdrawn, it does not run here",
+                    object: &guest.name,
+                    detail: "",
+                });
+            }
+            return Ok(());
         }
         let incoming_since = before.as_ref().and_then(|b| b.incoming_since).filter(|_| how == How::Incoming);
-        let record = GuestRecord { guest: guest.clone(), incoming_since, endpoints: there };
+        let record = GuestRecord { incoming_since, endpoints: there, ..GuestRecord::new(guest.clone()) };
         let walked = self.walked;
         let record = self.change(before, record, how, |_| true)?;
         if self.walked > walked {
@@ -481,6 +488,8 @@ impl Engine {
                     });
                     nic.ips.push(neigh.ip);
                 }
+                // Its network is to come up and could not: whose it is can be told the next time.
+                Some(_) if !out.problems.is_empty() => {}
                 _ => {
                     let step = Step::DelNeigh { bridge: bridge.clone(), ip: neigh.ip };
                     plan.push(Planned { step, undo: Vec::new() });

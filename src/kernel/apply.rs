@@ -5,6 +5,7 @@
 
 use super::error::{KernelError, NetlinkError, is_gone, is_unsupported};
 use super::{ALIAS, Kernel};
+use crate::fault;
 use crate::model::{IfName, Mac};
 use crate::plan::Step;
 use crate::plan::seen::{Link, PortFlags};
@@ -68,6 +69,7 @@ impl Kernel {
                 message.attributes.push(link_info(InfoKind::Bridge, InfoData::Bridge(options)));
                 self.change(RouteNetlinkMessage::NewLink(message), 0)
             }
+            Step::Mark { dev } => self.set_link(dev, vec![alias()]),
             // The kernel says EAFNOSUPPORT for a device without IPv6 (no module, MTU below 1280): it generates no address either.
             Step::NoAddrGen { dev } => match self.set_link(dev, vec![no_addrgen()]) {
                 Err(cause) if is_unsupported(&cause) => Ok(()),
@@ -77,6 +79,10 @@ impl Kernel {
                 let dev = self.need(step, dev)?;
                 self.add_address(dev, *address)
             }
+            Step::DelAddress { dev, address } => match self.index(step, dev)? {
+                Some(index) => forgive(self.del_address(index, *address)),
+                None => Ok(()),
+            },
             Step::Sysctl { path, value } => return self.write_sysctl(step, path, value),
             Step::AddUnreachable { table } => self.unreachable_routes(*table, true),
             Step::DelUnreachable { table } => self.unreachable_routes(*table, false),
@@ -96,7 +102,9 @@ impl Kernel {
             }
             Step::TellFdb { dev, mac } => {
                 let port = self.need(step, dev)?;
-                forgive(self.del_fdb(port, *mac)).and_then(|()| self.add_fdb(port, *mac))
+                let gone = forgive(self.del_fdb(port, *mac));
+                fault::point(format_args!("amid {step}"));
+                gone.and_then(|()| self.add_fdb(port, *mac))
             }
             Step::TellNeigh { bridge, ip, mac } => {
                 let bridge = self.need(step, bridge)?;
@@ -134,6 +142,7 @@ impl Kernel {
     /// What RTM_NEWLINK does not take for a new device (`addrgenmode` is refused with EAFNOSUPPORT, an alias not looked at) or forgets (a
     /// bridge's MTU). The device is still down, so no address was generated. If this fails the device goes again: a step is done or not done.
     fn finish_new(&mut self, name: &IfName, attributes: Vec<LinkAttribute>) -> Done {
+        fault::point(format_args!("amid the making of {name}"));
         let done = match self.set_link(name, attributes.clone()) {
             Err(cause) if is_unsupported(&cause) => {
                 let rest = attributes.into_iter().filter(|a| !matches!(a, LinkAttribute::AfSpecUnspec(_)));

@@ -3,6 +3,7 @@
 use super::apply::Done;
 use super::observe::{family, neigh_message};
 use super::{Kernel, PROTOCOL};
+use crate::fault;
 use crate::model::Mac;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
@@ -28,6 +29,15 @@ impl Kernel {
         self.change(RouteNetlinkMessage::NewAddress(message), REPLACE)
     }
 
+    pub(super) fn del_address(&mut self, index: u32, address: IpNet) -> Done {
+        let mut message = AddressMessage::default();
+        message.header.index = index;
+        message.header.family = family(address.addr());
+        message.header.prefix_len = address.prefix_len();
+        message.attributes = vec![AddressAttribute::Local(address.addr())];
+        self.change(RouteNetlinkMessage::DelAddress(message), 0)
+    }
+
     /// NUD_NOARP is the kernel's word for `static`. Without NTF_MASTER the entry would go to the device's own filter list.
     pub(super) fn add_fdb(&mut self, port: u32, mac: Mac) -> Done {
         let mut message = fdb_message(port, mac);
@@ -48,6 +58,7 @@ impl Kernel {
     /// An identical `replace` is told to nobody (net/core/neighbour.c `__neigh_update` notifies of changes alone), hence two.
     pub(super) fn tell_neigh(&mut self, bridge: u32, ip: IpAddr, mac: Mac) -> Done {
         self.put_neigh(bridge, ip, mac, NeighbourState::Reachable)?;
+        fault::point(format_args!("amid the telling of {ip}"));
         self.put_neigh(bridge, ip, mac, NeighbourState::Permanent)
     }
 

@@ -3,6 +3,7 @@
 use super::apply::{Done, forgive};
 use super::error::{KernelError, NetlinkError, is_unsupported};
 use super::{Kernel, PROTOCOL};
+use crate::fault;
 use crate::model::TableId;
 use crate::plan::Step;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
@@ -57,6 +58,7 @@ impl Kernel {
     /// Puts the unreachable defaults of a table there, or takes them out.
     pub(super) fn unreachable_routes(&mut self, table: TableId, there: bool) -> Done {
         self.unreachable_route(AddressFamily::Inet, table, there)?;
+        fault::point(format_args!("amid the unreachable routes of table {table}"));
         match self.unreachable_route(AddressFamily::Inet6, table, there) {
             Err(cause) if is_unsupported(&cause) => Ok(()),
             done => done,
@@ -79,6 +81,7 @@ impl Kernel {
     pub(super) fn local_rule(&mut self, last: bool) -> Done {
         let (from, to) = if last { (FIRST, LAST) } else { (LAST, FIRST) };
         self.move_local_rule(AddressFamily::Inet, from, to)?;
+        fault::point("amid the local rule's move, IPv4 done");
         match self.move_local_rule(AddressFamily::Inet6, from, to) {
             Err(cause) if is_unsupported(&cause) => Ok(()),
             done => done,

@@ -77,6 +77,7 @@ impl Model<'_> {
                     self.seen.bridge_addresses.push(*address);
                 }
             }
+            Step::DelAddress { address, .. } => self.seen.bridge_addresses.retain(|a| a != address),
             Step::Sysctl { path, value } => match path.as_str() {
                 "net/ipv4/ip_forward" => self.seen.host.forward4 = value == "1",
                 "net/ipv6/conf/all/forwarding" => {
@@ -101,6 +102,7 @@ impl Model<'_> {
                 assert!(link.master.is_some(), "{step}: it is no port");
                 link.port = PortFlags { learning: Some(false), neigh_suppress: Some(true) };
             }
+            Step::Mark { dev } => self.link(dev).ours = true,
             Step::NoAddrGen { dev } => assert_eq!(self.link(dev).name, *dev),
             Step::AddUnreachable { .. } => self.seen.unreachable = true,
             Step::DelUnreachable { .. } => self.seen.unreachable = false,

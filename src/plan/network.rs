@@ -21,6 +21,8 @@ pub struct Seen {
     pub ignores_ra: bool,
     /// Of the network's bridge and the VRF's those whose `rp_filter` is loose.
     pub loose: BTreeSet<IfName>,
+    /// The settings of bridges that are there, below /proc/sys.
+    pub settings: BTreeMap<String, String>,
     /// `net.ipv6.conf.<bridge>.disable_ipv6`, or `default`'s where the bridge is still to be made.
     pub bridge_ipv6_off: bool,
     /// The masters of the devices here by index, so that a refusal can name what is in the way.
@@ -100,6 +102,7 @@ pub fn up(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
         )));
     }
     precheck(network, seen)?;
+    finish(seen, &mut plan);
     if let Some(vrf) = &network.vrf {
         if want.manage_host {
             host(network, &seen.host, &mut plan);
@@ -109,10 +112,7 @@ pub fn up(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
     bridge_up(want, seen, &mut plan)?;
     vxlan_up(want, network.vni, &network.bridge, seen.bridge.as_ref(), seen, &mut plan)?;
     for dev in [network.bridge.clone(), network.vni.device()] {
-        let up = seen.vxlans.iter().chain(&seen.bridge).any(|l| l.name == dev && l.up);
-        if !up {
-            plan.push(plain(Step::SetUp { dev, up: true }));
-        }
+        plan.extend(raised(dev, seen.vxlans.iter().chain(&seen.bridge), &plan));
     }
     Ok(order::lawful(plan))
 }
@@ -271,9 +271,7 @@ fn vrf_up(want: &Wanted, vrf: &Vrf, seen: &Seen, plan: &mut Plan) -> Result<(), 
     if !seen.unreachable {
         plan.push(with_undo(Step::AddUnreachable { table: vrf.table }, Step::DelUnreachable { table: vrf.table }));
     }
-    if !seen.vrf.as_ref().is_some_and(|v| v.up) {
-        plan.push(plain(Step::SetUp { dev: vrf.name.clone(), up: true }));
-    }
+    plan.extend(raised(vrf.name.clone(), &seen.vrf, plan));
     let Some(vni) = vrf.vni else { return Ok(()) };
     if want.manage_speaker && !seen.speaker_has_vrf {
         plan.push(with_undo(Step::SpeakerAddVrf { vrf: vrf.clone() }, Step::SpeakerDelVrf { vrf: vrf.clone() }));
@@ -291,13 +289,11 @@ fn vrf_up(want: &Wanted, vrf: &Vrf, seen: &Seen, plan: &mut Plan) -> Result<(), 
         plan.push(enslaved(&bridge, &vrf.name));
     }
     if !(entered && seen.loose.contains(&bridge)) {
-        plan.push(plain(rp_filter_loose(&bridge)));
+        plan.push(set(rp_filter_loose(&bridge), seen));
     }
     vxlan_up(want, vni, &bridge, seen.l3_bridge.as_ref(), seen, plan)?;
     for dev in [bridge, vni.device()] {
-        if !seen.vxlans.iter().chain(&seen.l3_bridge).any(|l| l.name == dev && l.up) {
-            plan.push(plain(Step::SetUp { dev, up: true }));
-        }
+        plan.extend(raised(dev, seen.vxlans.iter().chain(&seen.l3_bridge), plan));
     }
     Ok(())
 }
@@ -333,13 +329,13 @@ fn bridge_up(want: &Wanted, seen: &Seen, plan: &mut Plan) -> Result<(), Refusal>
             // neighbour (net/ipv6/ndisc.c ndisc_allow_add). No address generation keeps the host itself off the segment.
             if seen.bridge_ipv6_off {
                 plan.push(plain(Step::NoAddrGen { dev: name.clone() }));
-                plan.push(plain(sysctl("net/ipv6/conf", name, "disable_ipv6", "0")));
+                plan.push(set(sysctl("net/ipv6/conf", name, "disable_ipv6", "0"), seen));
             }
         }
     }
     // A guest's router advertisement must not configure the host.
     if seen.bridge.is_none() || !seen.ignores_ra {
-        plan.push(plain(sysctl("net/ipv6/conf", name, "accept_ra", "0")));
+        plan.push(set(sysctl("net/ipv6/conf", name, "accept_ra", "0"), seen));
     }
     if let Some(vrf) = &network.vrf
         && !seen.bridge.as_ref().is_some_and(in_vrf)
@@ -349,14 +345,16 @@ fn bridge_up(want: &Wanted, seen: &Seen, plan: &mut Plan) -> Result<(), Refusal>
         undo.extend(addresses_back(name, seen));
         plan.push(Planned { step: Step::SetMaster { dev: name.clone(), master: Some(vrf.name.clone()) }, undo });
         plan.extend(addresses_back(name, seen).map(plain));
-        plan.push(plain(rp_filter_loose(name)));
+        plan.push(set(rp_filter_loose(name), seen));
     } else if network.vrf.is_some() && !seen.loose.contains(name) {
-        plan.push(plain(rp_filter_loose(name)));
+        plan.push(set(rp_filter_loose(name), seen));
     }
     // libvirt has put its own there before we are called, and does not put them back when somebody takes them off, or a bridge that was set
     // down loses those of IPv6.
     for address in network.gateway.iter().filter(|address| !seen.bridge_addresses.contains(address)) {
-        plan.push(plain(Step::AddAddress { dev: name.clone(), address: *address }));
+        let add = Step::AddAddress { dev: name.clone(), address: *address };
+        let del = Step::DelAddress { dev: name.clone(), address: *address };
+        plan.push(if seen.bridge.is_some() { with_undo(add, del) } else { plain(add) });
     }
     Ok(())
 }
@@ -442,6 +440,40 @@ fn rp_filter_loose(dev: &IfName) -> Step {
 
 fn sysctl(room: &str, dev: &IfName, key: &str, value: &str) -> Step {
     Step::Sysctl { path: format!("{room}/{dev}/{key}"), value: value.to_owned() }
+}
+
+/// A run that was killed while it made a device left it without our mark, and without what only a second message tells it.
+fn finish(seen: &Seen, plan: &mut Plan) {
+    let links = seen.vrf.iter().chain(&seen.l3_bridge).chain(&seen.bridge).chain(&seen.vxlans);
+    for link in links.filter(|l| !l.ours && seen.made.contains(&l.name)) {
+        plan.push(plain(Step::Mark { dev: link.name.clone() }));
+        if link.addrgen_none == Some(false) && !matches!(link.kind, LinkKind::Vrf { .. }) {
+            plan.push(plain(Step::NoAddrGen { dev: link.name.clone() }));
+        }
+    }
+}
+
+/// A setting of a device; one that was there gets its own back.
+fn set(step: Step, seen: &Seen) -> Planned {
+    let was = match &step {
+        Step::Sysctl { path, .. } => seen.settings.get_key_value(path),
+        _ => None,
+    };
+    match was {
+        Some((path, value)) => with_undo(step, Step::Sysctl { path: path.clone(), value: value.clone() }),
+        None => plain(step),
+    }
+}
+
+/// Up, where it is not among these, is made anew, or is down.
+fn raised<'a>(dev: IfName, seen: impl IntoIterator<Item = &'a Link>, plan: &Plan) -> Option<Planned> {
+    let up = |up| Step::SetUp { dev: dev.clone(), up };
+    let anew = plan.iter().any(|p| p.step == Step::DelLink { name: dev.clone() });
+    match seen.into_iter().find(|l| l.name == dev).filter(|_| !anew) {
+        None => Some(plain(up(true))),
+        Some(Link { up: false, .. }) => Some(with_undo(up(true), up(false))),
+        Some(_) => None,
+    }
 }
 
 /// What of a VRF is ours to take down.

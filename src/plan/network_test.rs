@@ -158,7 +158,10 @@ bridge link set dev vxlan10 learning off neigh_suppress on
     let kind = |s: &mut Seen| {
         s.vxlans[1].kind = LinkKind::Vxlan { vni: Some(vni(20)), local: None, port: 4789, learning: false };
     };
-    plans(&kind, &format!("ip link del vxlan20\n{VXLAN}"));
+    plans(&kind, &format!("ip link del vxlan20\n{VXLAN}ip link set vxlan20 up\n"));
+    // A run that was killed while it made a bridge.
+    let half = |s: &mut Seen| s.bridge.iter_mut().for_each(|b| (b.ours, b.addrgen_none) = (false, Some(false)));
+    plans(&half, "ip link set red-l2 alias evpn-hook\nip link set red-l2 addrgenmode none\n");
     // A run that was killed between making a VXLAN device and enslaving it.
     plans(
         &|s| s.vxlans[0].master = None,

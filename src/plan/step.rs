@@ -72,6 +72,11 @@ pub enum Step {
         /// The bridge.
         bridge: IfName,
     },
+    /// Put our mark on a device that we made and were cut off at. `ip link set DEV alias evpn-hook`
+    Mark {
+        /// The device.
+        dev: IfName,
+    },
     /// `ip link set DEV addrgenmode none`.
     NoAddrGen {
         /// The device.
@@ -79,6 +84,13 @@ pub enum Step {
     },
     /// Put an address on a device (no duplicate address detection: it is an anycast gateway's).
     AddAddress {
+        /// The device.
+        dev: IfName,
+        /// Address with prefix length.
+        address: IpNet,
+    },
+    /// Take one off again.
+    DelAddress {
         /// The device.
         dev: IfName,
         /// Address with prefix length.
@@ -182,8 +194,10 @@ impl fmt::Display for Step {
             Step::SetMtu { dev, mtu } => write!(f, "ip link set {dev} mtu {mtu}"),
             Step::SetVxlanPort { dev } => write!(f, "bridge link set dev {dev} learning off neigh_suppress on"),
             Step::ClearDefaultPvid { bridge } => write!(f, "ip link set {bridge} type bridge vlan_default_pvid 0"),
+            Step::Mark { dev } => write!(f, "ip link set {dev} alias evpn-hook"),
             Step::NoAddrGen { dev } => write!(f, "ip link set {dev} addrgenmode none"),
             Step::AddAddress { dev, address } => write!(f, "ip address replace {address} dev {dev} nodad"),
+            Step::DelAddress { dev, address } => write!(f, "ip address del {address} dev {dev}"),
             Step::Sysctl { path, value } => write!(f, "sysctl -w {}={value}", path.replace('/', ".")),
             Step::AddUnreachable { table } => {
                 write!(f, "ip route add unreachable default metric 4278198272 table {table} (and ip -6)")

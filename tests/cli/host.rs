@@ -4,6 +4,7 @@ use crate::common::{json, sh};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -38,7 +39,7 @@ gateway = ["10.3.0.1/24", "fd00:3::1/64"]
 mac = "00:00:00:11:11:30"
 "#;
 
-/// What one run of the program came to.
+/// What one run of the program came to; its status is 128 + the signal where it was killed.
 #[derive(Debug)]
 pub struct Run {
     pub status: i32,
@@ -71,14 +72,18 @@ impl Run {
 /// config.toml's path in every test's own /run.
 const PATH: &str = "/run/config.toml";
 
-pub struct Host;
+#[derive(Default)]
+pub struct Host {
+    /// `PATH` of the program under test, where it is not ours.
+    pub path: Option<String>,
+}
 
 impl Host {
     /// A host with a VTEP address and this config.toml.
     pub fn new(config: &str) -> Host {
         sh("ip link set lo up && ip address replace 10.0.0.1/32 dev lo");
         std::fs::write(PATH, config).unwrap();
-        Host
+        Host::default()
     }
 
     /// The host of [`CONFIG`] with network `flat` up.
@@ -91,6 +96,7 @@ impl Host {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(BIN);
         command.args(["--config", PATH]).args(args).stdin(Stdio::null());
+        command.envs(self.path.iter().map(|path| ("PATH", path)));
         command
     }
 
@@ -137,7 +143,8 @@ pub fn finish(mut command: Command, stdin: &[u8]) -> Run {
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Run { status: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    let status = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap());
+    Run { status, stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
 /// A veth as a guest's tap: `dev` is the host's end, up or down as the hypervisor leaves it.

@@ -1,0 +1,142 @@
+//! The whole host at one time, in few processes: hundreds of points are looked at three times each.
+
+use crate::common::sh;
+use serde_json::{Deserializer, Value, json};
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// One object a line, sorted; what changes by itself is left out.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Look(Vec<String>);
+
+/// Devices whose MAC the kernel draws anew each time.
+const RANDOM: &[&str] = &["vxlan", "vrf"];
+const STATE: &str = "/run/evpn-hook";
+
+impl Look {
+    pub fn now() -> Look {
+        let batch =
+            |family, text| answers(Command::new("ip").args(["-d", "-j", family, "-force", "-batch", "-"]), text);
+        let mut lines = Vec::new();
+        let four = batch("-4", "rule\nroute show table all\n");
+        let six = batch("-6", "rule\nroute show table all\n");
+        for object in batch("-0", "link show\n").into_iter().flatten() {
+            lines.push(link(&object));
+        }
+        for family in ["-4", "-6"] {
+            for object in batch(family, "address show\nneigh show nud permanent\n").into_iter().flatten() {
+                lines.extend(addresses_or_neighbour(&object));
+            }
+        }
+        for object in four.into_iter().chain(six).flatten() {
+            lines.extend(rule_or_route(&object));
+        }
+        for object in answers(Command::new("bridge").args(["-j", "-d", "fdb", "show"]), "").into_iter().flatten() {
+            let fixed = object["state"] == "static" || object["flags"].to_string().contains("extern_learn");
+            if fixed {
+                lines.push(format!("fdb {} on {} {}", object["mac"], object["ifname"], object["flags"]));
+            }
+        }
+        for path in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+            lines.push(format!("{path} = {}", fs::read_to_string(Path::new("/proc/sys").join(path)).unwrap().trim()));
+        }
+        state(Path::new(STATE), &mut lines);
+        lines.sort_unstable();
+        Look(lines)
+    }
+
+    /// What one has and the other has not.
+    pub fn against(&self, other: &Look) -> String {
+        let only = |a: &Look, b: &Look, sign: &str| -> Vec<String> {
+            a.0.iter().filter(|line| !b.0.contains(line)).map(|line| format!("      {sign} {line}")).collect()
+        };
+        [only(other, self, "-"), only(self, other, "+")].concat().join("\n")
+    }
+}
+
+/// A command's JSON answers, one after the other.
+fn answers(command: &mut Command, stdin: &str) -> Vec<Vec<Value>> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    Deserializer::from_slice(&output.stdout).into_iter().map(|answer| answer.unwrap()).collect()
+}
+
+fn link(link: &Value) -> String {
+    let (name, info) = (link["ifname"].as_str().unwrap(), &link["linkinfo"]);
+    let kind = info["info_kind"].as_str().unwrap_or_default();
+    let mac = if RANDOM.contains(&kind) { &Value::Null } else { &link["address"] };
+    let up = link["flags"].as_array().unwrap().contains(&"UP".into());
+    let (data, port) = (&info["info_data"], &info["info_slave_data"]);
+    let options = match kind {
+        "vxlan" => {
+            json!([data["id"], data["local"], data["port"], data["learning"], port["learning"], port["neigh_suppress"]])
+        }
+        "bridge" => json!([data["stp_state"], data["forward_delay"], data["vlan_default_pvid"]]),
+        "vrf" => json!([data["table"]]),
+        _ => Value::Null,
+    };
+    let conf = |family, key| {
+        fs::read_to_string(format!("/proc/sys/net/{family}/conf/{name}/{key}")).unwrap_or_default().trim().to_owned()
+    };
+    let of_bridge = match kind {
+        "bridge" => {
+            ["accept_ra", "disable_ipv6"].map(|key| conf("ipv6", key)).join(" ") + " " + &conf("ipv4", "rp_filter")
+        }
+        _ => String::new(),
+    };
+    // Without IPv6 a device generates no address, whatever its mode.
+    let addrgen = if conf("ipv6", "disable_ipv6") == "1" { &Value::Null } else { &link["inet6_addr_gen_mode"] };
+    format!(
+        "link {name} {kind} {options} master {} mac {mac} mtu {} up {up} alias {} addrgen {} {of_bridge}",
+        link["master"], link["mtu"], link["ifalias"], addrgen
+    )
+}
+
+fn addresses_or_neighbour(object: &Value) -> Vec<String> {
+    if let Some(addresses) = object["addr_info"].as_array() {
+        let global = addresses.iter().filter(|a| a["scope"] == "global");
+        return global.map(|a| format!("address {}/{} on {}", a["local"], a["prefixlen"], object["ifname"])).collect();
+    }
+    match (&object["dst"], &object["dev"]) {
+        (Value::Null, _) => Vec::new(),
+        (dst, dev) => vec![format!("neigh {dst} {} on {dev} proto {}", object["lladdr"], object["protocol"])],
+    }
+}
+
+fn rule_or_route(object: &Value) -> Option<String> {
+    let text = object.to_string();
+    // Link-local and multicast routes come and go with a device's carrier.
+    let of_itself = ["fe80::", "ff00::", "anycast", "multicast"].iter().any(|word| text.contains(word));
+    let device_route = object["table"] == "local" || object["protocol"] == "kernel" && object["dst"].is_string();
+    (!of_itself && !device_route).then(|| format!("rule or route {text}"))
+}
+
+fn state(dir: &Path, lines: &mut Vec<String>) {
+    for entry in fs::read_dir(dir).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_symlink() {
+            lines.push(format!("state {} -> {}", path.display(), fs::read_link(&path).unwrap().display()));
+        } else if path.is_dir() {
+            state(&path, lines);
+        } else {
+            let text = fs::read_to_string(&path).unwrap();
+            let told = serde_json::from_str(&text).map(|mut record: Value| {
+                // Seconds since boot.
+                if let Some(since) = record.get_mut("incoming_since") {
+                    *since = true.into();
+                }
+                record.to_string()
+            });
+            lines.push(format!("state {} {}", path.display(), told.unwrap_or(text)));
+        }
+    }
+}
+
+/// Deletes devices that are there and that are not.
+pub fn delete(devices: &[&str]) {
+    let batch: String = devices.iter().map(|device| format!("link del {device}\n")).collect();
+    sh(&format!("printf '{batch}' | ip -force -batch - 2>/dev/null || true"));
+}
