@@ -1,8 +1,6 @@
 //! Containers in every shape that LXC gives them, and every way that they end.
 
-use std::process::Child;
-
-use crate::fabric::{Container, Host, Output, Traces, wait_until};
+use crate::fabric::{Agent, Container, Host, Output, Traces, wait_until};
 use crate::tenant::{
     GREEN, Network, Red, SOON, container_on, endpoint_status, expect_advertised, joined, knows, remembers,
 };
@@ -266,27 +264,6 @@ impl Drop for Alice<'_> {
     }
 }
 
-/// evpn-agent on a host, as long as this lives.
-struct Agent<'a>(&'a Host, Child);
-
-impl<'a> Agent<'a> {
-    fn start(host: &'a Host) -> Agent<'a> {
-        let agent = Agent(host, host.command(&["evpn-agent"]).spawn().expect("evpn-agent starts"));
-        wait_until("the agent's socket", SOON, || host.path(SOCKET).exists());
-        agent
-    }
-}
-
-const SOCKET: &str = "/run/evpn-hook-agent.sock";
-
-impl Drop for Agent<'_> {
-    fn drop(&mut self) {
-        let _ = self.1.kill();
-        let _ = self.1.wait();
-        self.0.run(&["rm", SOCKET]);
-    }
-}
-
 lab_test! {
     fn a_users_container_is_registered_by_the_agent(fabric) {
         let red = Red::and(fabric, &["[[unprivileged]]\nuser = 'alice'\nnetworks = ['red']\n"]);
@@ -321,6 +298,6 @@ lxc.mount.auto = proc:mixed sys:ro
         red.comp2.sh("sed -i '/unprivileged/,$d' /etc/evpn-hook/config.toml");
         assert_ne!(alice.run(start).code, 0);
         wait_until("LXC to clean up", SOON, || Traces::of(red.comp2) == before);
-        drop(agent);
+        agent.kill();
     }
 }
