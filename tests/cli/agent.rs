@@ -298,3 +298,26 @@ on_a_host!(who_waits_for_a_guest_that_does_not_come_goes, {
     sh("ip link del vnet0");
     ended(waiting);
 });
+
+// A look in between would make what the hook is about to make, or put back what it has just taken away.
+on_a_host!(networks_and_guests_come_and_go_under_its_eyes, {
+    let host = Host::new(CONFIG);
+    tap("tap0");
+    let agent = Agent::start();
+    let before = crate::host::snapshot();
+    for _ in 0..10 {
+        host.run(&["network", "up", "flat"]).ok();
+        host.run(&["attach", "tap0", "--network", "flat", "--mac", MAC, "--ip", "10.1.0.60"]).status_is(0);
+        host.run(&["detach", "tap0"]).ok();
+        host.run(&["network", "down", "flat"]).ok();
+    }
+    // What it still wanted to look at it has looked at by then.
+    let quiet_second = || {
+        let naps = agent.naps();
+        std::thread::sleep(Duration::from_secs(1));
+        agent.naps() == naps
+    };
+    assert!((0..20).any(|_| quiet_second()));
+    let left = |text: String| text.lines().filter(|l| !l.contains("tap0")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(left(crate::host::snapshot()), left(before));
+});
