@@ -1,5 +1,7 @@
 //! LXC containers with a busybox root.
 
+use std::fs::File;
+
 use super::host::project;
 use super::{Host, Output};
 
@@ -31,6 +33,12 @@ impl<'a> Container<'a> {
     /// Its init, seen from the host; none while there is none.
     pub fn pid(&self) -> Option<u32> {
         self.host.run(&["lxc-info", "--no-humanize", "--pid", "--name", &self.name]).stdout.trim().parse().ok()
+    }
+
+    /// Its network namespace.
+    pub(super) fn netns(&self) -> File {
+        let pid = self.pid().expect("the container runs");
+        File::open(format!("/proc/{pid}/ns/net")).expect("the container's network namespace")
     }
 
     /// Writes a container's configuration without starting it.
