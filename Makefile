@@ -2,6 +2,7 @@
 PREFIX ?= /usr
 DESTDIR ?=
 SHARE = $(DESTDIR)$(PREFIX)/share/evpn-hook
+UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
 
 .PHONY: all build demo test lint bench install install-files uninstall clean help
 all: build
@@ -9,7 +10,7 @@ all: build
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-build: ## the release binary
+build: ## the release binaries
 	@packaging/build
 
 demo: ## the webinar's fabric on this machine: real FRR, libvirt, QEMU and LXC
@@ -28,7 +29,9 @@ bench: build ## the hook against a static no-op and a bash hook, in one run
 install: build install-files ## DESTDIR and PREFIX are honoured; `evpn-hook install` then links the hooks
 
 install-files: # what `install` does once the binary is built
-	install -D -m 755 $$(packaging/build --path) $(DESTDIR)$(PREFIX)/bin/evpn-hook
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $$(packaging/build --path) $$(dirname $$(packaging/build --path))/evpn-agent
+	install -d $(UNITS)
+	sed 's,/usr/bin/,$(PREFIX)/bin/,' packaging/evpn-agent.service >$(UNITS)/evpn-agent.service
 	install -d $(SHARE)/libvirt-networks $(SHARE)/lxc
 	install -m 644 libvirt-networks/*.xml $(SHARE)/libvirt-networks/
 	install -m 644 lxc-templates/*.conf $(SHARE)/lxc/
@@ -37,7 +40,7 @@ install-files: # what `install` does once the binary is built
 
 uninstall: ## takes out what `make install` put there
 	$(DESTDIR)$(PREFIX)/bin/evpn-hook uninstall --root $(DESTDIR)/
-	rm -rf $(DESTDIR)$(PREFIX)/bin/evpn-hook $(SHARE)
+	rm -rf $(DESTDIR)$(PREFIX)/bin/evpn-hook $(DESTDIR)$(PREFIX)/bin/evpn-agent $(UNITS)/evpn-agent.service $(SHARE)
 
 clean:
 	cargo clean

@@ -1,6 +1,7 @@
 //! Walks a plan: one step after the other, each timed; on failure what was done is undone, last first.
 
 use crate::config::Vrf;
+use crate::fault;
 use crate::kernel::{Kernel, KernelError};
 use crate::plan::{Plan, Step};
 use crate::speaker::{Added, Frr, SpeakerError};
@@ -25,6 +26,9 @@ pub enum StepError {
     /// FRR's no, or its silence.
     #[error(transparent)]
     Speaker(#[from] SpeakerError),
+    /// A test's no.
+    #[error("{0}: injected fault")]
+    Injected(String),
 }
 
 /// A plan that was not walked to its end; everything that it had done was undone, but for `left`.
@@ -54,6 +58,16 @@ pub struct Done<'a> {
 
 impl Hands<'_> {
     fn take(&mut self, step: &Step) -> Result<(), StepError> {
+        fault::point(format_args!("before {step}"));
+        if fault::fails() {
+            return Err(StepError::Injected(step.to_string()));
+        }
+        let done = self.carry_out(step);
+        fault::point(format_args!("after {step}"));
+        done
+    }
+
+    fn carry_out(&mut self, step: &Step) -> Result<(), StepError> {
         match step {
             Step::SpeakerAddVrf { vrf } => self.speak(vrf),
             Step::SpeakerDelVrf { vrf } => {

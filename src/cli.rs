@@ -43,6 +43,36 @@ pub struct Common {
     pub verbose: bool,
 }
 
+/// Keeps what evpn-hook set up as it should be, while the host runs; in the foreground, until it is killed.
+#[derive(Debug, Parser)]
+#[command(name = "evpn-agent", version, max_term_width = 100)]
+pub struct AgentCli {
+    /// The configuration file [default: /etc/evpn-hook/config.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The state directory [default: /run/evpn-hook]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Say each step on stderr
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+impl AgentCli {
+    /// The same as options of evpn-hook.
+    pub fn common(self) -> Common {
+        Common { config: self.config, state: self.state, json: false, verbose: self.verbose }
+    }
+}
+
+/// clap explains over many lines; ours is one. What stands before its usage is what is wrong.
+pub fn one_sentence(program: &str, explained: &str) -> String {
+    let what = explained.split("\n\nUsage:").next().unwrap_or_default();
+    let lines = what.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("For more information"));
+    let what = lines.collect::<Vec<_>>().join(" ");
+    format!("{}: see '{program} --help'", what.trim_start_matches("error: ").trim_end_matches(['.', ':']))
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -55,6 +85,12 @@ pub enum Command {
         /// Exit with 3 if anything is wrong
         #[arg(long)]
         check: bool,
+    },
+    /// Make the kernel and the speaker what they should be: repairs drift, ghosts, half-done work and a lost state
+    Sync {
+        /// Print the steps and take none
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Bring networks up or down, on hosts without libvirt
     Network(NetworkArgs),
@@ -72,6 +108,13 @@ pub enum Command {
         /// NAME OPERATION SUBOPERATION EXTRA
         #[arg(num_args = 2.., value_names = ["NAME", "OP"])]
         args: Vec<String>,
+    },
+    /// What a migration's target leaves behind where no agent runs: waits for the domain to arrive
+    #[command(hide = true)]
+    Arrive {
+        /// libvirt's UUID of the domain
+        #[arg(long, value_name = "UUID")]
+        guest_id: String,
     },
     /// What LXC's hooks call, with LXC_* in the environment
     Lxc {
@@ -230,6 +273,7 @@ mod tests {
     #[test]
     fn the_grammar_is_sound() {
         Cli::command().debug_assert();
+        AgentCli::command().debug_assert();
     }
 
     #[test]

@@ -40,6 +40,27 @@ pub enum Message<'a> {
         /// Details for a person.
         detail: &'a str,
     },
+    /// What the agent found missing is there again.
+    Mended {
+        /// The guest or network; empty for the host.
+        object: &'a str,
+        /// How many steps that took.
+        steps: usize,
+    },
+    /// Another VTEP takes a guest's address as often as it is taken back.
+    Claimed {
+        /// The guest.
+        guest: &'a str,
+    },
+    /// The speaker still does not advertise a guest, some seconds after the kernel holds all that it needs.
+    NotAdvertised {
+        /// The guest.
+        guest: &'a str,
+        /// What the speaker lacks.
+        why: &'a str,
+    },
+    /// The agent says what it does.
+    Note(&'a dyn fmt::Display),
     /// Something is wrong that did not stop the event.
     Warning(&'a dyn fmt::Display),
     /// The event was refused or failed.
@@ -51,9 +72,12 @@ impl Message<'_> {
     fn priority(&self) -> u8 {
         match self {
             Message::Failed(_) => 3,
-            Message::StepFailed { .. } | Message::Warning(_) => 4,
-            Message::HostChanged { .. } => 5,
-            Message::Done { .. } => 6,
+            Message::StepFailed { .. }
+            | Message::Warning(_)
+            | Message::Claimed { .. }
+            | Message::NotAdvertised { .. } => 4,
+            Message::HostChanged { .. } | Message::Mended { .. } => 5,
+            Message::Done { .. } | Message::Note(_) => 6,
             Message::Step { .. } => 7,
         }
     }
@@ -71,6 +95,18 @@ impl fmt::Display for Message<'_> {
                 )
             }
             Message::Done { what, object, detail } => write!(f, "{object}: {what}{detail}"),
+            Message::Mended { object, steps } => {
+                let (colon, s) = (if object.is_empty() { "" } else { ": " }, if *steps == 1 { "" } else { "s" });
+                write!(f, "{object}{colon}mended in {steps} step{s}")
+            }
+            Message::Claimed { guest } => write!(
+                f,
+                "warning: {guest}: another VTEP keeps claiming its MAC or address: is there a duplicate? ('show evpn mac vni all' in vtysh); it is taken back ever more seldom"
+            ),
+            Message::NotAdvertised { guest, why } => {
+                write!(f, "warning: {guest}: registered, but not advertised: {why}")
+            }
+            Message::Note(text) => write!(f, "{text}"),
             Message::Warning(text) => write!(f, "warning: {text}"),
             Message::Failed(text) => write!(f, "{text}"),
         }
@@ -82,6 +118,7 @@ impl fmt::Display for Message<'_> {
 pub struct Journal {
     /// Steps and results too on stderr (`-v`).
     pub verbose: bool,
+    program: &'static str,
     /// The guest or network, as a field of each entry.
     pub object: String,
     /// Connected at the first message; a host without journald has none.
@@ -89,16 +126,22 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// A journal for one run.
+    /// A journal for one run of evpn-hook.
     pub fn new(verbose: bool) -> Journal {
-        Journal { verbose, object: String::new(), socket: None }
+        Journal::of("evpn-hook", verbose)
+    }
+
+    /// The same for another program.
+    pub fn of(program: &'static str, verbose: bool) -> Journal {
+        Journal { verbose, program, object: String::new(), socket: None }
     }
 
     /// Says it. What cannot be said is dropped: a full journal must not stop a guest.
     pub fn say(&mut self, message: &Message) {
         let priority = message.priority();
-        if priority <= 4 || self.verbose {
-            let _ = writeln!(std::io::stderr(), "evpn-hook: {message}");
+        let program = self.program;
+        if (priority <= 4 || self.verbose) && !(priority < 7 && is_the_journal(std::io::stderr())) {
+            let _ = writeln!(std::io::stderr(), "{program}: {message}");
         }
         // Steps are for -v alone: a line a step would be a system call a step on the path of every guest.
         if priority == 7 {
@@ -113,13 +156,20 @@ impl Journal {
         if let Some(socket) = socket {
             // https://systemd.io/JOURNAL_NATIVE_PROTOCOL: KEY=value lines; our messages have no newline in them.
             let text = format!(
-                "MESSAGE={}\nPRIORITY={priority}\nSYSLOG_IDENTIFIER=evpn-hook\nGUEST={}\n",
+                "MESSAGE={}\nPRIORITY={priority}\nSYSLOG_IDENTIFIER={program}\nGUEST={}\n",
                 one_line(&message.to_string()),
                 one_line(&self.object)
             );
             let _ = socket.send(text.as_bytes());
         }
     }
+}
+
+/// Is this stream journald's own, as a service's stderr is? Then each line would be told twice. systemd names it by device and inode in
+/// JOURNAL_STREAM (systemd.exec(5)).
+fn is_the_journal(stream: impl std::os::fd::AsFd) -> bool {
+    let Some(named) = std::env::var_os("JOURNAL_STREAM") else { return false };
+    rustix::fs::fstat(stream).is_ok_and(|stat| named.to_str() == Some(&format!("{}:{}", stat.st_dev, stat.st_ino)))
 }
 
 fn one_line(text: &str) -> String {

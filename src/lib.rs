@@ -17,23 +17,30 @@
 //! - [`kernel`]: the only room that knows netlink: observe, apply one step.
 //! - [`speaker`]: the only room that knows FRR: render, show, configure.
 //! - [`register`]: what we own and want, in /run/evpn-hook.
+//! - [`hypervisor`]: what libvirt and LXC say runs, asked from outside their hooks.
 //! - [`apply`]: walks a plan, times each step, undoes on failure.
 //! - [`journal`]: every message a variant.
 //! - [`engine`]: one event through the rooms above.
+//! - [`agent`]: what comes after the start; sees to it that what the engine set up stays.
 //! - [`report`]: status: read and tell.
 //! - [`install`]: the hooks' symlinks.
 //! - [`cli`]: what was typed → what is meant.
+//! - [`exec`], [`fault`]: another program with a deadline; faults for tests.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![deny(clippy::print_stdout)] // a hook's stdout is libvirt's next domain XML
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
+pub mod agent;
 pub mod apply;
 pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod event;
+pub mod exec;
+pub mod fault;
+pub mod hypervisor;
 pub mod input;
 pub mod install;
 pub mod journal;

@@ -4,19 +4,20 @@
 #![deny(clippy::print_stdout, clippy::unwrap_used)]
 
 use clap::Parser;
-use evpn_hook::cli::{Attach, Cli, Command, Common, HookCall, Install, NetworkArgs, hook_call};
+use evpn_hook::agent::arrival;
+use evpn_hook::cli::{Attach, Cli, Command, Common, HookCall, Install, NetworkArgs, hook_call, one_sentence};
 use evpn_hook::config::Config;
 use evpn_hook::engine::{self, Engine, EngineError};
 use evpn_hook::event::Nic;
 use evpn_hook::input::{self, InputError, libvirt_network, libvirt_qemu};
 use evpn_hook::journal::{Journal, Message};
-use evpn_hook::model::{IfName, NetName};
+use evpn_hook::model::{Guest, IfName, NetName};
 use evpn_hook::register::Register;
-use evpn_hook::report::status;
+use evpn_hook::report::{self, status};
 use evpn_hook::{install, speaker};
 use std::fmt::Display;
 use std::io::Write;
-use std::process::ExitCode;
+use std::process::{self, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 /// design: 0 done; 1 failed; 2 wrong arguments or configuration; 3 a check found a problem.
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
                 let _ = error.print();
                 return ExitCode::SUCCESS;
             }
-            let _ = writeln!(std::io::stderr(), "evpn-hook: {}", one_sentence(&error.to_string()));
+            let _ = writeln!(std::io::stderr(), "evpn-hook: {}", one_sentence("evpn-hook", &error.to_string()));
             return ExitCode::from(WRONG);
         }
     };
@@ -71,7 +72,9 @@ fn main() -> ExitCode {
             engine::detach(&mut engine, args.device.as_ref(), args.guest.as_deref()).map_err(Failure::from)
         }
         Command::Status { check } => status_of(&common, check),
+        Command::Sync { dry_run } => sync(&common, dry_run),
         Command::FrrConfig { network } => frr_config(&common, network.as_ref()),
+        Command::Arrive { guest_id } => arrive(&common, &guest_id),
         Command::Install(args) => install_links(&args, true, &common),
         Command::Uninstall(args) => install_links(&args, false, &common),
     };
@@ -86,14 +89,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// clap explains over many lines; ours is one. What stands before its usage is what is wrong.
-fn one_sentence(explained: &str) -> String {
-    let what = explained.split("\n\nUsage:").next().unwrap_or_default();
-    let lines = what.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("For more information"));
-    let what = lines.collect::<Vec<_>>().join(" ");
-    format!("{}: see 'evpn-hook --help'", what.trim_start_matches("error: ").trim_end_matches(['.', ':']))
-}
-
 fn engine_of(common: &Common) -> Engine {
     Engine::new(common.config_path(), Register::at(&common.state_dir()), Journal::new(common.verbose))
 }
@@ -102,12 +97,37 @@ fn engine_of(common: &Common) -> Engine {
 fn hook(call: &HookCall, common: &Common) -> ExitCode {
     let mut engine = engine_of(common);
     let (result, may_refuse) = match run_hook(call, &mut engine) {
-        Ok(()) => return ExitCode::SUCCESS,
+        Ok(()) => {
+            if let Some(guest) = engine.awaited.take() {
+                leave_a_watch(&mut engine, common, &guest);
+            }
+            return ExitCode::SUCCESS;
+        }
         Err(HookError::Input(error)) => (error.to_string(), error.may_refuse()),
         Err(HookError::Engine(error, may_refuse)) => (error.to_string(), may_refuse),
     };
     engine.journal.say(&Message::Failed(&result));
     if may_refuse { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
+}
+
+/// A migration's guest has been wired, and no hook will tell when it runs here: where no agent does, a process stays behind that waits for it.
+/// libvirt waits for the end of a hook's stdout and stderr, so it gets none of ours.
+fn leave_a_watch(engine: &mut Engine, common: &Common, guest: &Guest) {
+    if engine.register.agent_runs() {
+        return;
+    }
+    let mut command = process::Command::new("/proc/self/exe");
+    for (option, path) in [("--config", &common.config), ("--state", &common.state)] {
+        if let Some(path) = path {
+            command.arg(option).arg(path);
+        }
+    }
+    command.args(["arrive", "--guest-id", &guest.id]).current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if let Err(error) = command.spawn() {
+        let what = format!("{guest}: nobody waits for its arrival ({error}): 'evpn-hook sync' once it is here");
+        engine.journal.say(&Message::Warning(&what));
+    }
 }
 
 enum HookError {
@@ -171,10 +191,31 @@ fn network(common: &Common, args: &NetworkArgs) -> Result<(), Failure> {
     // One that fails keeps no other from its turn.
     let act = if up { Engine::network_up_by_name } else { Engine::network_down_by_name };
     let failures = names.iter().filter_map(|name| act(&mut engine, name).err()).map(Failure::from);
-    match failures.reduce(|a, b| Failure(a.0.max(b.0), format!("{}; {}", a.1, b.1))) {
+    let failure = failures.reduce(|a, b| Failure(a.0.max(b.0), format!("{}; {}", a.1, b.1)));
+    if args.dry_run {
+        report::plan(&engine.planned);
+    }
+    match failure {
         Some(failure) => Err(failure),
         None => Ok(()),
     }
+}
+
+fn sync(common: &Common, dry_run: bool) -> Result<(), Failure> {
+    let mut engine = engine_of(common);
+    engine.dry_run = dry_run;
+    let synced = engine.sync()?;
+    if dry_run {
+        report::plan(&engine.planned);
+    } else {
+        let mut out = std::io::stdout().lock();
+        let _ = match synced.steps {
+            0 => writeln!(out, "nothing to do"),
+            1 => writeln!(out, "mended in 1 step"),
+            steps => writeln!(out, "mended in {steps} steps"),
+        };
+    }
+    if synced.problems.is_empty() { Ok(()) } else { Err(failed(synced.problems.join("; "))) }
 }
 
 /// Up: config.toml's, and those that run already, whose part in FRR may be gone after its restart. Down: config.toml's that run.
@@ -218,6 +259,7 @@ fn attach(common: &Common, args: Attach) -> Result<(), Failure> {
     let start = Instant::now();
     let endpoint = engine::attach(&mut engine, guest, nic)?;
     if args.dry_run {
+        report::plan(&engine.planned);
         return Ok(());
     }
     let registered = start.elapsed();
@@ -267,6 +309,15 @@ fn status_of(common: &Common, check: bool) -> Result<(), Failure> {
         if common.json { serde_json::to_string_pretty(&status).map_err(failed)? + "\n" } else { status::text(&status) };
     std::io::stdout().write_all(text.as_bytes()).map_err(failed)?;
     if check && status.has_problems() { Err(Failure(PROBLEM, String::new())) } else { Ok(()) }
+}
+
+/// Nobody reads its stderr: the hook that left it behind is gone.
+fn arrive(common: &Common, guest_id: &str) -> Result<(), Failure> {
+    let mut engine = engine_of(common);
+    arrival::wait(&mut engine, guest_id).map_err(|error| {
+        engine.journal.say(&Message::Failed(&error));
+        Failure(FAILED, String::new())
+    })
 }
 
 fn frr_config(common: &Common, name: Option<&NetName>) -> Result<(), Failure> {

@@ -5,27 +5,33 @@
 //! names/<key>              symlink to ../networks/<bridge>.json; `--network NET` finds it by name
 //! vrfs/<vrf>.json          VrfRecord; lives as long as a network uses the VRF
 //! guests/<kind>-<key>.json GuestRecord with its endpoints
+//! agent.lock               flock: held by the one agent that runs
 //! host.json                host-wide settings as they were before we changed them
 //! *.lock                   flock; one per guest and one per VRF, so that no two guests ever wait for each other
 //! ```
-//! One small file each: what a hook reads does not grow with the host. A record is written (claimed) before the first
-//! step and again (settled) after the last, by write + rename, so that a crash leaves either and never a half.
+//! One small file each: what a hook reads does not grow with the host. A record is written before the first step that it tells of (claimed),
+//! by write + rename, so that a crash leaves the old or the new and never a half.
 
 use crate::config::{Network, Vrf};
+use crate::fault;
 use crate::model::{Guest, GuestKind, IfName, Mac, NetName};
 use crate::speaker::Added;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The largest record that is read back, in bytes: a network with 100,000 DHCP hosts stays below it.
 const MAX_RECORD: u64 = 16 << 20;
+
+/// Locked while an agent runs; never removed.
+const AGENT: &str = "agent.lock";
 
 /// Why the state could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +47,7 @@ pub enum RegisterError {
         source: io::Error,
     },
     /// The record is there and is not ours to understand.
-    #[error("{} is corrupt ({why}): remove it and run 'evpn-hook network up' or restart the guest", path.display())]
+    #[error("{} is corrupt ({why}): 'evpn-hook sync' makes it anew", path.display())]
     Corrupt {
         /// Which file.
         path: PathBuf,
@@ -64,10 +70,9 @@ pub struct NetworkRecord {
     pub network: Network,
     /// This host's VTEP when it was set up.
     pub vtep: IpAddr,
-    /// We made the bridge, and take it down again.
-    pub made_bridge: bool,
-    /// False between claim and settle.
-    pub settled: bool,
+    /// Of its bridge and VXLAN device those that we made, and take down again.
+    #[serde(default)]
+    pub made: BTreeSet<IfName>,
 }
 
 /// A VRF that one of our networks uses.
@@ -75,8 +80,9 @@ pub struct NetworkRecord {
 pub struct VrfRecord {
     /// What is wanted.
     pub vrf: Vrf,
-    /// We made the VRF device, and take it down again.
-    pub made: bool,
+    /// Of the VRF and its L3VNI's devices those that we made, and take down again.
+    #[serde(default)]
+    pub made: BTreeSet<IfName>,
     /// What we put into the speaker; `None` until it took it (it may have been down).
     pub speaker: Option<Added>,
 }
@@ -161,7 +167,8 @@ pub fn file_key(name: &str) -> String {
     key
 }
 
-fn guest_key(guest: &Guest) -> String {
+/// Under which name the register keeps a guest: `guests/<this>.json`.
+pub fn guest_key(guest: &Guest) -> String {
     let kind = match guest.kind {
         GuestKind::Libvirt => "libvirt",
         GuestKind::Lxc => "lxc",
@@ -176,6 +183,43 @@ impl Register {
         Register { dir: dir.to_owned() }
     }
 
+    /// The directory of the guests' records.
+    pub fn guests_dir(&self) -> PathBuf {
+        self.dir.join("guests")
+    }
+    /// The directory of the networks' records.
+    pub fn networks_dir(&self) -> PathBuf {
+        self.dir.join("networks")
+    }
+
+    // ----- the agent -----
+
+    /// Makes this process the host's agent until the lock is dropped; `None` where another is.
+    pub fn lock_agent(&self) -> Result<Option<Lock>, RegisterError> {
+        let path = self.dir.join(AGENT);
+        let io =
+            |source: rustix::io::Errno| RegisterError::Io { what: "lock", path: path.clone(), source: source.into() };
+        self.make_room(&path)?;
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(io)?;
+        // A hook that asks holds it for some microseconds.
+        for _ in 0..10 {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(Lock { _file: File::from(file) })),
+                Err(rustix::io::Errno::AGAIN) => std::thread::sleep(std::time::Duration::from_millis(10)),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(io(error)),
+            }
+        }
+        Ok(None)
+    }
+    /// Does an agent run? Never waits; where that cannot be told, none does.
+    pub fn agent_runs(&self) -> bool {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let Ok(file) = rustix::fs::open(self.dir.join(AGENT), flags, Mode::empty()) else { return false };
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::AGAIN)
+    }
+
     // ----- guests -----
 
     /// Serialises what happens to one guest.
@@ -186,6 +230,10 @@ impl Register {
     pub fn guest(&self, guest: &Guest) -> Result<Option<GuestRecord>, RegisterError> {
         let record: Option<GuestRecord> = self.read(&format!("guests/{}.json", guest_key(guest)))?;
         Ok(record.filter(|r| r.guest.id == guest.id))
+    }
+    /// The record of this key ([`guest_key`]).
+    pub fn guest_of_key(&self, key: &str) -> Result<Option<GuestRecord>, RegisterError> {
+        self.read(&format!("guests/{key}.json"))
     }
     /// Every guest's record; corrupt ones as errors among them.
     pub fn guests(&self) -> Vec<Result<GuestRecord, RegisterError>> {
@@ -294,7 +342,31 @@ impl Register {
         self.remove("host.lock")
     }
 
+    /// Where everything is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+    /// Removes a record that cannot be read, as [`RegisterError::Corrupt`] names it.
+    pub fn discard(&self, path: &Path) -> Result<(), RegisterError> {
+        match path.strip_prefix(&self.dir).ok().and_then(Path::to_str) {
+            Some(name) => self.remove(name),
+            None => Ok(()),
+        }
+    }
+    /// How long ago a guest's record was written.
+    pub fn guest_age(&self, guest: &Guest) -> Option<Duration> {
+        self.age(&format!("guests/{}.json", guest_key(guest)))
+    }
+    /// How long ago a network's record was written.
+    pub fn network_age(&self, network: &Network) -> Option<Duration> {
+        self.age(&format!("networks/{}.json", network.bridge))
+    }
+
     // ----- files -----
+
+    fn age(&self, name: &str) -> Option<Duration> {
+        fs::metadata(self.dir.join(name)).ok()?.modified().ok()?.elapsed().ok()
+    }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, RegisterError> {
         let path = self.dir.join(name);
@@ -343,16 +415,19 @@ impl Register {
             other => other,
         }
         .map_err(io("write"))?;
+        fault::point(format_args!("before writing {name}"));
         // No fsync: /run is a tmpfs and does not outlive the kernel objects that it describes.
         let written = file.write_all(&text).and_then(|()| fs::rename(&temporary, &path));
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
+        fault::point(format_args!("after writing {name}"));
         written.map_err(io("write"))
     }
 
     fn remove(&self, name: &str) -> Result<(), RegisterError> {
         let path = self.dir.join(name);
+        fault::point(format_args!("before removing {name}"));
         match fs::remove_file(&path) {
             // A read-only file system says so before it looks whether there is anything.
             Err(source) if source.kind() != io::ErrorKind::NotFound && fs::symlink_metadata(&path).is_ok() => {

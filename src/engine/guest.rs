@@ -1,13 +1,14 @@
 //! Guests: start, started, stopped; the same for VMs, containers and devices attached by hand.
 
-use super::{Engine, EngineError, noting};
-use crate::apply::{all, most};
+use super::{Engine, EngineError};
 use crate::event::{GuestPhase, Nic};
-use crate::input::libvirt_status;
+use crate::hypervisor;
+use crate::input::libvirt_status::Life;
 use crate::journal::Message;
 use crate::kernel::Kernel;
 use crate::model::{Guest, GuestKind, IfName};
 use crate::plan::guest::{Seen, Wanted, register, wire, withdraw};
+use crate::plan::seen::World;
 use crate::plan::{Plan, Refusal, Step};
 use crate::register::{Endpoint, GuestRecord, Stage};
 use rustix::time::{ClockId, clock_gettime};
@@ -15,6 +16,17 @@ use rustix::time::{ClockId, clock_gettime};
 /// How long after `qemu migrate` the `start` that belongs to it may come, in seconds. An offline migration calls `migrate`
 /// and never `start` (qemu_migration.c `VIR_MIGRATE_OFFLINE`): its mark must not turn a later cold boot into an arrival.
 const INCOMING_MARK: u64 = 120;
+
+/// How an endpoint comes to be what its record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// Its guest starts: registered, and refused where something is in the way.
+    Start,
+    /// Its guest comes from another host and is not here yet: only wired.
+    Incoming,
+    /// Its guest runs here: registered, and put right where it is not.
+    Mend,
+}
 
 fn boot_seconds() -> u64 {
     u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0)
@@ -38,7 +50,7 @@ impl Engine {
     }
 
     /// Which NICs are on networks of ours, with what is known of their addresses.
-    fn endpoints(&mut self, guest: &Guest, nics: Vec<Nic>) -> Result<Vec<Endpoint>, EngineError> {
+    pub(super) fn endpoints(&mut self, guest: &Guest, nics: Vec<Nic>) -> Result<Vec<Endpoint>, EngineError> {
         let mut endpoints = Vec::new();
         for nic in nics {
             let Some(device) = nic.device else { continue };
@@ -119,7 +131,12 @@ impl Engine {
             self.withdraw_all(&record.guest, before.as_ref().map_or(&[], |b| &b.endpoints))?;
             return Ok(self.register.remove_guest(&record.guest)?);
         }
-        let record = self.change(before, record, incoming, |_| true)?;
+        let how = match (incoming, again) {
+            (true, _) => How::Incoming,
+            (false, true) => How::Mend,
+            (false, false) => How::Start,
+        };
+        let record = self.change(before, record, how, |_| true)?;
         self.tell(if incoming { "wired, not advertised before it arrives" } else { "registered" }, &record);
         Ok(())
     }
@@ -133,19 +150,19 @@ impl Engine {
         let mut record = before.clone().unwrap_or(GuestRecord { guest, incoming_since: None, endpoints: Vec::new() });
         record.endpoints.retain(|e| e.device != device);
         record.endpoints.push(endpoint);
-        let mut record = self.change(before, record, false, |e| e.device == device)?;
+        let mut record = self.change(before, record, How::Start, |e| e.device == device)?;
         Ok(record.endpoints.pop())
     }
 
     /// From what a guest's record says to what it shall say: all of it, or it says and does what it did before.
-    fn change(
+    pub(super) fn change(
         &mut self,
         before: Option<GuestRecord>,
         mut record: GuestRecord,
-        incoming: bool,
+        how: How,
         which: impl Fn(&Endpoint) -> bool,
     ) -> Result<GuestRecord, EngineError> {
-        let result = self.carry_out(before.as_ref(), &mut record, incoming, which);
+        let result = self.carry_out(before.as_ref(), &mut record, how, which);
         if result.is_err() && !self.dry_run {
             match &before {
                 Some(before) => self.register.put_guest(before)?,
@@ -161,7 +178,7 @@ impl Engine {
         &mut self,
         before: Option<&GuestRecord>,
         record: &mut GuestRecord,
-        incoming: bool,
+        how: How,
         which: impl Fn(&Endpoint) -> bool,
     ) -> Result<(), EngineError> {
         let who = record.guest.to_string();
@@ -171,9 +188,9 @@ impl Engine {
             plan.extend(self.no_longer(&who, old, record.endpoints.iter().find(|e| e.device == old.device))?);
         }
         for endpoint in record.endpoints.iter_mut().filter(|e| which(e)) {
-            let want = wanted(&who, endpoint);
+            let want = Wanted { mend: how == How::Mend, ..wanted(&who, endpoint) };
             let seen = observe(self.kernel()?, &want)?;
-            let steps = if incoming { wire(&want, &seen)? } else { register(&want, &seen)? };
+            let steps = if how == How::Incoming { wire(&want, &seen)? } else { register(&want, &seen)? };
             // Ours to release is only what we enslaved, now or for an earlier record: not a tap that libvirt or a script put there.
             let earlier = before.iter().flat_map(|b| &b.endpoints).any(|e| e.device == endpoint.device && e.enslaved);
             let now = steps.iter().any(|p| matches!(p.step, Step::SetMaster { .. }));
@@ -181,15 +198,14 @@ impl Engine {
             plan.extend(steps);
         }
         if self.dry_run {
-            crate::report::plan(&plan);
+            self.planned.extend(plan);
             return Ok(());
         }
         self.register.put_guest(record)?;
-        let (mut hands, journal) = self.hands(None, None)?;
-        all(&plan, &mut hands, &mut noting(journal))?;
+        self.walk(&plan, None, None)?;
         for endpoint in record.endpoints.iter_mut().filter(|e| which(e)) {
             endpoint.stage = match endpoint.mac {
-                _ if incoming => Stage::Incoming,
+                _ if how == How::Incoming => Stage::Incoming,
                 Some(_) => Stage::Registered,
                 None => Stage::Pending,
             };
@@ -199,9 +215,11 @@ impl Engine {
 
     /// What of an endpoint its successor on the same device does not want any more.
     fn no_longer(&mut self, who: &str, old: &Endpoint, new: Option<&Endpoint>) -> Result<Plan, EngineError> {
-        let same_mac = new.is_some_and(|n| n.mac == old.mac);
+        // On another bridge nothing of it is the same.
+        let same = new.filter(|n| n.mac == old.mac && n.bridge == old.bridge);
+        let same_mac = same.is_some();
         let mut left = old.clone();
-        left.ips.retain(|ip| !(same_mac && new.is_some_and(|n| n.ips.contains(ip))));
+        left.ips.retain(|ip| !same.is_some_and(|n| n.ips.contains(ip)));
         if same_mac && left.ips.is_empty() {
             return Ok(Plan::new());
         }
@@ -211,17 +229,38 @@ impl Engine {
         Ok(withdraw(&want, &seen))
     }
 
-    /// The chance to correct a wrong guess: a guest taken for an arrival that libvirt says runs here already is registered.
+    /// The chance to correct a wrong guess: a guest taken for an arrival that libvirt says runs here already is registered. Any other that is
+    /// on its way has to be waited for, since no hook tells of its arrival.
     fn started(&mut self, guest: &Guest) -> Result<(), EngineError> {
         let Some(record) = self.register.guest(guest)? else { return Ok(()) };
-        if record.incoming_since.is_none() || libvirt_status::runs(&guest.name) != Some(true) {
+        if record.incoming_since.is_none() {
             return Ok(());
         }
+        match hypervisor::libvirt::life(&guest.name) {
+            Some(Life::Here) => self.arrived(guest).map(drop),
+            _ => {
+                self.awaited = Some(guest.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// A guest that was on its way runs here now: registers it. False where it was not on its way (any more).
+    pub fn arrived(&mut self, guest: &Guest) -> Result<bool, EngineError> {
+        self.journal.object.clone_from(&guest.name);
         let _lock = self.register.lock_guest(guest)?;
+        let Some(record) = self.register.guest(guest)? else {
+            // The lock was made for a record that is not there.
+            self.register.remove_guest(guest)?;
+            return Ok(false);
+        };
+        if !is_incoming(&record) {
+            return Ok(false);
+        }
         let arrived = GuestRecord { incoming_since: None, ..record.clone() };
-        let record = self.change(Some(record), arrived, false, |_| true)?;
-        self.tell("registered", &record);
-        Ok(())
+        let record = self.change(Some(record), arrived, How::Mend, |_| true)?;
+        self.tell("arrived and registered", &record);
+        Ok(true)
     }
 
     /// Withdraws all of a guest and forgets it.
@@ -259,7 +298,7 @@ impl Engine {
         self.endpoint_gone(owner, |e| e.port.as_deref() == Some(port))
     }
 
-    fn withdraw_all(&mut self, guest: &Guest, endpoints: &[Endpoint]) -> Result<(), EngineError> {
+    pub(super) fn withdraw_all(&mut self, guest: &Guest, endpoints: &[Endpoint]) -> Result<(), EngineError> {
         let who = guest.to_string();
         let mut plan = Plan::new();
         for endpoint in endpoints {
@@ -267,12 +306,15 @@ impl Engine {
             let seen = observe(self.kernel()?, &want)?;
             plan.extend(withdraw(&want, &seen));
         }
-        let (mut hands, journal) = self.hands(None, None)?;
-        most(&plan, &mut hands, &mut noting(journal));
+        if self.dry_run {
+            self.planned.extend(plan);
+        } else {
+            self.walk_on(&plan, None, None);
+        }
         Ok(())
     }
 
-    fn tell(&mut self, what: &str, record: &GuestRecord) {
+    pub(super) fn tell(&mut self, what: &str, record: &GuestRecord) {
         let mut detail = String::new();
         for e in &record.endpoints {
             let mac = e.mac.map(|m| m.to_string()).unwrap_or_default();
@@ -325,16 +367,16 @@ pub fn detach(engine: &mut Engine, device: Option<&IfName>, name: Option<&str>) 
     Err(Refusal(format!("{what}: nothing of that name is attached: see 'evpn-hook status'")).into())
 }
 
-/// The steps that an endpoint lacks, or why it cannot be (`status`).
-pub fn observe_guest(
-    engine: &mut Engine,
-    who: &str,
-    endpoint: &Endpoint,
-) -> Result<Result<Vec<Step>, Refusal>, EngineError> {
+/// What an endpoint lacks, or why it cannot be; nothing is asked anew.
+pub fn lacks(world: &World, who: &str, endpoint: &Endpoint) -> Result<Plan, Refusal> {
     let want = wanted(who, endpoint);
-    let seen = observe(engine.kernel()?, &want)?;
-    let plan = if endpoint.stage == Stage::Incoming { wire(&want, &seen) } else { register(&want, &seen) };
-    Ok(plan.map(|plan| plan.into_iter().map(|p| p.step).collect()))
+    let seen = Seen::of(world, &want);
+    if endpoint.stage == Stage::Incoming { wire(&want, &seen) } else { register(&want, &seen) }
+}
+
+/// Is this guest on its way to here?
+pub(super) fn is_incoming(record: &GuestRecord) -> bool {
+    record.endpoints.iter().any(|e| e.stage == Stage::Incoming)
 }
 
 /// A guest by hand.
@@ -342,7 +384,7 @@ pub fn by_hand(name: &str) -> Result<Guest, crate::model::BadValue> {
     Guest::new(GuestKind::Manual, name, name)
 }
 
-fn wanted<'a>(who: &'a str, endpoint: &'a Endpoint) -> Wanted<'a> {
+pub(super) fn wanted<'a>(who: &'a str, endpoint: &'a Endpoint) -> Wanted<'a> {
     Wanted {
         guest: who,
         device: &endpoint.device,
@@ -351,11 +393,12 @@ fn wanted<'a>(who: &'a str, endpoint: &'a Endpoint) -> Wanted<'a> {
         mac: endpoint.mac,
         ips: &endpoint.ips,
         enslave: endpoint.enslaved,
+        mend: false,
     }
 }
 
 /// Single questions, never a list: what a guest's hook reads does not grow with the host.
-fn observe(kernel: &mut Kernel, want: &Wanted) -> Result<Seen, EngineError> {
+pub(super) fn observe(kernel: &mut Kernel, want: &Wanted) -> Result<Seen, EngineError> {
     let mut seen = Seen { device: kernel.link(want.device)?, bridge: kernel.link(want.bridge)?, ..Seen::default() };
     if let (Some(device), Some(bridge)) = (&seen.device, &seen.bridge)
         && let Some(master) = device.master.filter(|m| *m != bridge.index)

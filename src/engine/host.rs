@@ -1,12 +1,11 @@
 //! What is asked of the host as a whole: its tunnel end, what the underlay carries, settings that a VRF needs.
 
 use super::{Engine, EngineError, is_host_wide};
-use crate::apply::all;
 use crate::config::{Config, VtepSource};
 use crate::kernel::{Kernel, sysctl};
 use crate::model::IfName;
 use crate::plan::network::HostSeen;
-use crate::plan::seen::{Address, Link, LinkKind};
+use crate::plan::seen::{Address, Link, LinkKind, World};
 use crate::plan::{Plan, Planned, Step};
 use std::net::IpAddr;
 
@@ -69,16 +68,17 @@ fn underlay_mtu(vtep: IpAddr, links: &[Link], addresses: &[Address]) -> u32 {
 }
 
 /// Host-wide settings as they are.
-pub(super) fn observe(kernel: &mut Kernel) -> Result<HostSeen, EngineError> {
+pub(super) fn observe(kernel: &mut Kernel, world: &World) -> Result<HostSeen, EngineError> {
     let on = |path: &str| -> Result<_, EngineError> { Ok(sysctl(path)?.map(|v| v.trim() == "1")) };
     let forward6 = on("net/ipv6/conf/all/forwarding")?;
     let mut accepts_ra = Vec::new();
     if forward6 == Some(false) {
-        for link in kernel.all_links()? {
-            if uplink_kind(&link) && on(&format!("net/ipv6/conf/{}/accept_ra", link.name))? == Some(true) {
-                accepts_ra.push(link.name);
+        for link in world.links() {
+            if uplink_kind(link) && on(&format!("net/ipv6/conf/{}/accept_ra", link.name))? == Some(true) {
+                accepts_ra.push(link.name.clone());
             }
         }
+        accepts_ra.sort();
     }
     Ok(HostSeen {
         forward4: on("net/ipv4/ip_forward")? == Some(true),
@@ -145,6 +145,5 @@ fn restore(engine: &mut Engine, wanted: impl Fn(&str) -> bool) -> Result<(), Eng
         };
         plan.push(Planned { step, undo: Vec::new() });
     }
-    let (mut hands, journal) = engine.hands(None, None)?;
-    Ok(all(&plan, &mut hands, &mut super::noting(journal))?)
+    engine.walk(&plan, None, None).map(drop)
 }

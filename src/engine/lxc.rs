@@ -39,7 +39,7 @@ impl Engine {
 
     /// The container's veths, each with its host end: LXC gives neither index nor MAC to a hook, and templates with `xx`
     /// make another MAC each time they are read, so the namespace is the only one who knows.
-    fn container_nics(&mut self, pid: u32) -> Result<Vec<Nic>, EngineError> {
+    pub(super) fn container_nics(&mut self, pid: u32) -> Result<Vec<Nic>, EngineError> {
         let path = format!("/proc/{pid}/ns/net");
         let mut nics = Vec::new();
         for inner in inside(&path)? {

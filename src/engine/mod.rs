@@ -9,19 +9,20 @@ mod lxc;
 mod network;
 mod sync;
 
-pub use guest::{attach, by_hand, detach, observe_guest};
+pub use guest::{attach, by_hand, detach, lacks};
 pub use host::{undo_host, vtep_and_mtu};
 pub use lxc::{Inner, inside};
 pub use network::host_wants;
 pub use sync::Synced;
 
-use crate::apply::{ApplyError, Done, Hands};
+use crate::apply::{ApplyError, Done, Hands, all, most};
 use crate::config::{Config, ConfigError, SpeakerKind};
 use crate::event::Event;
 use crate::input::LxcHook;
 use crate::journal::{Journal, Message};
 use crate::kernel::{Kernel, KernelError};
-use crate::plan::{Refusal, Step};
+use crate::model::Guest;
+use crate::plan::{Plan, Refusal, Step};
 use crate::register::{Register, RegisterError};
 use crate::speaker::{Added, Frr};
 use std::path::PathBuf;
@@ -60,8 +61,14 @@ pub struct Engine {
     pub register: Register,
     /// The log.
     pub journal: Journal,
-    /// Plans are printed through the journal and not applied.
+    /// Plans are not applied but kept in `planned`.
     pub dry_run: bool,
+    /// What a dry run would have done.
+    pub planned: Plan,
+    /// A guest that this event left on its way to here: somebody has to see it arrive.
+    pub awaited: Option<Guest>,
+    /// How many steps were taken.
+    walked: usize,
     kernel: Option<Kernel>,
     config: Option<Config>,
 }
@@ -69,7 +76,17 @@ pub struct Engine {
 impl Engine {
     /// An engine that has touched nothing yet.
     pub fn new(config_path: (PathBuf, bool), register: Register, journal: Journal) -> Engine {
-        Engine { config_path, register, journal, dry_run: false, kernel: None, config: None }
+        Engine {
+            config_path,
+            register,
+            journal,
+            dry_run: false,
+            planned: Plan::new(),
+            awaited: None,
+            walked: 0,
+            kernel: None,
+            config: None,
+        }
     }
 
     /// config.toml, read once.
@@ -82,20 +99,29 @@ impl Engine {
 
     /// This host's kernel, opened once.
     pub fn kernel(&mut self) -> Result<&mut Kernel, EngineError> {
-        Ok(self.hands(None, None)?.0.kernel)
+        match &mut self.kernel {
+            Some(kernel) => Ok(kernel),
+            closed => Ok(closed.insert(Kernel::open()?)),
+        }
     }
 
-    /// What a plan is applied with, and where it is told.
-    fn hands<'a>(
-        &'a mut self,
-        frr: Option<&'a mut Frr>,
-        added: Option<Added>,
-    ) -> Result<(Hands<'a>, &'a mut Journal), EngineError> {
-        let kernel = match &mut self.kernel {
-            Some(kernel) => kernel,
-            closed => closed.insert(Kernel::open()?),
-        };
-        Ok((Hands { kernel, frr, added }, &mut self.journal))
+    /// Walks a plan, all or nothing; returns what the speaker has of ours then, `added` being what it had before.
+    fn walk(&mut self, plan: &Plan, frr: Option<&mut Frr>, added: Option<Added>) -> Result<Option<Added>, EngineError> {
+        self.kernel()?;
+        let Engine { kernel: Some(kernel), journal, walked, .. } = self else { return Ok(added) };
+        let mut hands = Hands { kernel, frr, added };
+        all(plan, &mut hands, &mut noting(journal))?;
+        *walked += plan.len();
+        Ok(hands.added)
+    }
+
+    /// Walks as much of a plan as can be, for taking down.
+    fn walk_on(&mut self, plan: &Plan, frr: Option<&mut Frr>, added: Option<Added>) -> Option<Added> {
+        let Engine { kernel: Some(kernel), journal, walked, .. } = self else { return added };
+        let mut hands = Hands { kernel, frr, added };
+        most(plan, &mut hands, &mut noting(journal));
+        *walked += plan.len();
+        hands.added
     }
 
     /// FRR, where the configuration names it.

@@ -1,77 +1,139 @@
 //! Networks: start, started, updated, stopped.
 
-use super::{Engine, EngineError, host, noting};
-use crate::apply::{all, most};
-use crate::config::{Network, Origin};
+use super::{Engine, EngineError, host};
+use crate::config::{Network, Origin, Vrf};
 use crate::event::NetworkPhase;
 use crate::journal::Message;
 use crate::kernel::{Kernel, sysctl};
-use crate::model::{IfName, NetName};
-use crate::plan::network::{Ours, Seen, Wanted, down, precheck, up};
-use crate::plan::seen::LinkKind;
+use crate::model::{IfName, NetName, Vni};
+use crate::plan::network::{OurVrf, Ours, Seen, Wanted, down, precheck, up, vrf_down};
+use crate::plan::seen::{Link, LinkKind, World};
 use crate::plan::{Plan, Planned, Step};
 use crate::register::{GuestRecord, NetworkRecord, VrfRecord};
 use crate::speaker::{Added, Frr};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-/// Asks the kernel for all that a network's plan depends on. Not on any guest's path: full lists are fine here.
-pub fn observe(kernel: &mut Kernel, network: &Network) -> Result<Seen, EngineError> {
-    let bridge = kernel.link(&network.bridge)?;
-    let (mut bridge_addresses, mut bridge_ports) = (Vec::new(), Vec::new());
-    if let Some(bridge) = &bridge {
-        let ports = kernel.ports_of(bridge.index)?;
-        bridge_ports = ports.into_iter().map(|l| l.name).filter(|n| *n != network.vni.device()).collect();
-        let all = kernel.addresses(Some(bridge.index))?;
-        bridge_addresses = all.into_iter().filter(|a| a.global).map(|a| a.net).collect();
-    }
+/// What of the host a network's plan depends on, out of the whole.
+pub(super) fn observe(kernel: &mut Kernel, world: &World, network: &Network) -> Result<Seen, EngineError> {
+    let bridge = world.link(&network.bridge);
+    let own = [Some(network.vni), network.vrf.as_ref().and_then(|v| v.vni)].into_iter().flatten().map(Vni::device);
+    let own: Vec<IfName> = own.collect();
     // What a bridge that is still to be made will start with.
     let like = if bridge.is_some() { network.bridge.as_str() } else { "default" };
-    let off = sysctl(&format!("net/ipv6/conf/{like}/disable_ipv6"))?;
+    let ipv6_off = sysctl(&format!("net/ipv6/conf/{like}/disable_ipv6"))?;
+    let ignores_ra = sysctl(&format!("net/ipv6/conf/{like}/accept_ra"))?.is_none_or(|v| v.trim() == "0");
+    let is_vxlan = |l: &Link| matches!(l.kind, LinkKind::Vxlan { .. });
+    let has_vni = |l: &Link| matches!(l.kind, LinkKind::Vxlan { vni: Some(vni), .. } if own.contains(&vni.device()));
     let mut seen = Seen {
-        bridge,
-        bridge_addresses,
-        bridge_ports,
-        bridge_ipv6_off: off.is_some_and(|v| v.trim() == "1"),
-        names: kernel.all_links()?.into_iter().map(|l| (l.index, l.name)).collect(),
-        vxlans: kernel.links_of_kind("vxlan")?,
+        bridge: bridge.cloned(),
+        ignores_ra,
+        bridge_ipv6_off: ipv6_off.is_some_and(|v| v.trim() == "1"),
+        vxlans: world.links().filter(|l| is_vxlan(l) && (own.contains(&l.name) || has_vni(l))).cloned().collect(),
+        strangers: own.iter().filter(|dev| world.link(dev).is_some_and(|l| !is_vxlan(l))).cloned().collect(),
         ..Seen::default()
     };
-    for vni in [Some(network.vni), network.vrf.as_ref().and_then(|v| v.vni)].into_iter().flatten() {
-        let stranger = kernel.link(&vni.device())?.filter(|l| !matches!(l.kind, LinkKind::Vxlan { .. }));
-        seen.strangers.extend(stranger.map(|l| l.name));
+    if let Some(bridge) = bridge {
+        let ports = world.slaves(bridge.index).map(|l| l.name.clone());
+        seen.bridge_ports = ports.filter(|n| *n != network.vni.device()).collect();
+        let global = world.addresses(bridge.index).filter(|a| a.global);
+        seen.bridge_addresses = global.map(|a| a.net).collect();
     }
-    let Some(vrf) = &network.vrf else { return Ok(seen) };
-    seen.vrfs = kernel.links_of_kind("vrf")?;
-    seen.vrf = kernel.link(&vrf.name)?;
-    let l3 = vrf.name.l3_bridge().ok();
-    if let (Some(l3), Some(_)) = (&l3, vrf.vni) {
-        seen.l3_bridge = kernel.link(l3)?;
+    if let Some(vrf) = &network.vrf {
+        observe_vrf(kernel, world, vrf, Some(&network.bridge), &mut seen)?;
+        seen.host = host::observe(kernel, world)?;
     }
-    if let Some(vrf) = &seen.vrf {
-        let ours = |name: &IfName| *name == network.bridge || l3.as_ref() == Some(name);
-        let slaves = kernel.ports_of(vrf.index)?;
-        seen.vrf_foreign_slaves = slaves.into_iter().map(|l| l.name).filter(|n| !ours(n)).collect();
-    }
-    seen.host = host::observe(kernel)?;
+    let masters = seen.bridge.iter().chain(&seen.vxlans).chain(&seen.l3_bridge).filter_map(|l| l.master);
+    seen.names = masters.filter_map(|m| Some((m, world.by_index(m)?.name.clone()))).collect();
     Ok(seen)
 }
 
-/// Is the network's bridge there, and what is missing of it, in words (`status`).
-pub fn host_wants(engine: &mut Engine, network: &Network, vtep: IpAddr) -> Result<(bool, Vec<String>), EngineError> {
-    let mut frr = engine.frr()?;
-    let config = engine.config()?;
-    let (manage_vrfs, manage_host, port) = (config.speaker.manage_vrfs, config.manage_host, config.vtep.port);
-    let mut seen = observe(engine.kernel()?, network)?;
-    if let (Some(frr), Some(vrf)) = (&mut frr, &network.vrf) {
-        // A silent FRR is a problem of its own, which the caller tells.
-        seen.speaker_has_vrf = frr.missing(vrf).map_or(true, |m| m.is_empty());
+/// The VRF's part of it; `bridge` is the network's own, which is no stranger in its VRF.
+fn observe_vrf(
+    kernel: &mut Kernel,
+    world: &World,
+    vrf: &Vrf,
+    bridge: Option<&IfName>,
+    seen: &mut Seen,
+) -> Result<(), EngineError> {
+    seen.vrfs = world.links().filter(|l| l.kind == LinkKind::Vrf { table: vrf.table }).cloned().collect();
+    seen.vrf = world.link(&vrf.name).cloned();
+    let l3 = vrf.name.l3_bridge().ok();
+    for dev in bridge.into_iter().chain(&l3).filter(|dev| world.link(dev).is_some()) {
+        if sysctl(&format!("net/ipv4/conf/{dev}/rp_filter"))?.is_some_and(|v| v.trim() == "2") {
+            seen.loose.insert(dev.clone());
+        }
     }
-    let want = Wanted { network, vtep, port, manage_speaker: frr.is_some() && manage_vrfs, manage_host };
-    let missing = match up(&want, &seen) {
+    if let (Some(l3), Some(_)) = (&l3, vrf.vni) {
+        seen.l3_bridge = world.link(l3).cloned();
+    }
+    if let Some(link) = &seen.vrf {
+        let ours = |name: &IfName| Some(name) == bridge || l3.as_ref() == Some(name);
+        let slaves = world.slaves(link.index).map(|l| l.name.clone());
+        seen.vrf_foreign_slaves = slaves.filter(|n| !ours(n)).collect();
+        seen.unreachable = kernel.unreachable(vrf.table)?;
+    }
+    Ok(())
+}
+
+/// The devices that a network, or a VRF, is made of.
+pub(super) fn devices_of(network: &Network) -> [IfName; 2] {
+    [network.bridge.clone(), network.vni.device()]
+}
+
+/// See [`devices_of`].
+pub(super) fn devices_of_vrf(vrf: &Vrf) -> Vec<IfName> {
+    let l3 = vrf.vni.and_then(|vni| Some([vrf.name.l3_bridge().ok()?, vni.device()]));
+    std::iter::once(vrf.name.clone()).chain(l3.into_iter().flatten()).collect()
+}
+
+/// What a network's plan begins with.
+struct Asked {
+    seen: Seen,
+    /// What the speaker lacks of the VRF; `None` where it does not say, or nobody is to ask.
+    missing: Option<Added>,
+    manage_speaker: bool,
+    manage_host: bool,
+    port: u16,
+    network_before: Option<NetworkRecord>,
+    vrf_before: Option<VrfRecord>,
+}
+
+impl Asked {
+    fn wanted<'a>(&self, network: &'a Network, vtep: IpAddr) -> Wanted<'a> {
+        let (port, manage_speaker, manage_host) = (self.port, self.manage_speaker, self.manage_host);
+        Wanted { network, vtep, port, manage_speaker, manage_host }
+    }
+
+    /// Of these devices those that we made: earlier, or with what is about to be done; a lost register is made up for by their marks.
+    fn made(&self, devices: &[IfName], before: &BTreeSet<IfName>, plan: &Plan) -> BTreeSet<IfName> {
+        let makes = |name: &IfName| {
+            plan.iter().any(|p| match &p.step {
+                Step::AddBridge { name: n, .. } | Step::AddVrf { name: n, .. } => n == name,
+                Step::AddVxlan { vni, .. } => vni.device() == *name,
+                _ => false,
+            })
+        };
+        devices.iter().filter(|n| before.contains(n) || self.seen.made.contains(n) || makes(n)).cloned().collect()
+    }
+}
+
+/// Is the network's bridge there, and what is missing of it, in words (`status`).
+pub fn host_wants(
+    engine: &mut Engine,
+    world: &World,
+    network: &Network,
+    vtep: IpAddr,
+) -> Result<(bool, Vec<String>), EngineError> {
+    let mut frr = engine.frr()?;
+    let mut asked = engine.ask(world, network, frr.as_mut())?;
+    // A silent FRR is a problem of its own, which the caller tells.
+    asked.seen.speaker_has_vrf |= asked.missing.is_none();
+    let missing = match up(&asked.wanted(network, vtep), &asked.seen) {
         Ok(plan) => plan.iter().map(|p| format!("missing: {}", p.step)).collect(),
         Err(refusal) => vec![refusal.to_string()],
     };
-    Ok((seen.bridge.is_some(), missing))
+    Ok((asked.seen.bridge.is_some(), missing))
 }
 
 impl Engine {
@@ -97,7 +159,8 @@ impl Engine {
     fn check_network(&mut self, network: Network) -> Result<(), EngineError> {
         let (network, _) = self.resolve(network)?;
         self.check_owner(&network)?;
-        let seen = observe(self.kernel()?, &network)?;
+        let world = self.kernel()?.world()?;
+        let seen = observe(self.kernel()?, &world, &network)?;
         Ok(precheck(&network, &seen)?)
     }
 
@@ -122,7 +185,8 @@ impl Engine {
         Ok(())
     }
 
-    fn network_up(&mut self, network: Network) -> Result<(), EngineError> {
+    /// Brings a network up, or completes one that is half up.
+    pub(super) fn network_up(&mut self, network: Network) -> Result<(), EngineError> {
         let (network, vtep) = self.resolve(network)?;
         self.check_owner(&network)?;
         // A second VXLAN beside the first would join two segments; a VXLAN device does not change its VNI or VTEP.
@@ -150,19 +214,49 @@ impl Engine {
         result
     }
 
-    /// observe → plan → claim → apply → settle. Call with the VRF's lock held.
-    fn bring_up(&mut self, network: &Network, vtep: IpAddr) -> Result<(), EngineError> {
-        let mut frr = self.frr()?;
+    /// Observes, the speaker and the register included.
+    fn ask(&mut self, world: &World, network: &Network, frr: Option<&mut Frr>) -> Result<Asked, EngineError> {
         let (manage_vrfs, manage_host, port) = {
             let config = self.config()?;
             (config.speaker.manage_vrfs, config.manage_host, config.vtep.port)
         };
-        let mut seen = observe(self.kernel()?, network)?;
+        let mut seen = observe(self.kernel()?, world, network)?;
+        let network_before = self.register.network_of_bridge(&network.bridge)?;
         let vrf_before = match &network.vrf {
             Some(vrf) => self.register.vrf(&vrf.name)?,
             None => None,
         };
-        if let (Some(before), Some(vrf)) = (&vrf_before, &network.vrf)
+        seen.made.extend(network_before.iter().flat_map(|b| b.made.clone()));
+        seen.made.extend(vrf_before.iter().flat_map(|b| b.made.clone()));
+        let devices = devices_of(network).into_iter().chain(network.vrf.iter().flat_map(devices_of_vrf));
+        seen.made.extend(devices.filter(|dev| world.link(dev).is_some_and(|l| l.ours)));
+        let manage_speaker = frr.is_some() && manage_vrfs;
+        let missing = match (frr, &network.vrf) {
+            (Some(frr), Some(vrf)) => frr.missing(vrf).ok(),
+            _ => None,
+        };
+        seen.speaker_has_vrf = missing.as_ref().is_some_and(Added::is_empty);
+        Ok(Asked { seen, missing, manage_speaker, manage_host, port, network_before, vrf_before })
+    }
+
+    /// Would bringing it up change anything? Nothing is locked or written.
+    pub(super) fn network_lacks(
+        &mut self,
+        world: &World,
+        record: &NetworkRecord,
+        frr: Option<&mut Frr>,
+    ) -> Result<bool, EngineError> {
+        let asked = self.ask(world, &record.network, frr)?;
+        let plan = up(&asked.wanted(&record.network, record.vtep), &asked.seen)?;
+        Ok(!plan.is_empty() || record.network.vrf.is_some() && asked.vrf_before.is_none())
+    }
+
+    /// observe → plan → claim → apply → journal. Call with the VRF's lock held.
+    fn bring_up(&mut self, network: &Network, vtep: IpAddr) -> Result<(), EngineError> {
+        let mut frr = self.frr()?;
+        let world = self.kernel()?.world()?;
+        let mut asked = self.ask(&world, network, frr.as_mut())?;
+        if let (Some(before), Some(vrf)) = (&asked.vrf_before, &network.vrf)
             && before.vrf != *vrf
         {
             return EngineError::refused(format!(
@@ -170,48 +264,50 @@ impl Engine {
                 network.name, before.vrf
             ));
         }
-        let mut missing = None;
-        if let (Some(frr), Some(vrf)) = (&mut frr, &network.vrf) {
-            missing = frr.missing(vrf).ok();
-            seen.speaker_has_vrf = missing.as_ref().is_some_and(Added::is_empty);
-        }
-        let want = Wanted { network, vtep, port, manage_speaker: frr.is_some() && manage_vrfs, manage_host };
-        let plan = up(&want, &seen)?;
+        let want = asked.wanted(network, vtep);
+        let plan = up(&want, &asked.seen)?;
         if self.dry_run {
-            return self.print(&plan);
+            self.planned.extend(plan);
+            return Ok(());
         }
-
-        let before = self.register.network_of_bridge(&network.bridge)?;
-        let makes = |name: &IfName| {
-            plan.iter().any(|p| match &p.step {
-                Step::AddBridge { name: n, .. } | Step::AddVrf { name: n, .. } => n == name,
-                _ => false,
-            })
-        };
+        let made_before = asked.network_before.as_ref().map(|b| b.made.clone()).unwrap_or_default();
         let record = NetworkRecord {
-            made_bridge: makes(&network.bridge) || before.as_ref().is_some_and(|b| b.made_bridge),
+            made: asked.made(&devices_of(network), &made_before, &plan),
             network: network.clone(),
             vtep,
-            settled: false,
         };
-        let earlier = vrf_before.as_ref().and_then(|b| b.speaker.clone());
-        let vrf_record = network.vrf.as_ref().map(|vrf| VrfRecord {
-            made: makes(&vrf.name) || vrf_before.as_ref().is_some_and(|b| b.made),
-            vrf: vrf.clone(),
-            // Claimed before it is said: what a crash leaves in the speaker is known to be ours.
-            speaker: match missing.filter(|_| want.manage_speaker) {
-                Some(missing) => Some(missing.with(&earlier.clone().unwrap_or_default())),
-                None => earlier.clone(),
-            },
+        let earlier = match (&asked.vrf_before, &network.vrf) {
+            (Some(before), _) => before.speaker.clone(),
+            // The register was lost. The VRF carries our mark, so what the speaker has of it came from us, too.
+            (None, Some(vrf)) if asked.manage_speaker && asked.seen.made.contains(&vrf.name) => {
+                let router_id = frr.as_mut().and_then(|frr| frr.router_id().ok().flatten());
+                Some(Added::whole(vrf, router_id))
+            }
+            (None, _) => None,
+        };
+        let vrf_record = network.vrf.as_ref().map(|vrf| {
+            let made_before = asked.vrf_before.as_ref().map(|b| b.made.clone()).unwrap_or_default();
+            VrfRecord {
+                made: asked.made(&devices_of_vrf(vrf), &made_before, &plan),
+                vrf: vrf.clone(),
+                // Claimed before it is said: what a crash leaves in the speaker is known to be ours.
+                speaker: match asked.missing.take().filter(|_| asked.manage_speaker) {
+                    Some(missing) => Some(missing.with(&earlier.clone().unwrap_or_default())),
+                    None => earlier.clone(),
+                },
+            }
         });
+        if plan.is_empty() && asked.network_before.as_ref() == Some(&record) && asked.vrf_before == vrf_record {
+            return Ok(());
+        }
         let touched = host::remember(self, &plan)?;
         let result = self.claim_and_apply(&plan, record, vrf_record, frr.as_mut(), earlier);
         if result.is_err() {
-            match before {
+            match asked.network_before {
                 Some(before) => self.register.put_network(&before)?,
                 None => self.register.remove_network(network)?,
             }
-            match (vrf_before, &network.vrf) {
+            match (asked.vrf_before, &network.vrf) {
                 (Some(before), _) => self.register.put_vrf(&before)?,
                 (None, Some(vrf)) => self.register.remove_vrf(&vrf.name)?,
                 (None, None) => {}
@@ -232,8 +328,8 @@ impl Engine {
     fn claim_and_apply(
         &mut self,
         plan: &Plan,
-        mut record: NetworkRecord,
-        mut vrf_record: Option<VrfRecord>,
+        record: NetworkRecord,
+        vrf_record: Option<VrfRecord>,
         frr: Option<&mut Frr>,
         earlier: Option<Added>,
     ) -> Result<(), EngineError> {
@@ -241,14 +337,11 @@ impl Engine {
         if let Some(vrf_record) = &vrf_record {
             self.register.put_vrf(vrf_record)?;
         }
-        let (mut hands, journal) = self.hands(frr, earlier)?;
-        all(plan, &mut hands, &mut noting(journal))?;
-        let added = hands.added.take();
-        record.settled = true;
-        self.register.put_network(&record)?;
-        if let Some(vrf_record) = &mut vrf_record {
-            vrf_record.speaker = added;
-            self.register.put_vrf(vrf_record)?;
+        let added = self.walk(plan, frr, earlier)?;
+        if let Some(vrf_record) = vrf_record
+            && vrf_record.speaker != added
+        {
+            self.register.put_vrf(&VrfRecord { speaker: added, ..vrf_record })?;
         }
         let network = &record.network;
         let detail = format!(" (VNI {}, VTEP {}, {} steps)", network.vni, record.vtep, plan.len());
@@ -257,7 +350,7 @@ impl Engine {
     }
 
     /// Takes over what may change in a running network: its DHCP hosts.
-    fn network_updated(&mut self, network: &Network) -> Result<(), EngineError> {
+    pub(super) fn network_updated(&mut self, network: &Network) -> Result<(), EngineError> {
         let Some(mut record) = self.register.network_of_bridge(&network.bridge)? else { return Ok(()) };
         if record.network.name == network.name && record.network.hosts != network.hosts {
             record.network.hosts.clone_from(&network.hosts);
@@ -272,7 +365,8 @@ impl Engine {
             Some(record) if record.network.origin == Origin::LibvirtBridge => {
                 // libvirt leaves guests on a bridge that it did not make: what carries them stays, or they would lose their routes, and
                 // outside its VRF the bridge's addresses would be the host's own.
-                let ports = observe(self.kernel()?, &record.network)?.bridge_ports;
+                let world = self.kernel()?.world()?;
+                let ports = observe(self.kernel()?, &world, &record.network)?.bridge_ports;
                 if ports.is_empty() {
                     return self.network_down(name);
                 }
@@ -308,23 +402,23 @@ impl Engine {
         let last_in_vrf = network.vrf.is_some() && !self.register.networks().iter().flatten().any(sibling);
         // Taking down must not fail for a config.toml that was broken since.
         let mut frr = self.frr().ok().flatten();
-        let seen = observe(self.kernel()?, network)?;
+        let world = self.kernel()?.world()?;
+        let seen = observe(self.kernel()?, &world, network)?;
         let added = vrf_record.as_ref().and_then(|r| r.speaker.clone());
-        let ours = Ours {
-            network,
-            made_bridge: record.made_bridge,
-            last_in_vrf,
-            made_vrf: vrf_record.as_ref().is_some_and(|r| r.made),
-            speaker_has_ours: added.is_some(),
+        let last_in = match (&network.vrf, &vrf_record) {
+            (Some(vrf), Some(r)) if last_in_vrf => {
+                Some(OurVrf { vrf, made: &r.made, speaker_has_ours: added.is_some() })
+            }
+            _ => None,
         };
+        let ours = Ours { network, made: &record.made, last_in };
         let mut plan = self.neighbours_down(network)?;
         plan.extend(down(&ours, &seen));
         if self.dry_run {
-            return self.print(&plan);
+            self.planned.extend(plan);
+            return Ok(());
         }
-        let (mut hands, journal) = self.hands(frr.as_mut(), added)?;
-        most(&plan, &mut hands, &mut noting(journal));
-        let left = hands.added.take();
+        let left = self.walk_on(&plan, frr.as_mut(), added);
         self.register.remove_network(network)?;
         match (&network.vrf, vrf_record) {
             // What a silent speaker still has of ours is remembered for the next one who asks it.
@@ -384,7 +478,8 @@ impl Engine {
                 guests.join(", ")
             ));
         }
-        let ports = observe(self.kernel()?, &record.network)?.bridge_ports;
+        let world = self.kernel()?.world()?;
+        let ports = observe(self.kernel()?, &world, &record.network)?.bridge_ports;
         if !ports.is_empty() {
             return EngineError::refused(format!(
                 "network {name}: bridge {} still has ports: take {} off it first",
@@ -395,9 +490,24 @@ impl Engine {
         self.network_down(name)
     }
 
-    fn print(&mut self, plan: &Plan) -> Result<(), EngineError> {
-        crate::report::plan(plan);
-        Ok(())
+    /// Takes a VRF down that no network of ours is in any more: what a killed `down` left, or a lost register.
+    pub(super) fn vrf_down(&mut self, world: &World, record: &VrfRecord) -> Result<(), EngineError> {
+        self.journal.object = record.vrf.name.to_string();
+        let mut frr = self.frr().ok().flatten();
+        let vxlans = world.links().filter(|l| matches!(l.kind, LinkKind::Vxlan { .. })).cloned().collect();
+        let mut seen = Seen { vxlans, ..Seen::default() };
+        observe_vrf(self.kernel()?, world, &record.vrf, None, &mut seen)?;
+        let added = record.speaker.clone();
+        let ours = OurVrf { vrf: &record.vrf, made: &record.made, speaker_has_ours: added.is_some() };
+        let plan = vrf_down(&ours, &seen);
+        if self.dry_run {
+            self.planned.extend(plan);
+            return Ok(());
+        }
+        match self.walk_on(&plan, frr.as_mut(), added) {
+            Some(left) => Ok(self.register.put_vrf(&VrfRecord { speaker: Some(left), ..record.clone() })?),
+            None => Ok(self.register.remove_vrf(&record.vrf.name)?),
+        }
     }
 }
 

@@ -1,7 +1,33 @@
-//! What should be against what is, for everything at once or for one object.
+//! What should be against what is, for everything or for one object: what libvirt and LXC say runs, what the register says that we own, what
+//! the kernel shows, and in the end what the speaker says.
+//!
+//! A look over all of it needs no lock and writes nothing; only where something is amiss is the object taken up by itself, with its lock and
+//! a fresh look, by the same code that a hook runs. So hooks go on meanwhile, and a second sync finds nothing to do.
 
+use super::guest::{How, is_incoming, lacks, observe, wanted};
+use super::network::{devices_of, devices_of_vrf};
 use super::{Engine, EngineError};
-use crate::model::{Guest, NetName};
+use crate::config::{Network, Origin, Vrf};
+use crate::event::Nic;
+use crate::hypervisor;
+use crate::input::libvirt_status::{Domain, Life};
+use crate::journal::Message;
+use crate::model::{Guest, GuestKind, IfName, NetName, Vni};
+use crate::plan::guest::tell;
+use crate::plan::seen::{LinkKind, Neigh, World};
+use crate::plan::{Plan, Planned, Step};
+use crate::register::{Endpoint, GuestRecord, NetworkRecord, RegisterError, Stage, VrfRecord};
+use crate::speaker::{Added, Frr, SpeakerError};
+use std::collections::{BTreeMap, HashSet};
+use std::time::{Duration, Instant};
+
+/// How old a record must be before libvirt's silence about its object counts: it writes its status files after our hooks have run (qemu_process.c
+/// `qemuProcessLaunch`, bridge_driver.c `networkStartNetwork`), within a second or two.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// What a healthy FRR needs at most to advertise what the kernel got just now; its own floor is 60 ms.
+const ADVERTISED: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(20);
 
 /// What a sync did and what it could not mend.
 #[derive(Debug, Default)]
@@ -12,30 +38,587 @@ pub struct Synced {
     pub problems: Vec<String>,
 }
 
+impl Synced {
+    fn keep<T>(&mut self, result: Result<T, EngineError>) -> Option<T> {
+        result.map_err(|error| self.problems.push(error.to_string())).ok()
+    }
+}
+
+/// What its hypervisor says of a guest.
+enum Truth {
+    /// It does not run here.
+    Gone,
+    /// It runs, or is on its way, with these NICs.
+    Runs(Vec<Nic>, Life),
+    /// Nothing: what the register says holds, for those devices that are there.
+    Unknown,
+}
+
+/// What the hypervisors say, asked once.
+struct Hypervisors {
+    domains: Option<BTreeMap<String, Domain>>,
+    /// Domains by name whose file says something that we do not understand: they run, and nothing is known of how.
+    unread: HashSet<String>,
+    containers: BTreeMap<String, String>,
+}
+
 impl Engine {
-    /// Networks, then guests, then ghosts, then what the speaker says of them. With `dry_run` the plan is printed and nothing is done.
+    /// Networks, then guests, then ghosts, then what the speaker says of them. With `dry_run` nothing is done, and the plan is kept.
     pub fn sync(&mut self) -> Result<Synced, EngineError> {
-        Ok(Synced::default())
+        let (mut out, before) = (Synced::default(), self.walked);
+        self.discard_corrupt(&mut out);
+        self.sync_networks(None, &mut out)?;
+        self.sync_guests(&mut out)?;
+        self.sync_leftovers(&mut out)?;
+        let steps = self.walked - before;
+        self.sync_speaker(steps > 0, &mut out)?;
+        out.steps = self.walked - before;
+        Ok(out)
     }
 
     /// One network with its VRF and the speaker's part. One that is not up is left alone.
-    pub fn sync_network(&mut self, _name: &NetName) -> Result<Synced, EngineError> {
-        Ok(Synced::default())
+    pub fn sync_network(&mut self, name: &NetName) -> Result<Synced, EngineError> {
+        let (mut out, before) = (Synced::default(), self.walked);
+        self.sync_networks(Some(name), &mut out)?;
+        out.steps = self.walked - before;
+        Ok(out)
     }
 
-    /// One guest: as its hypervisor says that it runs, registered or withdrawn. A guest that arrives is left alone until it is here.
-    pub fn sync_guest(&mut self, _guest: &Guest) -> Result<Synced, EngineError> {
-        Ok(Synced::default())
+    /// One guest: as its hypervisor says that it runs, registered or withdrawn. One that is on its way is left alone until it is here.
+    pub fn sync_guest(&mut self, guest: &Guest) -> Result<Synced, EngineError> {
+        let (mut out, before) = (Synced::default(), self.walked);
+        let truth = match guest.kind {
+            GuestKind::Libvirt => match hypervisor::libvirt::domain(&guest.name) {
+                Some(Ok(domain)) if domain.guest.id == guest.id => Truth::Runs(domain.nics, domain.life),
+                Some(Err(error)) => {
+                    out.problems.push(error.to_string());
+                    Truth::Unknown
+                }
+                // Renamed, or gone: the whole list knows.
+                _ => self.truth(guest, &hypervisors(&mut out)),
+            },
+            GuestKind::Lxc | GuestKind::Manual => self.truth(guest, &hypervisors(&mut out)),
+        };
+        let result = self.sync_one(guest, truth);
+        out.keep(result);
+        out.steps = self.walked - before;
+        Ok(out)
     }
 
-    /// A guest that was on its way runs here now: registers it. False where it was not on its way (any more).
-    pub fn arrived(&mut self, _guest: &Guest) -> Result<bool, EngineError> {
-        Ok(false)
+    /// The libvirt domain of this name, whose status file was written or removed.
+    pub fn sync_domain(&mut self, name: &str) -> Result<Synced, EngineError> {
+        let guest = match hypervisor::libvirt::domain(name) {
+            Some(Ok(domain)) => Some(domain.guest),
+            Some(Err(error)) => return Ok(Synced { steps: 0, problems: vec![error.to_string()] }),
+            None => {
+                let of_name = |r: &GuestRecord| r.guest.kind == GuestKind::Libvirt && r.guest.name == name;
+                self.register.guests().into_iter().flatten().find(of_name).map(|r| r.guest)
+            }
+        };
+        guest.map_or(Ok(Synced::default()), |guest| self.sync_guest(&guest))
     }
+
+    // ----- the register -----
+
+    /// What cannot be read is made anew from what runs.
+    fn discard_corrupt(&mut self, out: &mut Synced) {
+        let errors = self.register.networks().into_iter().filter_map(Result::err);
+        let errors = errors.chain(self.register.vrfs().into_iter().filter_map(Result::err));
+        for error in errors.chain(self.register.guests().into_iter().filter_map(Result::err)).collect::<Vec<_>>() {
+            match &error {
+                RegisterError::Corrupt { path, .. } if !self.dry_run => {
+                    self.journal.say(&Message::Warning(&error));
+                    let removed = self.register.discard(path).map_err(EngineError::from);
+                    out.keep(removed);
+                }
+                _ => out.problems.push(error.to_string()),
+            }
+        }
+    }
+
+    // ----- networks -----
+
+    fn sync_networks(&mut self, only: Option<&NetName>, out: &mut Synced) -> Result<(), EngineError> {
+        let config = self.config()?.clone();
+        let world = self.kernel()?.world()?;
+        let mut frr = self.frr()?;
+        let wanted = |name: &NetName| only.is_none_or(|only| only == name);
+        let records: Vec<NetworkRecord> = self.register.networks().into_iter().flatten().collect();
+        let listed = hypervisor::libvirt::networks(&config);
+        for record in records.iter().filter(|r| wanted(&r.network.name)) {
+            let network = &record.network;
+            if self.is_gone(record, listed.as_ref().map(|l| l.iter().any(|(name, _)| *name == network.name)), &world) {
+                let down = self.network_stopped(&network.name);
+                out.keep(down);
+                continue;
+            }
+            let told = listed.iter().flatten().find(|(name, _)| *name == network.name);
+            if let Some((_, Ok(Some(told)))) = told
+                && told.hosts != network.hosts
+                && !self.dry_run
+            {
+                let updated = self.network_updated(told);
+                out.keep(updated);
+            }
+            let lacks = self.network_lacks(&world, record, frr.as_mut());
+            if out.keep(lacks) == Some(true) {
+                let up = self.network_up(network.clone());
+                if out.keep(up).is_some() && !self.dry_run {
+                    self.speaker_problem(network, frr.as_mut(), out);
+                }
+            }
+        }
+        let unknown = |name: &NetName| wanted(name) && !records.iter().any(|r| r.network.name == *name);
+        for (name, network) in listed.into_iter().flatten().filter(|(name, _)| unknown(name)) {
+            match network {
+                Ok(Some(network)) => {
+                    let up = self.network_up(network);
+                    out.keep(up);
+                }
+                Ok(None) => {}
+                Err(error) => out.problems.push(format!("network {name}: {error}")),
+            }
+        }
+        // One of config.toml's that was taken down stays down; one whose bridge carries our mark was up when the register was lost.
+        for network in config.networks.iter().filter(|n| unknown(&n.name)) {
+            if world.link(&network.bridge).is_some_and(|l| l.ours) {
+                let up = self.network_up(network.clone());
+                out.keep(up);
+            }
+        }
+        Ok(())
+    }
+
+    /// A silent speaker stops no network; here it is a problem all the same.
+    fn speaker_problem(&mut self, network: &Network, frr: Option<&mut Frr>, out: &mut Synced) {
+        let managed = self.config().is_ok_and(|c| c.speaker.manage_vrfs);
+        let (Some(frr), Some(vrf), true) = (frr, &network.vrf, managed) else { return };
+        match frr.missing(vrf) {
+            Ok(missing) if missing.is_empty() => {}
+            Ok(_) => out.problems.push(format!("network {}: FRR did not take VRF {}", network.name, vrf.name)),
+            Err(error) => out.problems.push(format!("network {}: {error}", network.name)),
+        }
+    }
+
+    /// Is this network of libvirt's down, though no hook told us? `listed` is whether libvirt says that it is up; `None` where it says nothing.
+    fn is_gone(&self, record: &NetworkRecord, listed: Option<bool>, world: &World) -> bool {
+        let network = &record.network;
+        let old = self.register.network_age(network).is_some_and(|age| age > GRACE);
+        match network.origin {
+            Origin::Config => false,
+            Origin::Libvirt => listed == Some(false) && (old || world.link(&network.bridge).is_none()),
+            Origin::LibvirtBridge => listed == Some(false) && old,
+        }
+    }
+
+    // ----- guests -----
+
+    fn sync_guests(&mut self, out: &mut Synced) -> Result<(), EngineError> {
+        // Before the records: what stands in the kernel then was written down already.
+        let world = self.kernel()?.whole_world()?;
+        let hypervisors = hypervisors(out);
+        let records: Vec<GuestRecord> = self.register.guests().into_iter().flatten().collect();
+        for record in &records {
+            let truth = self.truth_in(record, &world, &hypervisors);
+            if !self.is_settled(record, &truth, &world) {
+                let done = self.sync_one(&record.guest, truth);
+                out.keep(done);
+            }
+        }
+        let known: HashSet<(GuestKind, &str)> = records.iter().map(|r| (r.guest.kind, r.guest.id.as_str())).collect();
+        for domain in hypervisors.domains.into_iter().flatten().map(|(_, domain)| domain) {
+            if !known.contains(&(GuestKind::Libvirt, domain.guest.id.as_str())) {
+                let done = self.sync_one(&domain.guest, Truth::Runs(domain.nics, domain.life));
+                out.keep(done);
+            }
+        }
+        for (name, lxcpath) in &hypervisors.containers {
+            let known = records.iter().any(|r| r.guest.kind == GuestKind::Lxc && r.guest.name == *name);
+            if !known && self.has_tenants() && hypervisor::lxc::has_our_hooks(lxcpath, name) {
+                let done = self.sync_container(name, lxcpath);
+                out.keep(done);
+            }
+        }
+        Ok(())
+    }
+
+    /// Is there a network of ours that an unknown container could be on?
+    fn has_tenants(&self) -> bool {
+        !self.register.networks().is_empty()
+    }
+
+    fn sync_container(&mut self, name: &str, lxcpath: &str) -> Result<(), EngineError> {
+        let Some(pid) = hypervisor::lxc::pid(lxcpath, name) else { return Ok(()) };
+        let Ok(guest) = Guest::new(GuestKind::Lxc, name, name) else { return Ok(()) };
+        let nics = self.container_nics(pid)?;
+        self.sync_one(&guest, Truth::Runs(nics, Life::Here))
+    }
+
+    fn truth(&mut self, guest: &Guest, hypervisors: &Hypervisors) -> Truth {
+        let world = self.kernel().and_then(|kernel| Ok(kernel.world()?)).unwrap_or_default();
+        let record = self.register.guest(guest).ok().flatten();
+        let record =
+            record.unwrap_or(GuestRecord { guest: guest.clone(), incoming_since: None, endpoints: Vec::new() });
+        self.truth_in(&record, &world, hypervisors)
+    }
+
+    fn truth_in(&mut self, record: &GuestRecord, world: &World, hypervisors: &Hypervisors) -> Truth {
+        let guest = &record.guest;
+        let there = |e: &Endpoint| world.link(&e.device).is_some();
+        match guest.kind {
+            GuestKind::Manual => Truth::Unknown,
+            GuestKind::Libvirt => match &hypervisors.domains {
+                None => Truth::Unknown,
+                Some(_) if hypervisors.unread.contains(&guest.name) => Truth::Unknown,
+                Some(domains) => match domains.get(&guest.id) {
+                    Some(domain) => Truth::Runs(domain.nics.clone(), domain.life),
+                    // Its hooks write the record before libvirt writes its file.
+                    None if self.register.guest_age(guest).is_some_and(|age| age < GRACE)
+                        && (record.incoming_since.is_some() || record.endpoints.iter().any(there)) =>
+                    {
+                        Truth::Unknown
+                    }
+                    None => Truth::Gone,
+                },
+            },
+            GuestKind::Lxc => match hypervisors.containers.get(&guest.name) {
+                None => Truth::Gone,
+                Some(_) if record.endpoints.iter().all(there) => Truth::Unknown,
+                // It was started anew without us.
+                Some(lxcpath) => {
+                    let pid = hypervisor::lxc::pid(lxcpath, &guest.name);
+                    let nics = pid.and_then(|pid| self.container_nics(pid).ok());
+                    nics.map_or(Truth::Unknown, |nics| Truth::Runs(nics, Life::Here))
+                }
+            },
+        }
+    }
+
+    /// Is this guest as it should be? Nothing is locked or written.
+    fn is_settled(&mut self, record: &GuestRecord, truth: &Truth, world: &World) -> bool {
+        let who = record.guest.to_string();
+        let whole = |e: &Endpoint| {
+            world.link(&e.device).is_some()
+                && (e.stage != Stage::Pending || e.mac.is_none())
+                && lacks(world, &who, e).is_ok_and(|plan| plan.is_empty())
+        };
+        match truth {
+            Truth::Gone => false,
+            Truth::Runs(_, Life::Ended) => false,
+            Truth::Runs(_, Life::Moving) if !is_incoming(record) => true,
+            Truth::Runs(_, life) if is_incoming(record) != (*life == Life::Moving) => false,
+            Truth::Unknown => record.endpoints.iter().all(whole),
+            Truth::Runs(nics, _) => {
+                let same = |new: &Endpoint, old: &Endpoint| {
+                    let ips = new.ips.is_empty() || new.ips == old.ips;
+                    ips && (&new.device, &new.bridge, &new.network, new.mac)
+                        == (&old.device, &old.bridge, &old.network, old.mac)
+                };
+                let Ok(endpoints) = self.endpoints(&record.guest, nics.clone()) else { return false };
+                endpoints.len() == record.endpoints.len()
+                    && endpoints.iter().all(|new| record.endpoints.iter().any(|old| same(new, old)))
+                    && record.endpoints.iter().all(whole)
+            }
+        }
+    }
+
+    /// One guest by itself, under its lock: registered as it runs, or withdrawn.
+    fn sync_one(&mut self, guest: &Guest, truth: Truth) -> Result<(), EngineError> {
+        self.journal.object.clone_from(&guest.name);
+        // A guest on none of our networks leaves no trace, not even a lock.
+        let fresh = match &truth {
+            Truth::Runs(nics, Life::Here | Life::Moving) => self.endpoints(guest, nics.clone())?,
+            _ => Vec::new(),
+        };
+        if fresh.is_empty() && self.register.guest(guest)?.is_none() {
+            return Ok(());
+        }
+        let _lock = if self.dry_run { None } else { Some(self.register.lock_guest(guest)?) };
+        let before = self.register.guest(guest)?;
+        if !self.still(guest, &truth) {
+            // It stopped or started meanwhile, and its hook has done what is to do.
+            if before.is_none() && !self.dry_run {
+                self.register.remove_guest(guest)?;
+            }
+            return Ok(());
+        }
+        let incoming = before.as_ref().is_some_and(is_incoming);
+        let old = || before.iter().flat_map(|b| &b.endpoints);
+        let (mut endpoints, how) = match truth {
+            Truth::Gone | Truth::Runs(_, Life::Ended) => (Vec::new(), How::Mend),
+            // It leaves for another host, or has arrived there: whose its routes are is settled between the two.
+            Truth::Runs(_, Life::Moving) if before.is_some() && !incoming => return Ok(()),
+            Truth::Runs(_, Life::Moving) => (fresh, How::Incoming),
+            Truth::Runs(..) => (fresh, How::Mend),
+            Truth::Unknown if incoming => (old().cloned().collect(), How::Incoming),
+            Truth::Unknown => (old().cloned().collect(), How::Mend),
+        };
+        for endpoint in &mut endpoints {
+            if let Some(old) = old().find(|o| o.device == endpoint.device) {
+                endpoint.enslaved |= old.enslaved;
+                // What only the start, a hot-plug or the fabric told us nobody repeats.
+                if endpoint.ips.is_empty() && (old.mac, &old.network) == (endpoint.mac, &endpoint.network) {
+                    endpoint.ips.clone_from(&old.ips);
+                }
+            }
+        }
+        let mut there = Vec::new();
+        for endpoint in endpoints {
+            if self.kernel()?.link(&endpoint.device)?.is_some() {
+                there.push(endpoint);
+            }
+        }
+        if there.is_empty() {
+            self.withdraw_all(guest, before.as_ref().map_or(&[], |b| &b.endpoints))?;
+            if self.dry_run || how == How::Incoming && before.is_some() {
+                return Ok(());
+            }
+            self.journal.say(&Message::Done {
+                what: "withdrawn, it does not run here",
+                object: &guest.name,
+                detail: "",
+            });
+            return Ok(self.register.remove_guest(guest)?);
+        }
+        let incoming_since = before.as_ref().and_then(|b| b.incoming_since).filter(|_| how == How::Incoming);
+        let record = GuestRecord { guest: guest.clone(), incoming_since, endpoints: there };
+        let walked = self.walked;
+        let record = self.change(before, record, how, |_| true)?;
+        if self.walked > walked {
+            self.tell("mended", &record);
+        }
+        Ok(())
+    }
+
+    /// Is it still so, now that no hook of this guest runs beside us?
+    fn still(&self, guest: &Guest, truth: &Truth) -> bool {
+        let runs = match (guest.kind, truth) {
+            (_, Truth::Unknown) | (GuestKind::Manual, _) => return true,
+            (GuestKind::Libvirt, _) => hypervisor::libvirt::domain(&guest.name).is_some(),
+            (GuestKind::Lxc, _) => hypervisor::lxc::running().contains_key(&guest.name),
+        };
+        match truth {
+            Truth::Runs(_, Life::Ended) => true,
+            Truth::Runs(..) => runs,
+            _ => !runs,
+        }
+    }
+
+    // ----- what nobody wants any more -----
+
+    /// Our neighbours without a guest, VRFs of ours without a network, devices with our mark that no record knows.
+    fn sync_leftovers(&mut self, out: &mut Synced) -> Result<(), EngineError> {
+        let world = self.kernel()?.whole_world()?;
+        self.sync_ghosts(&world, out)?;
+        let networks: Vec<NetworkRecord> = self.register.networks().into_iter().flatten().collect();
+        let used = |name: &IfName| networks.iter().any(|n| n.network.vrf.as_ref().is_some_and(|v| v.name == *name));
+        let mut vrfs: Vec<VrfRecord> =
+            self.register.vrfs().into_iter().flatten().filter(|r| !used(&r.vrf.name)).collect();
+        for link in world.links().filter(|l| l.ours && !used(&l.name)) {
+            if let LinkKind::Vrf { table } = link.kind
+                && !vrfs.iter().any(|r| r.vrf.name == link.name)
+            {
+                let vrf = Vrf { name: link.name.clone(), table, vni: l3vni(&world, &link.name) };
+                let router_id = self.frr()?.and_then(|mut frr| frr.router_id().ok().flatten());
+                let made = devices_of_vrf(&vrf).into_iter().filter(|dev| world.link(dev).is_some_and(|l| l.ours));
+                vrfs.push(VrfRecord { made: made.collect(), speaker: Some(Added::whole(&vrf, router_id)), vrf });
+            }
+        }
+        let wanted: HashSet<IfName> = networks.iter().flat_map(|n| devices_of(&n.network)).collect();
+        let of_vrfs = networks.iter().filter_map(|n| n.network.vrf.as_ref()).chain(vrfs.iter().map(|r| &r.vrf));
+        let of_vrfs: HashSet<IfName> = of_vrfs.flat_map(devices_of_vrf).collect();
+        let mut lost: Vec<_> =
+            world.links().filter(|l| l.ours && !wanted.contains(&l.name) && !of_vrfs.contains(&l.name)).collect();
+        // Tunnels before bridges; a bridge that carries somebody's ports stays with them.
+        lost.sort_by_key(|l| (!matches!(l.kind, LinkKind::Vxlan { .. }), l.name.clone()));
+        let ports = |index: u32| world.slaves(index).any(|port| !port.ours);
+        lost.retain(|l| !ports(l.index));
+        let del = |name: &IfName| Planned { step: Step::DelLink { name: name.clone() }, undo: Vec::new() };
+        let plan: Plan = lost.into_iter().map(|l| del(&l.name)).collect();
+        self.do_most(plan);
+        for record in vrfs {
+            let _lock = if self.dry_run { None } else { Some(self.register.lock_vrf(&record.vrf.name)?) };
+            let in_it = |n: &NetworkRecord| n.network.vrf.as_ref().is_some_and(|v| v.name == record.vrf.name);
+            if self.register.networks().iter().flatten().any(in_it) {
+                continue; // one has started meanwhile
+            }
+            let down = self.vrf_down(&world, &record);
+            out.keep(down);
+        }
+        Ok(())
+    }
+
+    /// Our neighbours that no record claims: their guest has gone, or the register was lost and they are a device's that was attached by hand,
+    /// of which nobody else knows. That one is recorded again from what the kernel holds of it.
+    fn sync_ghosts(&mut self, world: &World, out: &mut Synced) -> Result<(), EngineError> {
+        let mut ghosts: Vec<(u32, &Neigh)> = world.neighs().filter(|(_, n)| n.ours && !n.ext_learned).collect();
+        ghosts.sort_by_key(|(index, n)| (*index, n.ip));
+        // The records are read after the kernel: each entry there was claimed before it was made.
+        let (mut claimed, mut devices) = (HashSet::new(), HashSet::new());
+        for endpoint in self.register.guests().into_iter().flatten().flat_map(|record| record.endpoints) {
+            claimed.extend(endpoint.ips.iter().map(|ip| (endpoint.bridge.clone(), *ip)));
+            devices.insert(endpoint.device);
+        }
+        let mut lost = BTreeMap::<IfName, Nic>::new();
+        let mut plan = Plan::new();
+        for (index, neigh) in ghosts {
+            let Some(bridge) = world.by_index(index).map(|l| &l.name) else { continue };
+            if claimed.contains(&(bridge.clone(), neigh.ip)) {
+                continue;
+            }
+            let fdb = neigh.mac.and_then(|mac| world.fdb(index, mac)).filter(|fdb| fdb.is_static);
+            let port = fdb.and_then(|fdb| world.by_index(fdb.port)).filter(|port| port.index != index && !port.ours);
+            match port.filter(|port| !devices.contains(&port.name)) {
+                Some(port) if self.register.network_of_bridge(bridge)?.is_some() => {
+                    let nic = lost.entry(port.name.clone()).or_insert_with(|| Nic {
+                        device: Some(port.name.clone()),
+                        bridge: Some(bridge.clone()),
+                        mac: neigh.mac,
+                        ..Nic::default()
+                    });
+                    nic.ips.push(neigh.ip);
+                }
+                _ => {
+                    let step = Step::DelNeigh { bridge: bridge.clone(), ip: neigh.ip };
+                    plan.push(Planned { step, undo: Vec::new() });
+                }
+            }
+        }
+        self.do_most(plan);
+        for (device, nic) in lost {
+            let Ok(guest) = super::by_hand(device.as_str()) else { continue };
+            let added = self.add_endpoint(guest, nic);
+            out.keep(added);
+        }
+        Ok(())
+    }
+
+    fn do_most(&mut self, plan: Plan) {
+        if self.dry_run {
+            self.planned.extend(plan);
+        } else {
+            self.walk_on(&plan, None, None);
+        }
+    }
+
+    // ----- the speaker -----
 
     /// Asks the speaker whether it advertises these guests, and tells the kernel's entries again where it does not though they are right
-    /// (FRR versions that drop events, frr-and-kernel §1). Returns those that were not advertised, with why.
-    pub fn verify(&mut self, _guests: &[Guest]) -> Result<Vec<(Guest, String)>, EngineError> {
-        Ok(Vec::new())
+    /// (FRR versions that drop events). Returns those that were not advertised, with why; none where the speaker is silent or missing.
+    pub fn verify(&mut self, guests: &[Guest]) -> Result<Vec<(Guest, String)>, EngineError> {
+        let mut records = Vec::new();
+        for guest in guests {
+            records.extend(self.register.guest(guest)?);
+        }
+        let Some(mut frr) = self.frr()? else { return Ok(Vec::new()) };
+        let Ok(missed) = self.missed(&mut frr, &records) else { return Ok(Vec::new()) };
+        for (guest, endpoint, _) in &missed {
+            self.tell_again(guest, endpoint)?;
+        }
+        Ok(missed.into_iter().map(|(guest, _, why)| (guest, why)).collect())
     }
+
+    /// All guests; what was changed just now gets its time.
+    fn sync_speaker(&mut self, changed: bool, out: &mut Synced) -> Result<(), EngineError> {
+        let Some(mut frr) = self.frr()? else { return Ok(()) };
+        let records: Vec<GuestRecord> = self.register.guests().into_iter().flatten().collect();
+        if records.is_empty() || self.register.networks().is_empty() {
+            return Ok(());
+        }
+        let mut missed = self.missed_after(&mut frr, &records, changed);
+        if let Ok(missed) = &mut missed
+            && !missed.is_empty()
+        {
+            for (guest, endpoint, _) in missed.iter() {
+                self.tell_again(guest, endpoint)?;
+            }
+            if !self.dry_run {
+                *missed = self.missed_after(&mut frr, &records, true).unwrap_or_default();
+            }
+        }
+        match missed {
+            Ok(missed) => {
+                out.problems.extend(missed.iter().map(|(guest, e, why)| format!("{guest}: {}: {why}", e.device)))
+            }
+            Err(error) => out.problems.push(error.to_string()),
+        }
+        Ok(())
+    }
+
+    fn missed_after(
+        &mut self,
+        frr: &mut Frr,
+        records: &[GuestRecord],
+        wait: bool,
+    ) -> Result<Vec<Missed>, SpeakerError> {
+        let until = Instant::now() + if wait { ADVERTISED } else { Duration::ZERO };
+        loop {
+            let missed = self.missed(frr, records)?;
+            if missed.is_empty() || Instant::now() >= until || self.dry_run {
+                return Ok(missed);
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// The registered endpoints that the speaker does not advertise: one dump a network, not questions an endpoint.
+    fn missed(&mut self, frr: &mut Frr, records: &[GuestRecord]) -> Result<Vec<Missed>, SpeakerError> {
+        let registered = |e: &&Endpoint| e.stage == Stage::Registered;
+        let mut dumps = BTreeMap::new();
+        let mut missed = Vec::new();
+        for record in records {
+            for endpoint in record.endpoints.iter().filter(registered) {
+                let Some(mac) = endpoint.mac else { continue };
+                let dump = match dumps.get(&endpoint.bridge) {
+                    Some(dump) => dump,
+                    None => {
+                        let Ok(Some(network)) = self.register.network_of_bridge(&endpoint.bridge) else { continue };
+                        dumps.entry(endpoint.bridge.clone()).or_insert(frr.dump(network.network.vni)?)
+                    }
+                };
+                if let Some(why) = dump.advertised(mac, &endpoint.ips).problem() {
+                    missed.push((record.guest.clone(), endpoint.clone(), why));
+                }
+            }
+        }
+        Ok(missed)
+    }
+
+    fn tell_again(&mut self, guest: &Guest, endpoint: &Endpoint) -> Result<(), EngineError> {
+        let who = guest.to_string();
+        let want = wanted(&who, endpoint);
+        let seen = observe(self.kernel()?, &want)?;
+        self.journal.object.clone_from(&guest.name);
+        self.do_most(tell(&want, &seen));
+        Ok(())
+    }
+}
+
+type Missed = (Guest, Endpoint, String);
+
+fn hypervisors(out: &mut Synced) -> Hypervisors {
+    let mut unread = HashSet::new();
+    let domains = hypervisor::libvirt::domains().map(|found| {
+        let mut domains = BTreeMap::new();
+        for (name, domain) in found {
+            match domain {
+                Ok(domain) => drop(domains.insert(domain.guest.id.clone(), domain)),
+                Err(error) => {
+                    out.problems.push(error.to_string());
+                    unread.insert(name);
+                }
+            }
+        }
+        domains
+    });
+    Hypervisors { domains, unread, containers: hypervisor::lxc::running() }
+}
+
+/// The L3VNI of a VRF, by the tunnel that is on its bridge.
+fn l3vni(world: &World, vrf: &IfName) -> Option<Vni> {
+    let bridge = world.link(&vrf.l3_bridge().ok()?)?;
+    world.slaves(bridge.index).find_map(|link| match link.kind {
+        LinkKind::Vxlan { vni, .. } => vni,
+        _ => None,
+    })
 }

@@ -43,6 +43,12 @@ pub fn read<S: AsRef<str>>(args: &[S], stdin: &[u8], config: &Config) -> Result<
     }
 }
 
+/// One of libvirt's status files, `/run/libvirt/network/NAME.xml`: a network that is up; `None` where it is not ours.
+pub fn status(name: &NetName, text: &[u8], config: &Config) -> Result<Option<Network>, InputError> {
+    network(text, name, config)
+        .map_err(|why| InputError::new(&format!("network {}: {why}", label(name.as_str())), false))
+}
+
 fn port_deleted(stdin: &[u8]) -> Result<Option<Event>, String> {
     let [mut port, mut name, mut id] = [const { String::new() }; 3];
     xml::walk(stdin, |path, node| {
@@ -80,8 +86,8 @@ struct Found {
 fn network(stdin: &[u8], name: &NetName, config: &Config) -> Result<Option<Network>, String> {
     let mut found = Found::default();
     xml::walk(stdin, |path, node| {
-        // `virsh net-dumpxml` piped in by hand has no <hookData> around it.
-        let path = path.strip_prefix(&["hookData"]).unwrap_or(path);
+        // `virsh net-dumpxml` piped in by hand has nothing around it.
+        let path = path.strip_prefix(&["hookData"]).or(path.strip_prefix(&["networkstatus"])).unwrap_or(path);
         if let Node::Open(tag) = node {
             found.open(path, tag)?;
         }

@@ -50,17 +50,31 @@ fn identity(name: &str, stdin: &[u8]) -> Result<Guest, String> {
 }
 
 fn whole_domain(name: &str, stdin: &[u8], phase: &GuestPhase) -> Result<(Guest, Vec<Nic>), String> {
+    // A NIC may have been unplugged since the start, its metadata still there: no reason to leave the others alone.
+    walk_domain(name, stdin, *phase == GuestPhase::Reconnect, |_, _| ())
+}
+
+/// Guest and NICs of a `<domain>`, whatever stands around it; `around` is shown each opening tag.
+pub(super) fn walk_domain(
+    name: &str,
+    text: &[u8],
+    forgive_orphans: bool,
+    mut around: impl FnMut(&[&str], &Tag),
+) -> Result<(Guest, Vec<Nic>), String> {
     let mut domain = Domain::default();
-    xml::walk(stdin, |path, node| {
+    xml::walk(text, |path, node| {
+        let inner = path.strip_prefix(&["domstatus"]).unwrap_or(path);
         match node {
-            Node::Open(tag) => domain.open(path, tag)?,
-            Node::Close(text) => domain.close(path, text),
+            Node::Open(tag) => {
+                around(path, tag);
+                domain.open(inner, tag)?;
+            }
+            Node::Close(text) => domain.close(inner, text),
         }
         Ok::<Flow, String>(Continue(()))
     })?;
     let guest = domain.guest(name)?;
-    // A NIC may have been unplugged since the start, its metadata still there: no reason to leave the others alone.
-    Ok((guest, domain.nics(*phase == GuestPhase::Reconnect)?))
+    Ok((guest, domain.nics(forgive_orphans)?))
 }
 
 #[derive(Default)]
@@ -194,6 +208,8 @@ impl Interface {
                 nic.bridge = parsed(tag, "bridge");
                 nic.port = tag.get("portid").and_then(|id| uuid(&id).ok());
             }
+            // libvirt's status file has what a network made of the interface beside what its XML asks for.
+            ["actual", "source"] => nic.bridge = parsed(tag, "bridge").or(nic.bridge.take()),
             // nwfilter's own variables; CTRL_IP_LEARNING and the like are not addresses.
             ["filterref", "parameter"] if matches!(tag.get("name").as_deref(), Some("IP" | "IPV6")) => {
                 let ip = tag.get("value").and_then(|text| host_ip(&text).ok());

@@ -1,43 +1,93 @@
-//! libvirt's own status file of a domain: a hint, read only where a hook's input cannot tell.
+//! libvirt's own status file of a running domain, `/run/libvirt/qemu/NAME.xml`: what its events say, and sooner, also while libvirtd is down.
+//!
+//! A private format (qemu_domain.c `virDomainObjFormat`), unchanged since 2010 in what is read here: the root's `state` and `reason`, and in it
+//! the `<domain>`, with `<actual>` beside what the XML asks for. Anything unexpected says nothing.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use super::libvirt_qemu::walk_domain;
+use super::{InputError, label};
+use crate::event::Nic;
+use crate::model::Guest;
 
-const DIR: &str = "/run/libvirt/qemu";
-
-/// Do the domain's processors run? From the root element of `/run/libvirt/qemu/NAME.xml`, which libvirt writes just before
-/// it calls `started` (qemu_process.c `qemuProcessFinishStartup`): `state='running'` for a cold boot or a restore,
-/// `state='paused'` for a migration that has not arrived. A private format: anything unexpected is `None`.
-pub fn runs(name: &str) -> Option<bool> {
-    // libvirt refuses '/' in names (virXMLCheckIllegalChars); a name is still never trusted as a path.
-    if name.contains('/') || name.starts_with('.') {
-        return None;
-    }
-    let mut head = [0; 512];
-    let mut file = File::open(Path::new(DIR).join(format!("{name}.xml"))).ok()?;
-    let read = file.read(&mut head).ok()?;
-    state_of(&String::from_utf8_lossy(head.get(..read)?))
+/// A domain as its status file shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Domain {
+    /// Who.
+    pub guest: Guest,
+    /// Its NICs that may be on a network of ours.
+    pub nics: Vec<Nic>,
+    /// How it lives.
+    pub life: Life,
 }
 
-fn state_of(head: &str) -> Option<bool> {
-    let root = head.split("<domstatus").nth(1)?.split('>').next()?;
-    let state = root.split("state=").nth(1)?.get(1..)?;
-    Some(state.starts_with("running"))
+/// Where a domain's processors run (domain_conf.c `virDomainState`, `virDomainPausedReason`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// Here; or paused here, by a person or for a snapshot, and its addresses still its own.
+    Here,
+    /// Paused because it is on its way, to here or from here, or not yet begun: it may live on another host.
+    Moving,
+    /// Not at all.
+    Ended,
+}
+
+/// Reads one.
+pub fn read(name: &str, text: &[u8]) -> Result<Domain, InputError> {
+    let mut life = Life::Ended;
+    let read = walk_domain(name, text, true, |path, tag| {
+        if path == ["domstatus"] {
+            life = life_of(&tag.get("state").unwrap_or_default(), &tag.get("reason").unwrap_or_default());
+        }
+    });
+    match read {
+        Ok((guest, nics)) => Ok(Domain { guest, nics, life }),
+        Err(why) => Err(InputError::new(&format!("vm {}: {why}", label(name)), false)),
+    }
+}
+
+/// The same of the root element alone; `None` where this is no status file.
+pub fn life(text: &str) -> Option<Life> {
+    let root = text.split("<domstatus").nth(1)?.split('>').next()?;
+    let value = |key: &str| root.split_once(&format!("{key}='")).and_then(|(_, rest)| rest.split('\'').next());
+    Some(life_of(value("state")?, value("reason").unwrap_or_default()))
+}
+
+fn life_of(state: &str, reason: &str) -> Life {
+    match (state, reason) {
+        ("paused", "migration" | "starting up" | "post-copy" | "post-copy failed") => Life::Moving,
+        ("running" | "paused" | "idle" | "blocked" | "in shutdown" | "pmsuspended", _) => Life::Here,
+        _ => Life::Ended,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::state_of;
+    use super::*;
 
     #[test]
     fn the_root_element_tells() {
-        let file = |state: &str| {
-            format!("<!--\nWARNING\n-->\n\n<domstatus state='{state}' reason='booted' pid='1'>\n  <taint")
-        };
-        assert_eq!(state_of(&file("running")), Some(true));
-        assert_eq!(state_of(&file("paused")), Some(false));
-        assert_eq!(state_of("<domain>"), None);
-        assert_eq!(state_of(""), None);
+        let file = |root: &str| format!("<!--\nWARNING\n-->\n\n<domstatus {root} pid='1'>\n  <taint");
+        assert_eq!(life(&file("state='running' reason='booted'")), Some(Life::Here));
+        assert_eq!(life(&file("state='running' reason='post-copy'")), Some(Life::Here));
+        assert_eq!(life(&file("state='paused' reason='user'")), Some(Life::Here));
+        assert_eq!(life(&file("state='paused' reason='migration'")), Some(Life::Moving));
+        assert_eq!(life(&file("state='paused' reason='starting up'")), Some(Life::Moving));
+        assert_eq!(life(&file("state='shutoff' reason='destroyed'")), Some(Life::Ended));
+        assert_eq!(life("<domain>"), None);
+        assert_eq!(life(""), None);
+    }
+
+    #[test]
+    fn a_whole_file_tells_what_libvirt_made_of_each_nic() {
+        let text = include_str!("../../tests/golden/status/vm1.xml");
+        let Domain { guest, nics, life } = read("vm1", text.as_bytes()).unwrap();
+        assert_eq!((guest.id.as_str(), life), ("a1aa250e-03e9-4b75-90b0-3fe8ffbcca9d", Life::Here));
+        let told: Vec<_> = nics
+            .iter()
+            .map(|nic| {
+                let bridge = nic.bridge.as_ref().map_or("none".to_owned(), ToString::to_string);
+                format!("{} {bridge} {:?}", nic.device.as_ref().unwrap(), nic.ips)
+            })
+            .collect();
+        assert_eq!(told, ["vnet0 red-l2 [10.1.0.60]", "vnet1 red-l2 []", "tapeth none []"]);
     }
 }

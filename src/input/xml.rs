@@ -211,7 +211,7 @@ macro_rules! known {
 /// libvirt's elements that a reader asks for.
 fn libvirts(local: &str) -> &'static str {
     known!(local, "", "?", "domain" "name" "uuid" "metadata" "devices" "interface" "mac" "source" "target" "filterref" "parameter"
-        "hookData" "network" "networkport" "owner" "forward" "bridge" "mtu" "ip" "dhcp" "host")
+        "domstatus" "actual" "networkstatus" "hookData" "network" "networkport" "owner" "forward" "bridge" "mtu" "ip" "dhcp" "host")
 }
 
 /// Our own elements.

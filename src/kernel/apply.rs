@@ -4,11 +4,10 @@
 //! (FDB entry, neighbour, address) and the host-wide ones (routing rule, unreachable routes) may be applied again.
 
 use super::error::{KernelError, NetlinkError, is_gone, is_unsupported};
-use super::observe::port_flags;
-use super::{Kernel, PortFlags};
+use super::{ALIAS, Kernel};
 use crate::model::{IfName, Mac};
 use crate::plan::Step;
-use crate::plan::seen::Link;
+use crate::plan::seen::{Link, PortFlags};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
@@ -26,9 +25,9 @@ impl Kernel {
     /// Does one step. Needs CAP_NET_ADMIN.
     pub fn apply(&mut self, step: &Step) -> Result<(), KernelError> {
         let done = match step {
-            Step::AddVrf { name, table } => {
-                self.new_link(name, None, None, InfoKind::Vrf, InfoData::Vrf(vec![InfoVrf::TableId(table.get())]))
-            }
+            Step::AddVrf { name, table } => self
+                .new_link(name, None, None, InfoKind::Vrf, InfoData::Vrf(vec![InfoVrf::TableId(table.get())]))
+                .and_then(|()| self.finish_new(name, vec![alias()])),
             Step::AddBridge { name, mac, mtu } => self.add_bridge(name, *mac, *mtu),
             Step::AddVxlan { vni, local, port, mtu } => {
                 let options = vec![
@@ -42,7 +41,7 @@ impl Kernel {
                 ];
                 let name = vni.device();
                 self.new_link(&name, None, *mtu, InfoKind::Vxlan, InfoData::Vxlan(options))
-                    .and_then(|()| self.finish_new(&name, None))
+                    .and_then(|()| self.finish_new(&name, vec![alias(), no_addrgen()]))
             }
             Step::DelLink { name } => forgive(self.change(RouteNetlinkMessage::DelLink(named(name)), 0)),
             Step::SetMaster { dev, master } => {
@@ -95,6 +94,14 @@ impl Kernel {
                 let bridge = self.need(step, bridge)?;
                 self.add_neigh(bridge, *ip, *mac)
             }
+            Step::TellFdb { dev, mac } => {
+                let port = self.need(step, dev)?;
+                forgive(self.del_fdb(port, *mac)).and_then(|()| self.add_fdb(port, *mac))
+            }
+            Step::TellNeigh { bridge, ip, mac } => {
+                let bridge = self.need(step, bridge)?;
+                self.tell_neigh(bridge, *ip, *mac)
+            }
             Step::DelNeigh { bridge, ip } => match self.index(step, bridge)? {
                 Some(index) => match self.del_neigh(index, *ip) {
                     Err(cause) if is_unsupported(&cause) => Ok(()),
@@ -120,16 +127,18 @@ impl Kernel {
         // (net/bridge/br_device.c, `br_change_mtu`; BROPT_MTU_SET_BY_USER), so the new bridge starts with another.
         let start = mtu.map(|mtu| if mtu == DEFAULT_MTU { DEFAULT_MTU - 1 } else { DEFAULT_MTU });
         self.new_link(name, Some(mac), start, InfoKind::Bridge, InfoData::Bridge(options))?;
-        self.finish_new(name, mtu)
+        let mtu = mtu.map(LinkAttribute::Mtu);
+        self.finish_new(name, mtu.into_iter().chain([alias(), no_addrgen()]).collect())
     }
 
-    /// What RTM_NEWLINK does not take for a new device (`addrgenmode` is refused with EAFNOSUPPORT) or forgets (a bridge's MTU).
-    /// The device is still down, so no address was generated. If this fails the device goes again: a step is done or not done.
-    fn finish_new(&mut self, name: &IfName, mtu: Option<u32>) -> Done {
-        let mtu: Vec<_> = mtu.map(LinkAttribute::Mtu).into_iter().collect();
-        let done = match self.set_link(name, [mtu.clone(), vec![no_addrgen()]].concat()) {
-            Err(cause) if is_unsupported(&cause) && mtu.is_empty() => Ok(()),
-            Err(cause) if is_unsupported(&cause) => self.set_link(name, mtu),
+    /// What RTM_NEWLINK does not take for a new device (`addrgenmode` is refused with EAFNOSUPPORT, an alias not looked at) or forgets (a
+    /// bridge's MTU). The device is still down, so no address was generated. If this fails the device goes again: a step is done or not done.
+    fn finish_new(&mut self, name: &IfName, attributes: Vec<LinkAttribute>) -> Done {
+        let done = match self.set_link(name, attributes.clone()) {
+            Err(cause) if is_unsupported(&cause) => {
+                let rest = attributes.into_iter().filter(|a| !matches!(a, LinkAttribute::AfSpecUnspec(_)));
+                self.set_link(name, rest.collect())
+            }
             done => done,
         };
         done.inspect_err(|_| {
@@ -159,7 +168,8 @@ impl Kernel {
             .map_err(|cause| KernelError::step(step, cause))?
             .ok_or_else(|| KernelError::no_device(step, dev))?;
         // Attributes that a kernel does not know it acknowledges all the same.
-        let missing = match port_flags(seen) {
+        let flags = super::decode::link(seen).map(|link| link.port).unwrap_or_default();
+        let missing = match flags {
             PortFlags { learning: Some(false), neigh_suppress: Some(true) } => return Ok(()),
             PortFlags { learning: Some(false), .. } => "neigh_suppress on",
             _ => "learning off",
@@ -200,6 +210,10 @@ fn named(name: &IfName) -> LinkMessage {
 
 fn link_info(kind: InfoKind, data: InfoData) -> LinkAttribute {
     LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)])
+}
+
+fn alias() -> LinkAttribute {
+    LinkAttribute::IfAlias(ALIAS.to_owned())
 }
 
 fn no_addrgen() -> LinkAttribute {

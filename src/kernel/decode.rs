@@ -1,8 +1,8 @@
 //! The kernel's messages as the nouns of [`crate::plan::seen`].
 
-use super::PROTOCOL;
+use super::{ALIAS, PROTOCOL};
 use crate::model::{IfName, Mac, TableId, Vni};
-use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh};
+use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh, PortFlags};
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
@@ -32,6 +32,8 @@ pub(super) fn link(message: LinkMessage) -> Option<Link> {
         carrier: flags.contains(LinkFlags::LowerUp),
         kind: LinkKind::Other(String::new()),
         addrgen_none: None,
+        ours: false,
+        port: PortFlags::default(),
     };
     for attribute in message.attributes {
         match attribute {
@@ -40,7 +42,11 @@ pub(super) fn link(message: LinkMessage) -> Option<Link> {
             LinkAttribute::Link(index) => link.link = (index != 0).then_some(index),
             LinkAttribute::Address(bytes) => link.mac = Mac::from_bytes(&bytes),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::LinkInfo(infos) => link.kind = kind(infos),
+            LinkAttribute::LinkInfo(infos) => {
+                link.port = port_flags(&infos);
+                link.kind = kind(infos);
+            }
+            LinkAttribute::IfAlias(alias) => link.ours = alias == ALIAS,
             LinkAttribute::AfSpecUnspec(specs) => link.addrgen_none = addrgen_none(&specs),
             _ => {}
         }
@@ -111,17 +117,20 @@ fn addrgen_none(specs: &[AfSpecUnspec]) -> Option<bool> {
     })
 }
 
-/// The bridge port's options of a link; empty if it is no port.
-pub(super) fn port_options(message: LinkMessage) -> Vec<InfoBridgePort> {
-    let infos = message.attributes.into_iter().find_map(|attribute| match attribute {
-        LinkAttribute::LinkInfo(infos) => Some(infos),
-        _ => None,
-    });
-    let options = infos.into_iter().flatten().find_map(|info| match info {
+fn port_flags(infos: &[LinkInfo]) -> PortFlags {
+    let options = infos.iter().find_map(|info| match info {
         LinkInfo::PortData(InfoPortData::BridgePort(options)) => Some(options),
         _ => None,
     });
-    options.unwrap_or_default()
+    let mut flags = PortFlags::default();
+    for option in options.into_iter().flatten() {
+        match option {
+            InfoBridgePort::Learning(on) => flags.learning = Some(*on),
+            InfoBridgePort::NeighSupress(on) => flags.neigh_suppress = Some(*on),
+            _ => {}
+        }
+    }
+    flags
 }
 
 /// A neighbour; `None` for what the kernel keeps for itself (multicast and broadcast, NUD_NOARP and nobody's).
@@ -144,8 +153,8 @@ pub(super) fn neigh(message: NeighbourMessage) -> Option<Neigh> {
     Some(Neigh { ip: ip?, mac, permanent: state & NUD_PERMANENT != 0, ext_learned, ours })
 }
 
-/// An FDB entry of this bridge with its VLAN (0 is none); `None` for another's, and for a device's own (`self`) entries.
-pub(super) fn fdb(message: NeighbourMessage, bridge: u32) -> Option<(Fdb, u16)> {
+/// An FDB entry with its bridge's index and its VLAN (0 is none); `None` for a device's own (`self`) entries.
+pub(super) fn fdb(message: NeighbourMessage) -> Option<(u32, Fdb, u16)> {
     let header = message.header;
     if header.flags.contains(NeighbourFlags::Own) {
         return None;
@@ -165,7 +174,7 @@ pub(super) fn fdb(message: NeighbourMessage, bridge: u32) -> Option<(Fdb, u16)> 
         is_static: u16::from(header.state) & (NUD_NOARP | NUD_PERMANENT) != 0,
         ext_learned: header.flags.contains(NeighbourFlags::ExtLearned),
     };
-    (master == Some(bridge)).then_some((entry, vlan))
+    Some((master?, entry, vlan))
 }
 
 /// An address; `IFA_LOCAL` is the device's own where the two differ (a point-to-point peer is in `IFA_ADDRESS`).

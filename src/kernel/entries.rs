@@ -42,8 +42,18 @@ impl Kernel {
     }
 
     pub(super) fn add_neigh(&mut self, bridge: u32, ip: IpAddr, mac: Mac) -> Done {
+        self.put_neigh(bridge, ip, mac, NeighbourState::Permanent)
+    }
+
+    /// An identical `replace` is told to nobody (net/core/neighbour.c `__neigh_update` notifies of changes alone), hence two.
+    pub(super) fn tell_neigh(&mut self, bridge: u32, ip: IpAddr, mac: Mac) -> Done {
+        self.put_neigh(bridge, ip, mac, NeighbourState::Reachable)?;
+        self.put_neigh(bridge, ip, mac, NeighbourState::Permanent)
+    }
+
+    fn put_neigh(&mut self, bridge: u32, ip: IpAddr, mac: Mac, state: NeighbourState) -> Done {
         let mut message = neigh_message(family(ip), bridge);
-        message.header.state = NeighbourState::Permanent;
+        message.header.state = state;
         message.attributes = vec![
             NeighbourAttribute::Destination(ip.into()),
             NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()),

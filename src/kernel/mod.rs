@@ -2,9 +2,10 @@
 //!
 //! - [`netlink`]: one request, its answer, the kernel's own words when it refuses.
 //! - `observe`: links, addresses, neighbours, FDB entries, rules, as the nouns of [`crate::plan::seen`].
+//! - `events`: what changes, as it changes: [`Events`].
 //! - `apply`: [`Kernel::apply`], with `entries` (address, FDB, neighbour) and `routing` (rules, routes, sysctl) beside it.
 //!
-//! Blocking on purpose: rtnetlink answers inside the `send` system call, so a runtime would only add start-up time to a hook.
+//! Questions block on purpose: rtnetlink answers inside the `send` system call, so a runtime would only add start-up time to a hook.
 //! Names are turned into indexes anew for every step. It costs some ten microseconds, and nobody has to know when libvirt gave
 //! the name `vnet0` to another guest's tap.
 
@@ -12,12 +13,14 @@ mod apply;
 mod decode;
 mod entries;
 mod error;
+mod events;
 pub mod netlink;
 mod observe;
 mod routing;
 
 pub use error::{KernelError, NetlinkError};
-pub use observe::{PortFlags, sysctl};
+pub use events::{Event, Events};
+pub use observe::sysctl;
 
 use netlink::Socket;
 use std::os::fd::BorrowedFd;
@@ -25,6 +28,10 @@ use std::os::fd::BorrowedFd;
 /// Our number in `NDA_PROTOCOL` of neighbours and `rtm_protocol` of routes (include/uapi/linux/rtnetlink.h: the kernel does not
 /// interpret values from RTPROT_STATIC on). iproute2's and FRR's rt_protos files do not have 69: an entry with it is ours.
 pub const PROTOCOL: u8 = 69;
+
+/// `IFLA_IFALIAS` of the devices that evpn-hook makes, as `ip link` shows it: the mark by which they are known as ours to delete, also
+/// when /run/evpn-hook is lost.
+pub const ALIAS: &str = "evpn-hook";
 
 /// The running kernel's network configuration, in one network namespace.
 pub struct Kernel {

@@ -3,25 +3,16 @@
 use super::error::{KernelError, NetlinkError, is_gone, is_unsupported};
 use super::{Kernel, decode};
 use crate::model::{IfName, Mac};
-use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh};
+use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh, World};
 use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::link::{InfoBridgePort, InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
-
-/// The flags of a bridge port that decide whether EVPN works; `None` where the kernel does not know them or it is no port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PortFlags {
-    /// `learning` (IFLA_BRPORT_LEARNING).
-    pub learning: Option<bool>,
-    /// `neigh_suppress` (IFLA_BRPORT_NEIGH_SUPPRESS, Linux 4.15).
-    pub neigh_suppress: Option<bool>,
-}
 
 impl Kernel {
     /// The device of this name; `None` if there is none.
@@ -70,12 +61,6 @@ impl Kernel {
         Ok(links)
     }
 
-    /// `learning` and `neigh_suppress` of a bridge port; `None` if there is no such device.
-    pub fn port_flags(&mut self, dev: &IfName) -> Result<Option<PortFlags>, KernelError> {
-        let found = self.link_message(dev).map_err(|cause| read(format_args!("bridge port {dev}"), cause))?;
-        Ok(found.map(port_flags))
-    }
-
     /// The addresses of one device, or of all. A device that is gone has none.
     pub fn addresses(&mut self, index: Option<u32>) -> Result<Vec<Address>, KernelError> {
         let mut message = AddressMessage::default();
@@ -117,21 +102,41 @@ impl Kernel {
             Err(cause) if cause.is(Errno::INVAL) && self.link_by_index(bridge)?.is_none() => None,
             answer => answer.map_err(|cause| read(format_args!("FDB entry {mac}"), cause))?,
         };
-        Ok(found.and_then(|message| decode::fdb(message, bridge)).map(|(entry, _)| entry))
+        let entry = found.and_then(decode::fdb).filter(|(of, ..)| *of == bridge);
+        Ok(entry.map(|(_, entry, _)| entry))
     }
 
-    /// All unicast FDB entries of a bridge, its own MACs included, each once: an entry without VLAN before its copies in VLANs.
-    pub fn fdbs(&mut self, bridge: u32) -> Result<Vec<Fdb>, KernelError> {
+    /// All devices and addresses.
+    pub fn world(&mut self) -> Result<World, KernelError> {
+        Ok(World::new(self.all_links()?, self.addresses(None)?))
+    }
+
+    /// The same with all FDB entries and neighbours of the host.
+    pub fn whole_world(&mut self) -> Result<World, KernelError> {
+        let world = self.world()?;
+        Ok(world.with_entries(self.fdbs(None)?, self.all_neighs()?))
+    }
+
+    /// All unicast FDB entries of one bridge or of all, bridges' own MACs included, each with its bridge's index and once: an entry
+    /// without VLAN before its copies in VLANs.
+    pub fn fdbs(&mut self, bridge: Option<u32>) -> Result<Vec<(u32, Fdb)>, KernelError> {
         let mut message = neigh_message(AddressFamily::Bridge, 0);
-        message.attributes.push(NeighbourAttribute::Controller(bridge));
+        message.attributes.extend(bridge.map(NeighbourAttribute::Controller));
         let found = match self.dump_neighs(message, "FDB") {
             Err(error) if error.gone() => return Ok(Vec::new()),
             answer => answer?,
         };
-        let mut entries: Vec<_> = found.into_iter().filter_map(|message| decode::fdb(message, bridge)).collect();
-        entries.sort_by_key(|(entry, vlan)| (entry.mac, *vlan));
-        entries.dedup_by_key(|(entry, _)| entry.mac);
-        Ok(entries.into_iter().map(|(entry, _)| entry).collect())
+        let mut entries: Vec<_> = found.into_iter().filter_map(decode::fdb).collect();
+        entries.retain(|(of, ..)| bridge.is_none_or(|bridge| *of == bridge));
+        entries.sort_by_key(|(of, entry, vlan)| (*of, entry.mac, *vlan));
+        entries.dedup_by_key(|(of, entry, _)| (*of, entry.mac));
+        Ok(entries.into_iter().map(|(of, entry, _)| (of, entry)).collect())
+    }
+
+    /// All neighbours of the host but for the kernel's own, each with its device's index.
+    fn all_neighs(&mut self) -> Result<Vec<(u32, Neigh)>, KernelError> {
+        let found = self.dump_neighs(NeighbourMessage::default(), "neighbours")?;
+        Ok(found.into_iter().filter_map(|m| Some((m.header.ifindex, decode::neigh(m)?))).collect())
     }
 
     fn links(&mut self, filter: Vec<LinkAttribute>, what: &str) -> Result<Vec<Link>, KernelError> {
@@ -189,18 +194,6 @@ pub fn sysctl(path: &str) -> Result<Option<String>, KernelError> {
     let mut text = String::new();
     file.take(4096).read_to_string(&mut text).map_err(failed)?;
     Ok(Some(text.trim().to_owned()))
-}
-
-pub(super) fn port_flags(message: LinkMessage) -> PortFlags {
-    let mut flags = PortFlags::default();
-    for option in decode::port_options(message) {
-        match option {
-            InfoBridgePort::Learning(on) => flags.learning = Some(on),
-            InfoBridgePort::NeighSupress(on) => flags.neigh_suppress = Some(on),
-            _ => {}
-        }
-    }
-    flags
 }
 
 pub(super) fn family(ip: IpAddr) -> AddressFamily {

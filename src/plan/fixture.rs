@@ -1,7 +1,7 @@
 //! Hosts and networks that the tests of this room begin with.
 
 use super::network::{HostSeen, Seen, Wanted};
-use super::seen::{Link, LinkKind};
+use super::seen::{Link, LinkKind, PortFlags};
 use crate::config::{Network, Origin, Vrf};
 use crate::model::{IfName, Mac, Vni};
 use ipnet::IpNet;
@@ -51,6 +51,8 @@ pub(super) fn link(dev: &str, index: u32, kind: LinkKind) -> Link {
         carrier: true,
         kind,
         addrgen_none: None,
+        ours: true,
+        port: PortFlags { learning: Some(false), neigh_suppress: Some(true) },
     }
 }
 
@@ -96,6 +98,10 @@ pub(super) fn whole() -> Seen {
         vrf: Some(red),
         l3_bridge: Some(Link { master: Some(5), ..bridge("red-l3", 6) }),
         host: HostSeen { forward4: true, forward6: Some(true), local_rule_last: true, accepts_ra: vec![] },
+        unreachable: true,
+        ignores_ra: true,
+        loose: ["red-l2", "red-l3"].map(name).into(),
+        made: ["red-l2", "vxlan20", "red", "red-l3", "vxlan10"].map(name).into(),
         speaker_has_vrf: true,
         ..Seen::default()
     };

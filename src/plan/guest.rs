@@ -1,6 +1,6 @@
 //! An endpoint wired, registered, withdrawn. The kernel recipe is frr-and-kernel's: enslave, static FDB entry, permanent neighbours.
 
-use super::seen::{Fdb, Link, LinkKind, Neigh};
+use super::seen::{Fdb, Link, LinkKind, Neigh, World};
 use super::{Plan, Refusal, Step, order, plain, with_undo};
 use crate::model::{IfName, Mac};
 use std::net::IpAddr;
@@ -22,6 +22,8 @@ pub struct Wanted<'a> {
     pub ips: &'a [IpAddr],
     /// Ours to enslave; otherwise libvirt or LXC has done it.
     pub enslave: bool,
+    /// A repair: the port goes to its bridge whoever took it off, for its hypervisor says that it belongs there. A start refuses instead.
+    pub mend: bool,
 }
 
 /// What is observed of one port.
@@ -37,6 +39,23 @@ pub struct Seen {
     pub fdb: Option<Fdb>,
     /// The bridge's neighbour entries for the wanted addresses.
     pub neighs: Vec<Neigh>,
+}
+
+impl Seen {
+    /// Of one port, out of the whole.
+    pub fn of(world: &World, want: &Wanted) -> Seen {
+        let (device, bridge) = (world.link(want.device), world.link(want.bridge));
+        let mut seen = Seen { device: device.cloned(), bridge: bridge.cloned(), ..Seen::default() };
+        if let (Some(device), Some(bridge)) = (device, bridge) {
+            let elsewhere = device.master.filter(|m| *m != bridge.index);
+            seen.master_name = elsewhere.and_then(|m| world.by_index(m)).map(|l| l.name.clone());
+        }
+        if let (Some(bridge), Some(mac)) = (bridge, want.mac) {
+            seen.fdb = world.fdb(bridge.index, mac).cloned();
+            seen.neighs = want.ips.iter().filter_map(|ip| world.neigh(bridge.index, *ip)).cloned().collect();
+        }
+        seen
+    }
 }
 
 /// Puts the port on the bridge: what is done before anyone may hear of the guest.
@@ -62,11 +81,15 @@ pub fn wire(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
     let mut plan = Plan::new();
     match device.master {
         Some(master) if master == bridge.index => {}
-        None if want.enslave => plan.push(with_undo(
+        None if want.enslave || want.mend => plan.push(with_undo(
             Step::SetMaster { dev: want.device.clone(), master: Some(want.bridge.clone()) },
             Step::SetMaster { dev: want.device.clone(), master: None },
         )),
         None => return refuse(format!("device {} is on no bridge, expected {}", want.device, want.bridge)),
+        Some(_) if want.mend => plan.push(with_undo(
+            Step::SetMaster { dev: want.device.clone(), master: Some(want.bridge.clone()) },
+            Step::SetMaster { dev: want.device.clone(), master: seen.master_name.clone() },
+        )),
         Some(_) => {
             let on = seen.master_name.as_ref().map_or("another bridge".to_owned(), |m| m.to_string());
             return refuse(format!(
@@ -103,7 +126,9 @@ pub fn register(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
         )));
     }
     let port = seen.device.as_ref().map(|d| d.index);
-    let held = seen.fdb.as_ref().is_some_and(|f| Some(f.port) == port && f.is_static && !f.ext_learned);
+    // NTF_EXT_LEARNED says nothing here: the kernel leaves it on an entry that we took back from the VXLAN port
+    // (net/bridge/br_fdb.c fdb_add_entry), and zebra looks at the port.
+    let held = seen.fdb.as_ref().is_some_and(|f| Some(f.port) == port && f.is_static);
     if !held {
         plan.push(with_undo(
             Step::AddFdb { dev: want.device.clone(), mac },
@@ -142,7 +167,6 @@ pub fn withdraw(want: &Wanted, seen: &Seen) -> Plan {
     }
     if let (Some(device), Some(fdb)) = (&seen.device, &seen.fdb)
         && fdb.port == device.index
-        && !fdb.ext_learned
     {
         plan.push(with_undo(
             Step::DelFdb { dev: want.device.clone(), mac },
@@ -150,6 +174,19 @@ pub fn withdraw(want: &Wanted, seen: &Seen) -> Plan {
         ));
     }
     release(want, seen, plan)
+}
+
+/// Says again to the speaker what the kernel holds as it should: for a speaker that missed it.
+pub fn tell(want: &Wanted, seen: &Seen) -> Plan {
+    let (Some(mac), Some(device)) = (want.mac, &seen.device) else { return Plan::new() };
+    let mut plan = Plan::new();
+    if seen.fdb.as_ref().is_some_and(|f| f.port == device.index) {
+        plan.push(plain(Step::TellFdb { dev: want.device.clone(), mac }));
+    }
+    for neigh in seen.neighs.iter().filter(|n| want.ips.contains(&n.ip) && is_local(n, mac)) {
+        plan.push(plain(Step::TellNeigh { bridge: want.bridge.clone(), ip: neigh.ip, mac }));
+    }
+    plan
 }
 
 fn release(want: &Wanted, seen: &Seen, mut plan: Plan) -> Plan {

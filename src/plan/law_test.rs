@@ -33,11 +33,14 @@ impl Model<'_> {
             Step::AddBridge { name, mtu, .. } => {
                 let place = if *name == self.network.bridge { &mut self.seen.bridge } else { &mut self.seen.l3_bridge };
                 assert!(place.is_none(), "{step}: it is there");
+                self.seen.loose.remove(name);
+                self.seen.ignores_ra &= *name != self.network.bridge;
                 *place = down(Link { mtu: mtu.unwrap_or(1500), ..bridge(name.as_str(), self.next) });
             }
             Step::AddVxlan { vni, .. } => {
                 assert!(self.seen.vxlans.iter().all(|l| l.name != vni.device()), "{step}: it is there");
-                self.seen.vxlans.extend(down(vxlan(vni.get(), self.next, None)));
+                let link = Link { port: PortFlags::default(), ..vxlan(vni.get(), self.next, None) };
+                self.seen.vxlans.extend(down(link));
             }
             Step::DelLink { name } => {
                 let gone = self.links().find(|l| l.name == *name).map(|l| l.index);
@@ -53,7 +56,11 @@ impl Model<'_> {
             }
             Step::SetMaster { dev, master } => {
                 let master = master.as_ref().map(|m| self.link(m).index);
-                self.link(dev).master = master;
+                let link = self.link(dev);
+                link.master = master;
+                if matches!(link.kind, LinkKind::Vxlan { .. }) {
+                    link.port = PortFlags::default();
+                }
                 if *dev == self.network.bridge {
                     self.seen.bridge_addresses.retain(|a| a.addr().is_ipv4());
                 }
@@ -76,6 +83,10 @@ impl Model<'_> {
                     assert!(self.seen.host.accepts_ra.is_empty(), "an uplink would stop to take advertisements");
                     self.seen.host.forward6 = Some(value == "1");
                 }
+                path if path.ends_with("rp_filter") => {
+                    self.seen.loose.extend(path.split('/').nth(3).map(name));
+                }
+                path if value == "0" && path.ends_with("accept_ra") => self.seen.ignores_ra = true,
                 path if path.ends_with("disable_ipv6") => self.seen.bridge_ipv6_off = value == "1",
                 path if value == "2" && path.ends_with("accept_ra") => {
                     self.seen.host.accepts_ra.retain(|dev| !path.contains(dev.as_str()));
@@ -85,12 +96,15 @@ impl Model<'_> {
             Step::LocalRuleLast { last } => self.seen.host.local_rule_last = *last,
             Step::SpeakerAddVrf { .. } => self.seen.speaker_has_vrf = true,
             Step::SpeakerDelVrf { .. } => self.seen.speaker_has_vrf = false,
-            Step::SetVxlanPort { dev } => assert!(self.link(dev).master.is_some(), "{step}: it is no port"),
-            Step::NoAddrGen { dev } => assert_eq!(self.link(dev).name, *dev),
-            Step::AddUnreachable { .. } | Step::DelUnreachable { .. } => {}
-            guests @ (Step::AddFdb { .. } | Step::DelFdb { .. } | Step::AddNeigh { .. } | Step::DelNeigh { .. }) => {
-                panic!("{guests} is no network's step")
+            Step::SetVxlanPort { dev } => {
+                let link = self.link(dev);
+                assert!(link.master.is_some(), "{step}: it is no port");
+                link.port = PortFlags { learning: Some(false), neigh_suppress: Some(true) };
             }
+            Step::NoAddrGen { dev } => assert_eq!(self.link(dev).name, *dev),
+            Step::AddUnreachable { .. } => self.seen.unreachable = true,
+            Step::DelUnreachable { .. } => self.seen.unreachable = false,
+            guests => panic!("{guests} is no network's step"),
         }
     }
 
@@ -117,6 +131,8 @@ fn host_of(bits: u32, network: &Network) -> Option<Seen> {
     }
     let (whole, fresh) = (whole(), fresh());
     let up = |link: Link| Link { up: bit(3), ..link };
+    let port = if bit(9) { vxlan(10, 9, None).port } else { PortFlags::default() };
+    let vxlan = |number, index, master| Link { port, ..vxlan(number, index, master) };
     let mut vxlans = Vec::new();
     if has_l3 && bit(4) {
         vxlans.push(up(vxlan(10, 9, (l3_is && bit(5)).then_some(6))));
@@ -137,6 +153,10 @@ fn host_of(bits: u32, network: &Network) -> Option<Seen> {
         vrf: whole.vrf.map(up).filter(|_| vrf_is),
         l3_bridge: whole.l3_bridge.map(|l| up(Link { master, ..l })).filter(|_| l3_is),
         host: if bit(10) { whole.host } else { fresh.host },
+        unreachable: vrf_is && bit(10),
+        ignores_ra: bit(8),
+        loose: if bit(9) { whole.loose } else { BTreeSet::new() },
+        made: whole.made,
         speaker_has_vrf: bit(11),
         ..Seen::default()
     })
@@ -200,6 +220,10 @@ fn undone_from_anywhere_a_plan_leaves_what_was_there() {
     });
 }
 
+fn vrf_of(network: &Network) -> Vrf {
+    network.vrf.clone().or(red(Origin::Config).vrf).unwrap()
+}
+
 #[test]
 fn up_and_down_leave_what_was_there() {
     let none = Seen { host: fresh().host, ..Seen::default() };
@@ -207,9 +231,9 @@ fn up_and_down_leave_what_was_there() {
         let mut model = Model { network: &network, seen: none.clone(), next: 100 };
         let before = model.essence();
         up(&want(&network), &none).unwrap().iter().for_each(|p| model.take(&p.step));
-        let vrf = network.vrf.is_some();
-        let ours =
-            Ours { network: &network, made_bridge: true, last_in_vrf: vrf, made_vrf: vrf, speaker_has_ours: vrf };
+        let made = whole().made;
+        let last_in = network.vrf.as_ref().map(|vrf| OurVrf { vrf, made: &made, speaker_has_ours: true });
+        let ours = Ours { network: &network, made: &made, last_in };
         down(&ours, &model.seen).iter().for_each(|p| model.take(&p.step));
         assert_eq!(model.essence(), before);
     }
@@ -218,7 +242,14 @@ fn up_and_down_leave_what_was_there() {
             let bit = |n: u32| bits >> n & 1 == 1;
             let (made_bridge, made_vrf) = (bit(0), bit(2));
             let last_in_vrf = bit(1) && network.vrf.is_some();
-            let ours = Ours { network, made_bridge, last_in_vrf, made_vrf, speaker_has_ours: bit(3) };
+            let mut made = whole().made;
+            made.retain(|dev| match dev.as_str() {
+                "red-l2" => made_bridge,
+                "red" => made_vrf,
+                _ => true,
+            });
+            let vrf = OurVrf { vrf: &vrf_of(network), made: &made, speaker_has_ours: bit(3) };
+            let ours = Ours { network, made: &made, last_in: last_in_vrf.then_some(vrf) };
             let foreign = Seen { vrf_foreign_slaves: vec![name("mine")], ..seen.clone() };
             for seen in [seen, &foreign] {
                 let plan = down(&ours, seen); // lawful() inside stops at a broken law

@@ -1,11 +1,11 @@
 //! A tenant segment up and down.
 
-use super::seen::{Link, LinkKind};
+use super::seen::{Link, LinkKind, PortFlags};
 use super::{Plan, Planned, Refusal, Step, order, plain, with_undo};
 use crate::config::{Network, Origin, Vrf};
 use crate::model::{IfName, Mac, Vni};
 use ipnet::IpNet;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// What is observed before a network is planned.
@@ -17,15 +17,19 @@ pub struct Seen {
     pub bridge_addresses: Vec<IpNet>,
     /// Its ports but for the VXLAN device: guests that still run.
     pub bridge_ports: Vec<IfName>,
+    /// `net.ipv6.conf.<bridge>.accept_ra` is 0, or there is no IPv6.
+    pub ignores_ra: bool,
+    /// Of the network's bridge and the VRF's those whose `rp_filter` is loose.
+    pub loose: BTreeSet<IfName>,
     /// `net.ipv6.conf.<bridge>.disable_ipv6`, or `default`'s where the bridge is still to be made.
     pub bridge_ipv6_off: bool,
-    /// Every device of the host by index, so that a refusal can name what is in the way.
+    /// The masters of the devices here by index, so that a refusal can name what is in the way.
     pub names: BTreeMap<u32, IfName>,
-    /// Every VXLAN device of the host: a VNI exists once in the kernel.
+    /// The VXLAN devices with one of our names or VNIs: a VNI exists once in the kernel.
     pub vxlans: Vec<Link>,
     /// Devices that are called as our VXLAN devices will be, and are something else.
     pub strangers: Vec<IfName>,
-    /// Every VRF of the host: a table belongs to one.
+    /// The VRFs on the wanted table: it belongs to one.
     pub vrfs: Vec<Link>,
     /// The device with the VRF's name, whatever it is.
     pub vrf: Option<Link>,
@@ -35,6 +39,10 @@ pub struct Seen {
     pub l3_bridge: Option<Link>,
     /// Host-wide settings.
     pub host: HostSeen,
+    /// Of the devices above those that we made.
+    pub made: BTreeSet<IfName>,
+    /// The VRF's table has its unreachable default.
+    pub unreachable: bool,
     /// Does the speaker hold the VRF's stanzas already?
     pub speaker_has_vrf: bool,
 }
@@ -99,9 +107,7 @@ pub fn up(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
         vrf_up(want, vrf, seen, &mut plan)?;
     }
     bridge_up(want, seen, &mut plan)?;
-    if !has_vxlan(seen, network.vni) {
-        vxlan_up(want, network.vni, &network.bridge, seen, &mut plan);
-    }
+    vxlan_up(want, network.vni, &network.bridge, seen.bridge.as_ref(), seen, &mut plan)?;
     for dev in [network.bridge.clone(), network.vni.device()] {
         let up = seen.vxlans.iter().chain(&seen.bridge).any(|l| l.name == dev && l.up);
         if !up {
@@ -231,8 +237,8 @@ fn name_of(index: u32, seen: &Seen) -> String {
     seen.names.get(&index).map_or(format!("the device with index {index}"), IfName::to_string)
 }
 
-fn has_vxlan(seen: &Seen, vni: Vni) -> bool {
-    seen.vxlans.iter().any(|l| l.name == vni.device() && l.master.is_some())
+fn tunnel(seen: &Seen, vni: Vni) -> Option<&Link> {
+    seen.vxlans.iter().find(|l| l.name == vni.device())
 }
 
 /// IP forwarding and the local rule, each only where it is not so yet.
@@ -261,6 +267,8 @@ fn vrf_up(want: &Wanted, vrf: &Vrf, seen: &Seen, plan: &mut Plan) -> Result<(), 
             Step::AddVrf { name: vrf.name.clone(), table: vrf.table },
             Step::DelLink { name: vrf.name.clone() },
         ));
+    }
+    if !seen.unreachable {
         plan.push(with_undo(Step::AddUnreachable { table: vrf.table }, Step::DelUnreachable { table: vrf.table }));
     }
     if !seen.vrf.as_ref().is_some_and(|v| v.up) {
@@ -279,12 +287,13 @@ fn vrf_up(want: &Wanted, vrf: &Vrf, seen: &Seen, plan: &mut Plan) -> Result<(), 
         ));
     }
     if !entered {
+        leave_first(vni, seen.l3_bridge.as_ref(), seen, plan);
         plan.push(enslaved(&bridge, &vrf.name));
+    }
+    if !(entered && seen.loose.contains(&bridge)) {
         plan.push(plain(rp_filter_loose(&bridge)));
     }
-    if !has_vxlan(seen, vni) {
-        vxlan_up(want, vni, &bridge, seen, plan);
-    }
+    vxlan_up(want, vni, &bridge, seen.l3_bridge.as_ref(), seen, plan)?;
     for dev in [bridge, vni.device()] {
         if !seen.vxlans.iter().chain(&seen.l3_bridge).any(|l| l.name == dev && l.up) {
             plan.push(plain(Step::SetUp { dev, up: true }));
@@ -329,18 +338,19 @@ fn bridge_up(want: &Wanted, seen: &Seen, plan: &mut Plan) -> Result<(), Refusal>
         }
     }
     // A guest's router advertisement must not configure the host.
-    let fresh =
-        seen.bridge.as_ref().is_none_or(|b| network.vrf.is_some() && !in_vrf(b)) || !has_vxlan(seen, network.vni);
-    if fresh {
+    if seen.bridge.is_none() || !seen.ignores_ra {
         plan.push(plain(sysctl("net/ipv6/conf", name, "accept_ra", "0")));
     }
     if let Some(vrf) = &network.vrf
         && !seen.bridge.as_ref().is_some_and(in_vrf)
     {
+        leave_first(network.vni, seen.bridge.as_ref(), seen, plan);
         let mut undo = vec![Step::SetMaster { dev: name.clone(), master: None }];
         undo.extend(addresses_back(name, seen));
         plan.push(Planned { step: Step::SetMaster { dev: name.clone(), master: Some(vrf.name.clone()) }, undo });
         plan.extend(addresses_back(name, seen).map(plain));
+        plan.push(plain(rp_filter_loose(name)));
+    } else if network.vrf.is_some() && !seen.loose.contains(name) {
         plan.push(plain(rp_filter_loose(name)));
     }
     if network.origin != Origin::Libvirt {
@@ -359,16 +369,66 @@ fn addresses_back<'a>(bridge: &'a IfName, seen: &'a Seen) -> impl Iterator<Item 
     seen.bridge_addresses.iter().map(|address| Step::AddAddress { dev: bridge.clone(), address: *address })
 }
 
-fn vxlan_up(want: &Wanted, vni: Vni, bridge: &IfName, seen: &Seen, plan: &mut Plan) {
-    // One without a bridge is what a run left that was killed between the two steps.
-    if !seen.vxlans.iter().any(|l| l.name == vni.device()) {
+/// A bridge enters its VRF before its VXLAN is a port of it: one that is (somebody took the bridge out of its VRF) leaves it for that long.
+fn leave_first(vni: Vni, bridge: Option<&Link>, seen: &Seen, plan: &mut Plan) {
+    if let Some(bridge) = bridge
+        && tunnel(seen, vni).is_some_and(|l| l.master == Some(bridge.index))
+    {
         plan.push(with_undo(
-            Step::AddVxlan { vni, local: want.vtep, port: want.port, mtu: want.network.mtu },
-            Step::DelLink { name: vni.device() },
+            Step::SetMaster { dev: vni.device(), master: None },
+            Step::SetMaster { dev: vni.device(), master: Some(bridge.name.clone()) },
         ));
     }
-    plan.push(enslaved(&vni.device(), bridge));
-    plan.push(plain(Step::SetVxlanPort { dev: vni.device() }));
+}
+
+/// Each of its steps where it is missing: a run may have been killed between any two of them.
+fn vxlan_up(
+    want: &Wanted,
+    vni: Vni,
+    bridge: &IfName,
+    seen_bridge: Option<&Link>,
+    seen: &Seen,
+    plan: &mut Plan,
+) -> Result<(), Refusal> {
+    let dev = vni.device();
+    let add = with_undo(
+        Step::AddVxlan { vni, local: want.vtep, port: want.port, mtu: want.network.mtu },
+        Step::DelLink { name: dev.clone() },
+    );
+    let left = |plan: &Plan| plan.iter().any(|p| p.step == Step::SetMaster { dev: dev.clone(), master: None });
+    let port = match tunnel(seen, vni) {
+        None => {
+            plan.push(add);
+            None
+        }
+        Some(link) if !tunnels_as_wanted(want, link) && !seen.made.contains(&dev) => {
+            return Err(Refusal(format!(
+                "network {}: {dev} is there, not made by evpn-hook, and not as wanted (local {}, dstport {}, nolearning): delete it, or use another VNI",
+                want.network.name, want.vtep, want.port
+            )));
+        }
+        Some(link) if !tunnels_as_wanted(want, link) => {
+            plan.push(plain(Step::DelLink { name: dev.clone() }));
+            plan.push(add);
+            None
+        }
+        Some(link) => {
+            Some(link).filter(|l| l.master.is_some() && l.master == seen_bridge.map(|b| b.index) && !left(plan))
+        }
+    };
+    if port.is_none() {
+        plan.push(enslaved(&dev, bridge));
+    }
+    if !port.is_some_and(|l| l.port == PortFlags { learning: Some(false), neigh_suppress: Some(true) }) {
+        plan.push(plain(Step::SetVxlanPort { dev }));
+    }
+    Ok(())
+}
+
+/// The tunnel end, the UDP port, and no learning from the data plane: what a device cannot all be told later.
+fn tunnels_as_wanted(want: &Wanted, link: &Link) -> bool {
+    matches!(link.kind, LinkKind::Vxlan { local: Some(local), port, learning: false, .. }
+        if (local, port) == (want.vtep, want.port))
 }
 
 fn enslaved(dev: &IfName, master: &IfName) -> Planned {
@@ -386,56 +446,70 @@ fn sysctl(room: &str, dev: &IfName, key: &str, value: &str) -> Step {
     Step::Sysctl { path: format!("{room}/{dev}/{key}"), value: value.to_owned() }
 }
 
+/// What of a VRF is ours to take down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OurVrf<'a> {
+    /// The VRF as recorded.
+    pub vrf: &'a Vrf,
+    /// Of its devices those that we made.
+    pub made: &'a BTreeSet<IfName>,
+    /// The speaker took its stanzas from us.
+    pub speaker_has_ours: bool,
+}
+
 /// What of a network is ours to take down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ours<'a> {
     /// The network as recorded.
     pub network: &'a Network,
-    /// We made its bridge.
-    pub made_bridge: bool,
-    /// It is the last of ours in its VRF.
-    pub last_in_vrf: bool,
-    /// We made the VRF.
-    pub made_vrf: bool,
-    /// The speaker took the VRF's stanzas from us.
-    pub speaker_has_ours: bool,
+    /// Of its devices those that we made.
+    pub made: &'a BTreeSet<IfName>,
+    /// Its VRF, where it is the last of ours in it.
+    pub last_in: Option<OurVrf<'a>>,
 }
 
-/// Takes a network down, in an order that leaves no neighbour of it advertised; whatever is gone already is skipped.
+/// Takes a network down, in an order that leaves no neighbour of it advertised; whatever is gone already is skipped, and what others
+/// made is left.
 pub fn down(ours: &Ours, seen: &Seen) -> Plan {
     let network = ours.network;
     let mut plan = Plan::new();
-    let there = |link: &Option<Link>, name: &IfName| link.as_ref().is_some_and(|l| l.name == *name);
-    let vxlan_there = |vni: Vni| seen.vxlans.iter().any(|l| l.name == vni.device());
-    if vxlan_there(network.vni) {
+    let there = seen.bridge.as_ref().is_some_and(|l| l.name == network.bridge);
+    if tunnel(seen, network.vni).is_some() && ours.made.contains(&network.vni.device()) {
         plan.push(plain(Step::DelLink { name: network.vni.device() }));
     }
-    if there(&seen.bridge, &network.bridge) {
+    if there {
         // With mode='bridge' libvirt leaves running guests on a stopped network's bridge: they keep each other.
-        if ours.made_bridge && seen.bridge_ports.is_empty() {
+        if ours.made.contains(&network.bridge) && seen.bridge_ports.is_empty() {
             plan.push(plain(Step::DelLink { name: network.bridge.clone() }));
         } else if seen.bridge.as_ref().is_some_and(|b| b.master.is_some()) && network.vrf.is_some() {
             plan.push(plain(Step::SetMaster { dev: network.bridge.clone(), master: None }));
             plan.extend(addresses_back(&network.bridge, seen).map(plain));
         }
     }
-    let Some(vrf) = network.vrf.as_ref().filter(|_| ours.last_in_vrf) else { return order::lawful(plan) };
+    plan.extend(ours.last_in.iter().flat_map(|vrf| vrf_down(vrf, seen)));
+    order::lawful(plan)
+}
+
+/// Takes a VRF down that none of our networks is in any more.
+pub fn vrf_down(ours: &OurVrf, seen: &Seen) -> Plan {
+    let OurVrf { vrf, made, speaker_has_ours } = ours;
+    let mut plan = Plan::new();
     if let (Some(vni), Ok(l3)) = (vrf.vni, vrf.name.l3_bridge()) {
-        if vxlan_there(vni) {
+        if tunnel(seen, vni).is_some() && made.contains(&vni.device()) {
             plan.push(plain(Step::DelLink { name: vni.device() }));
         }
-        if there(&seen.l3_bridge, &l3) {
+        if seen.l3_bridge.as_ref().is_some_and(|l| l.name == l3) && made.contains(&l3) {
             plan.push(plain(Step::DelLink { name: l3 }));
         }
     }
-    if ours.speaker_has_ours {
-        plan.push(plain(Step::SpeakerDelVrf { vrf: vrf.clone() }));
+    if *speaker_has_ours {
+        plan.push(plain(Step::SpeakerDelVrf { vrf: (*vrf).clone() }));
     }
-    if ours.made_vrf && seen.vrf.is_some() && seen.vrf_foreign_slaves.is_empty() {
+    if made.contains(&vrf.name) && seen.vrf.is_some() && seen.vrf_foreign_slaves.is_empty() {
         plan.push(plain(Step::DelUnreachable { table: vrf.table }));
         plan.push(plain(Step::DelLink { name: vrf.name.clone() }));
     }
-    order::lawful(plan)
+    plan
 }
 
 #[cfg(test)]

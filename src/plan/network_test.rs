@@ -139,8 +139,26 @@ fn half_done_states_get_what_is_missing() {
     plans(&|s| s.bridge_addresses.truncate(1), "ip address replace fd00:1::1/64 dev red-l2 nodad\n");
     plans(
         &|s| s.l3_bridge.as_mut().unwrap().master = None,
-        "ip link set red-l3 master red\nsysctl -w net.ipv4.conf.red-l3.rp_filter=2\n",
+        "ip link set vxlan10 nomaster
+ip link set red-l3 master red
+sysctl -w net.ipv4.conf.red-l3.rp_filter=2
+ip link set vxlan10 master red-l3
+bridge link set dev vxlan10 learning off neigh_suppress on
+",
     );
+    plans(&|s| s.unreachable = false, "ip route add unreachable default metric 4278198272 table 10 (and ip -6)\n");
+    plans(&|s| s.ignores_ra = false, "sysctl -w net.ipv6.conf.red-l2.accept_ra=0\n");
+    plans(
+        &|s| s.loose.clear(),
+        "sysctl -w net.ipv4.conf.red-l3.rp_filter=2\nsysctl -w net.ipv4.conf.red-l2.rp_filter=2\n",
+    );
+    let port = "bridge link set dev vxlan20 learning off neigh_suppress on\n";
+    plans(&|s| s.vxlans[1].port.learning = Some(true), port);
+    // Another tunnel end than ours cannot be told to a device that is there.
+    let kind = |s: &mut Seen| {
+        s.vxlans[1].kind = LinkKind::Vxlan { vni: Some(vni(20)), local: None, port: 4789, learning: false };
+    };
+    plans(&kind, &format!("ip link del vxlan20\n{VXLAN}"));
     // A run that was killed between making a VXLAN device and enslaving it.
     plans(
         &|s| s.vxlans[0].master = None,
@@ -148,16 +166,12 @@ fn half_done_states_get_what_is_missing() {
     );
     plans(
         &|s| s.vxlans[1] = Link { up: false, ..vxlan(20, 8, None) },
-        "sysctl -w net.ipv6.conf.red-l2.accept_ra=0
-ip link set vxlan20 master red-l2
+        "ip link set vxlan20 master red-l2
 bridge link set dev vxlan20 learning off neigh_suppress on
 ip link set vxlan20 up
 ",
     );
-    plans(
-        &|s| s.vxlans.truncate(1),
-        &format!("sysctl -w net.ipv6.conf.red-l2.accept_ra=0\n{VXLAN}ip link set vxlan20 up\n"),
-    );
+    plans(&|s| s.vxlans.truncate(1), &format!("{VXLAN}ip link set vxlan20 up\n"));
 }
 
 #[test]
@@ -196,6 +210,14 @@ fn what_contradicts_is_refused() {
         &|s| s.vxlans[0].master = None.or(Some(7)),
         "VNI 10 is already used by vxlan10 on bridge red-l2 and wanted as vxlan10 on red-l3: use another VNI, or delete that device",
     );
+    let foreign = |s: &mut Seen| {
+        s.made.clear();
+        s.vxlans[1].kind = LinkKind::Vxlan { vni: Some(vni(20)), local: None, port: 4789, learning: false };
+    };
+    refuses(
+        &foreign,
+        "vxlan20 is there, not made by evpn-hook, and not as wanted (local 10.0.0.1, dstport 4789, nolearning): delete it, or use another VNI",
+    );
     for dev in ["vxlan10", "vxlan20"] {
         let words = format!("device {dev} is there and is not a VXLAN device: rename it, or use another VNI");
         refuses(&|s| s.strangers = vec![name(dev)], &words);
@@ -228,29 +250,35 @@ const DOWN_VRF: &str = "ip route del unreachable default metric 4278198272 table
 #[test]
 fn down_takes_what_is_ours() {
     let network = red(Origin::Config);
-    let ours = Ours { network: &network, made_bridge: true, last_in_vrf: true, made_vrf: true, speaker_has_ours: true };
+    let vrf = network.vrf.as_ref().unwrap();
+    let (all, none) = (whole().made, BTreeSet::new());
+    let but = |dev: &str| all.iter().filter(|n| n.as_str() != dev).cloned().collect::<BTreeSet<_>>();
+    let last = |made, speaker_has_ours| Some(OurVrf { vrf, made, speaker_has_ours });
+    let (no_vrf, l2) = (but("red"), but("red-l2"));
+    let ours = Ours { network: &network, made: &all, last_in: last(&all, true) };
     let plans = |ours: &Ours, seen: &Seen, expected: &str| assert_eq!(shown(&down(ours, seen)), expected);
     let made = "ip link del vxlan20\nip link del red-l2\n";
     plans(&ours, &whole(), &format!("{made}{DOWN_L3}{DOWN_VRF}"));
-    plans(&Ours { last_in_vrf: false, ..ours.clone() }, &whole(), made);
-    plans(&Ours { made_vrf: false, ..ours.clone() }, &whole(), &format!("{made}{DOWN_L3}"));
+    plans(&Ours { last_in: None, ..ours.clone() }, &whole(), made);
+    plans(&Ours { last_in: last(&no_vrf, true), ..ours.clone() }, &whole(), &format!("{made}{DOWN_L3}"));
     let foreign = Seen { vrf_foreign_slaves: vec![name("mine")], ..whole() };
     plans(&ours, &foreign, &format!("{made}{DOWN_L3}"));
-    let quiet = Ours { speaker_has_ours: false, ..ours.clone() };
+    let quiet = Ours { last_in: last(&all, false), ..ours.clone() };
     plans(&quiet, &whole(), &format!("{made}ip link del vxlan10\nip link del red-l3\n{DOWN_VRF}"));
     // libvirt's bridge leaves the VRF with its addresses; libvirt deletes it.
-    let moved = "ip link del vxlan20
-ip link set red-l2 nomaster
+    let moved = "ip link set red-l2 nomaster
 ip address replace 10.1.0.1/24 dev red-l2 nodad
 ip address replace fd00:1::1/64 dev red-l2 nodad
 ";
-    plans(&Ours { made_bridge: false, ..ours.clone() }, &whole(), &format!("{moved}{DOWN_L3}{DOWN_VRF}"));
+    plans(&Ours { made: &l2, ..ours.clone() }, &whole(), &format!("ip link del vxlan20\n{moved}{DOWN_L3}{DOWN_VRF}"));
+    // What a script made stays.
+    plans(&Ours { made: &none, last_in: last(&none, false), ..ours.clone() }, &whole(), moved);
     // What has gone is skipped.
     plans(&ours, &Seen::default(), "vtysh: remove vrf red vni 10, router bgp vrf red\n");
     let gone = Seen { bridge: None, vxlans: vec![vxlan(10, 9, Some(6))], ..whole() };
     plans(&ours, &gone, &format!("{DOWN_L3}{DOWN_VRF}"));
     let flat = Network { vrf: None, ..network.clone() };
-    plans(&Ours { network: &flat, last_in_vrf: false, ..ours }, &whole(), made);
+    plans(&Ours { network: &flat, last_in: None, ..ours }, &whole(), made);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::model::{IfName, Mac, TableId, Vni};
 use ipnet::IpNet;
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 /// A network device as the kernel shows it.
@@ -27,6 +28,19 @@ pub struct Link {
     pub kind: LinkKind,
     /// IPv6 address generation is off (`addrgenmode none`); `None` where the kernel did not say.
     pub addrgen_none: Option<bool>,
+    /// Carries our mark ([`Kernel`](crate::kernel::Kernel) gives it to each device that it makes): ours to delete.
+    pub ours: bool,
+    /// As a bridge's port.
+    pub port: PortFlags,
+}
+
+/// The flags of a bridge port that decide whether EVPN works; `None` where the kernel does not know them or it is no port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PortFlags {
+    /// `learning` (IFLA_BRPORT_LEARNING).
+    pub learning: Option<bool>,
+    /// `neigh_suppress` (IFLA_BRPORT_NEIGH_SUPPRESS, Linux 4.15).
+    pub neigh_suppress: Option<bool>,
 }
 
 /// The kinds that we decide on.
@@ -96,4 +110,82 @@ pub struct Address {
     pub net: IpNet,
     /// RT_SCOPE_UNIVERSE.
     pub global: bool,
+}
+
+/// The kernel's objects at one time, for questions about many things at once: a list is read once, not once a network or guest.
+#[derive(Debug, Default)]
+pub struct World {
+    links: HashMap<u32, Link>,
+    names: HashMap<IfName, u32>,
+    slaves: HashMap<u32, Vec<u32>>,
+    addresses: HashMap<u32, Vec<Address>>,
+    fdb: HashMap<(u32, Mac), Fdb>,
+    neighs: HashMap<(u32, IpAddr), Neigh>,
+}
+
+impl World {
+    /// From the kernel's lists.
+    pub fn new(links: Vec<Link>, addresses: Vec<Address>) -> World {
+        let mut world = World::default();
+        for link in &links {
+            world.names.insert(link.name.clone(), link.index);
+            if let Some(master) = link.master {
+                world.slaves.entry(master).or_default().push(link.index);
+            }
+        }
+        world.links = links.into_iter().map(|link| (link.index, link)).collect();
+        for address in addresses {
+            world.addresses.entry(address.index).or_default().push(address);
+        }
+        world
+    }
+
+    /// With the entries of all bridges: each by its bridge's index.
+    pub fn with_entries(self, fdb: Vec<(u32, Fdb)>, neighs: Vec<(u32, Neigh)>) -> World {
+        World {
+            fdb: fdb.into_iter().map(|(bridge, entry)| ((bridge, entry.mac), entry)).collect(),
+            neighs: neighs.into_iter().map(|(bridge, entry)| ((bridge, entry.ip), entry)).collect(),
+            ..self
+        }
+    }
+
+    /// Every device.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+
+    /// The device of this name.
+    pub fn link(&self, name: &IfName) -> Option<&Link> {
+        self.names.get(name).and_then(|index| self.links.get(index))
+    }
+
+    /// The device with this index.
+    pub fn by_index(&self, index: u32) -> Option<&Link> {
+        self.links.get(&index)
+    }
+
+    /// The devices whose master this is.
+    pub fn slaves(&self, master: u32) -> impl Iterator<Item = &Link> {
+        self.slaves.get(&master).into_iter().flatten().filter_map(|index| self.links.get(index))
+    }
+
+    /// The addresses of a device.
+    pub fn addresses(&self, index: u32) -> impl Iterator<Item = &Address> {
+        self.addresses.get(&index).into_iter().flatten()
+    }
+
+    /// Where a bridge sends frames to a MAC.
+    pub fn fdb(&self, bridge: u32, mac: Mac) -> Option<&Fdb> {
+        self.fdb.get(&(bridge, mac))
+    }
+
+    /// A neighbour of a bridge.
+    pub fn neigh(&self, bridge: u32, ip: IpAddr) -> Option<&Neigh> {
+        self.neighs.get(&(bridge, ip))
+    }
+
+    /// Every neighbour, with its device's index.
+    pub fn neighs(&self) -> impl Iterator<Item = (u32, &Neigh)> {
+        self.neighs.iter().map(|((index, _), neigh)| (*index, neigh))
+    }
 }

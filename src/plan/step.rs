@@ -136,6 +136,22 @@ pub enum Step {
         /// The guest's address.
         ip: IpAddr,
     },
+    /// Delete and add an FDB entry that is right: says it again to a speaker that missed it (an identical `replace` is told to nobody).
+    TellFdb {
+        /// The guest's port.
+        dev: IfName,
+        /// The guest's MAC.
+        mac: Mac,
+    },
+    /// The same for a neighbour, without ever leaving it out.
+    TellNeigh {
+        /// The segment's bridge.
+        bridge: IfName,
+        /// The guest's address.
+        ip: IpAddr,
+        /// The guest's MAC.
+        mac: Mac,
+    },
     /// FRR: `vrf X / vni N` and `router bgp AS vrf X` with connected routes and type-5.
     SpeakerAddVrf {
         /// The routing domain.
@@ -187,6 +203,13 @@ impl fmt::Display for Step {
                 write!(f, "ip neigh replace {ip} lladdr {mac} dev {bridge} nud permanent")
             }
             Step::DelNeigh { bridge, ip } => write!(f, "ip neigh del {ip} dev {bridge}"),
+            Step::TellFdb { dev, mac } => {
+                write!(f, "bridge fdb del {mac} dev {dev} master; bridge fdb replace {mac} dev {dev} master static")
+            }
+            Step::TellNeigh { bridge, ip, mac } => {
+                let entry = format!("ip neigh replace {ip} lladdr {mac} dev {bridge} nud");
+                write!(f, "{entry} reachable; {entry} permanent")
+            }
             Step::SpeakerAddVrf { vrf } => {
                 write!(f, "vtysh: add vrf {} vni {}, router bgp vrf {}", vrf.name, Opt(vrf.vni), vrf.name)
             }

@@ -1,8 +1,9 @@
 //! `evpn-hook status`: what is wanted, what the kernel has, what the speaker says.
 
 use crate::config::{Network, Vrf};
-use crate::engine::{Engine, EngineError, host_wants, observe_guest};
+use crate::engine::{Engine, EngineError, host_wants, lacks};
 use crate::model::{Guest, IfName, Mac, NetName, Vni};
+use crate::plan::seen::World;
 use crate::register::{Endpoint, Stage};
 use crate::speaker::{Dump, Frr, SpeakerError};
 use serde::Serialize;
@@ -66,6 +67,7 @@ impl Status {
 /// Gathers it.
 pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
     let mut frr = engine.frr()?;
+    let world = engine.kernel()?.whole_world()?;
     let mut networks = Vec::new();
     let mut dumps: Vec<(NetName, Option<Result<Dump, SpeakerError>>)> = Vec::new();
     for record in engine.register.networks() {
@@ -73,7 +75,7 @@ pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
         // One dump a network instead of questions per endpoint: a host may have thousands.
         let vni = record.network.vni;
         dumps.push((record.network.name.clone(), frr.as_mut().map(|frr| frr.dump(vni))));
-        networks.push(network(engine, &record.network, record.vtep, frr.as_mut())?);
+        networks.push(network(engine, &world, &record.network, record.vtep, frr.as_mut())?);
     }
     for wanted in engine.config()?.networks.clone() {
         if !networks.iter().any(|n| n.name == wanted.name) {
@@ -89,7 +91,7 @@ pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
         let record = record?;
         for e in &record.endpoints {
             let dump = dumps.iter().find(|(name, _)| *name == e.network).and_then(|(_, dump)| dump.as_ref());
-            endpoints.push(endpoint(engine, &record.guest, e, dump)?);
+            endpoints.push(endpoint(&world, &record.guest, e, dump));
         }
     }
     Ok(Status { networks, endpoints })
@@ -109,11 +111,12 @@ fn of(network: &Network, state: &'static str) -> NetworkStatus {
 
 fn network(
     engine: &mut Engine,
+    world: &World,
     network: &Network,
     vtep: IpAddr,
     frr: Option<&mut Frr>,
 ) -> Result<NetworkStatus, EngineError> {
-    let (there, mut problems) = host_wants(engine, network, vtep)?;
+    let (there, mut problems) = host_wants(engine, world, network, vtep)?;
     match frr.map(|f| f.vni(network.vni)) {
         Some(Ok(Some(_))) | None => {}
         Some(Ok(None)) => problems.push(format!(
@@ -131,15 +134,15 @@ fn network(
 }
 
 fn endpoint(
-    engine: &mut Engine,
+    world: &World,
     guest: &Guest,
     endpoint: &Endpoint,
     dump: Option<&Result<Dump, SpeakerError>>,
-) -> Result<EndpointStatus, EngineError> {
+) -> EndpointStatus {
     let mut problems = Vec::new();
-    let held = match observe_guest(engine, &guest.to_string(), endpoint)? {
+    let held = match lacks(world, &guest.to_string(), endpoint) {
         Ok(missing) => {
-            problems.extend(missing.iter().map(|step| format!("missing: {step}")));
+            problems.extend(missing.iter().map(|p| format!("missing: {}", p.step)));
             missing.is_empty()
         }
         Err(refusal) => {
@@ -160,7 +163,7 @@ fn endpoint(
         },
         _ => "registered",
     };
-    Ok(EndpointStatus {
+    EndpointStatus {
         guest: guest.clone(),
         network: endpoint.network.clone(),
         device: endpoint.device.clone(),
@@ -168,7 +171,7 @@ fn endpoint(
         ips: endpoint.ips.clone(),
         state,
         problems,
-    })
+    }
 }
 
 /// For people: networks with their endpoints below them, problems below each.

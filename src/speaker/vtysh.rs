@@ -1,14 +1,10 @@
 //! Runs vtysh, for configuration only: `vrf` and `router bgp` belong to different daemons (and `vrf` to mgmtd from FRR 10), and vtysh knows which.
 
 use super::SpeakerError;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::io::{PipeReader, Read};
+use crate::exec;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
-
-/// As much of vtysh's output as we keep, in bytes; the rest is read and dropped.
-const MAX_WORDS: usize = 16 << 10;
 
 /// Runs `configure terminal` and the lines, each as a `-c`: vtysh stops at the first that fails, where `-f FILE` would go on in a wrong node.
 /// Returns what it printed; an exit status of 0 does not mean that FRR obeyed ("VNI 11 doesn't exist in VRF: red" exits 0).
@@ -21,9 +17,6 @@ pub(super) fn configure(
     within: Duration,
 ) -> Result<String, SpeakerError> {
     let absent = |cause| SpeakerError::NotRunning { daemon: "vtysh", path: program.to_owned(), cause };
-    // One pipe for both streams: the daemons' refusals come on stdout, vtysh's own on stderr. Nothing of it may reach a hook's stdout,
-    // which libvirt would take for XML.
-    let (output, input) = std::io::pipe().map_err(absent)?;
     let mut command = Command::new(program);
     command
         .arg("--vty_socket")
@@ -34,64 +27,15 @@ pub(super) fn configure(
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         // Else it adds our lines to the administrator's ~/.history_frr.
-        .env("VTYSH_HISTFILE", "/dev/null")
-        .stdin(Stdio::null())
-        .stdout(input.try_clone().map_err(absent)?)
-        .stderr(input);
-    let child = command.spawn();
-    // The command holds the writing ends; the pipe ends only when they are closed here, too.
-    drop(command);
-    let mut child = Running(child.map_err(absent)?);
+        .env("VTYSH_HISTFILE", "/dev/null");
     let timeout = || SpeakerError::Timeout { daemon: "vtysh", command: lines.join(" / "), within };
-    let words = read(output, until).map_err(absent)?.ok_or_else(timeout)?;
-    let status = loop {
-        match child.0.try_wait().map_err(absent)? {
-            Some(status) => break status,
-            None if Instant::now() >= until => return Err(timeout()),
-            None => std::thread::sleep(Duration::from_millis(1)),
-        }
-    };
-    if status.success() {
+    let ended = exec::run(command, until).map_err(absent)?.ok_or_else(timeout)?;
+    let words = one_line(&ended.output);
+    if ended.status.success() {
         return Ok(words);
     }
-    let words = if words.is_empty() { format!("vtysh ended with {status}") } else { words };
+    let words = if words.is_empty() { format!("vtysh ended with {}", ended.status) } else { words };
     Err(SpeakerError::Refused { command: lines.join(" / "), words })
-}
-
-/// A vtysh that does not outlive us: killed and reaped if still running.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if !matches!(self.0.try_wait(), Ok(Some(_))) {
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
-    }
-}
-
-/// Everything until the end of the pipe, on one line; none when the time is up first.
-fn read(mut output: PipeReader, until: Instant) -> std::io::Result<Option<String>> {
-    let mut words = Vec::new();
-    let mut chunk = [0u8; 4096];
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let wait =
-            Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(&output, PollFlags::IN)], Some(&wait)) {
-            Ok(0) => return Ok(None),
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(cause) => return Err(cause.into()),
-        }
-        match output.read(&mut chunk)? {
-            0 => return Ok(Some(one_line(&String::from_utf8_lossy(&words)))),
-            got => {
-                let room = MAX_WORDS.saturating_sub(words.len()).min(got);
-                words.extend_from_slice(&chunk[..room]);
-            }
-        }
-    }
 }
 
 /// FRR's words without line breaks and without vtysh's remark on a missing vtysh.conf, which says nothing about the command.
@@ -175,7 +119,7 @@ mod test {
     #[test]
     fn babble_is_bounded() {
         let words = run("babble", "head -c 10000000 /dev/zero | tr '\\0' x", LONG).unwrap();
-        assert_eq!(words.len(), MAX_WORDS);
+        assert_eq!(words.len(), exec::MAX_OUTPUT);
     }
 
     #[test]

@@ -63,6 +63,8 @@ on_a_host!(a_state_directory_that_is_read_only, {
         &["/run/evpn-hook/guests", "Read-only file system", "check that the directory is writable and not full"];
     host.refuses(&ATTACH, 1, parts);
     host.refuses(&["network", "up", "other"], 1, &["/run/evpn-hook/networks/other-l2.json", "Read-only file system"]);
+    host.run(&["network", "up", "flat"]).ok();
+    sh("ip link set vxlan20 down");
     host.refuses(&["network", "up", "flat"], 1, &["Read-only file system"]);
 });
 
@@ -90,7 +92,7 @@ on_a_host!(state_files_that_are_corrupt, {
     for rubbish in ["", "{", "[]", "{\"guest\":7}", "\0\u{1}\u{2}"] {
         let whole = std::fs::read(guest).unwrap();
         std::fs::write(guest, rubbish).unwrap();
-        let parts = &[guest, "is corrupt (", "remove it"];
+        let parts = &[guest, "is corrupt (", "'evpn-hook sync' makes it anew"];
         host.refuses(&ATTACH, 1, parts);
         host.refuses(&["detach", "vnet0"], 1, parts);
         host.refuses(&["status"], 1, parts);
@@ -98,11 +100,11 @@ on_a_host!(state_files_that_are_corrupt, {
 
         let whole = std::fs::read(network).unwrap();
         std::fs::write(network, rubbish).unwrap();
-        let parts = &[network, "is corrupt (", "remove it"];
+        let parts = &[network, "is corrupt (", "'evpn-hook sync' makes it anew"];
         host.refuses(&["status"], 1, parts);
         host.refuses(&["network", "up", "flat"], 1, parts);
         for args in [&ATTACH[..], &["network", "down", "flat"]] {
-            host.refuses(args, 1, &["is corrupt (", "remove it"]);
+            host.refuses(args, 1, &["is corrupt (", "'evpn-hook sync' makes it anew"]);
         }
         std::fs::write(network, whole).unwrap();
     }

@@ -16,6 +16,7 @@ mod install;
 mod lxc;
 mod networks;
 mod routed;
+mod sync;
 mod wrong;
 mod xml;
 

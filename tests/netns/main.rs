@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod entries;
+mod events;
 mod links;
 mod reading;
 mod routing;

@@ -66,7 +66,7 @@ netns!(a_link_that_is_not_there_is_none, kernel, {
     assert_eq!(kernel.addresses(Some(424_242)).unwrap(), vec![]);
     assert_eq!(kernel.neigh(424_242, "10.0.0.1".parse().unwrap()).unwrap(), None);
     assert_eq!(kernel.fdb(424_242, mac("52:54:00:00:00:01")).unwrap(), None);
-    assert_eq!(kernel.fdbs(424_242).unwrap(), vec![]);
+    assert_eq!(kernel.fdbs(Some(424_242)).unwrap(), vec![]);
     assert_eq!(kernel.neighs(424_242).unwrap(), vec![]);
     let lo = kernel.link(&name("lo")).unwrap().unwrap();
     assert_eq!((lo.index, lo.mac, lo.up, lo.kind), (1, None, false, LinkKind::Other(String::new())));

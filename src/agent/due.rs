@@ -1,0 +1,230 @@
+//! When it is looked at: at once, after a hold, or after what patience demands. Pure: the time is an argument.
+
+use super::index::{Key, Why};
+use crate::model::NetName;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+/// A loss seldom comes alone (FDB entry, neighbours, device): what comes within this is one look.
+pub const SOON: Duration = Duration::from_millis(10);
+/// How long another VTEP's claim stands before it is questioned. A guest that moved away leaves its tap some 1 s after the target announced
+/// it, and the source must not take its routes back in between.
+pub const HOLD: Duration = Duration::from_secs(1);
+/// How long whoever deleted a network's device has to tell us that the network goes: libvirt's `stopped` hook follows within some 100 ms.
+pub const PARTING: Duration = Duration::from_millis(500);
+/// After an arrival FRR may still be busy with the source's routes, and delete or overwrite what we put (FRR issue 21472).
+pub const FRESH: Duration = Duration::from_secs(5);
+/// An arrival stays fresh with each loss, but not for longer than this: two hosts must not fight for ever.
+pub const FRESH_MOST: Duration = Duration::from_secs(30);
+/// What was quiet for so long is trusted again.
+pub const QUIET: Duration = Duration::from_secs(60);
+/// The longest wait between two repairs of the same.
+const LONGEST: Duration = Duration::from_secs(60);
+/// So many repairs in a row of what another VTEP takes are told to the operator.
+const DUPLICATE: u32 = 3;
+/// What fails is tried again so often: 1 + 2 + 4 + … 32 s are a minute.
+const TRIES: u32 = 6;
+
+/// Something to do; what is first here comes first of those that are due.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Task {
+    /// Register a guest that runs here now.
+    Arrived(Key),
+    /// Look at all that there is.
+    Everything,
+    /// See whether FRR is ready, and tell it all.
+    Speaker,
+    /// Look at one network.
+    Network(NetName),
+    /// Look at one guest.
+    Guest(Key),
+    /// Look at what libvirt says of one domain.
+    Domain(String),
+}
+
+/// What is to be done, each once, with its time.
+#[derive(Debug, Default)]
+pub struct Due {
+    at: BTreeMap<Task, Instant>,
+    order: BTreeSet<(Instant, Task)>,
+}
+
+impl Due {
+    /// Puts it in; if it is in already the earlier time stands.
+    pub fn put(&mut self, task: Task, at: Instant) {
+        match self.at.get(&task) {
+            Some(before) if *before <= at => return,
+            Some(before) => drop(self.order.remove(&(*before, task.clone()))),
+            None => {}
+        }
+        self.at.insert(task.clone(), at);
+        self.order.insert((at, task));
+    }
+
+    /// When the next is due; `None` means that there is nothing to wait for.
+    pub fn next(&self) -> Option<Instant> {
+        self.order.first().map(|(at, _)| *at)
+    }
+
+    /// Takes out what is due now: an arrival before all else, then what waits longest.
+    pub fn pop(&mut self, now: Instant) -> Option<Task> {
+        let urgent = self.at.first_key_value().filter(|(task, at)| matches!(task, Task::Arrived(_)) && **at <= now);
+        let (at, task) = match urgent {
+            Some((task, at)) => (*at, task.clone()),
+            None => self.order.first().filter(|(at, _)| *at <= now)?.clone(),
+        };
+        self.order.remove(&(at, task.clone()));
+        self.at.remove(&task);
+        Some(task)
+    }
+
+    /// It need not be done any more.
+    pub fn drop(&mut self, task: &Task) {
+        if let Some(at) = self.at.remove(task) {
+            self.order.remove(&(at, task.clone()));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Trouble {
+    seen: Instant,
+    repaired: Instant,
+    repairs: u32,
+    taken: bool,
+}
+
+/// Who was mended how often of late, and who has only just arrived.
+#[derive(Debug, Default)]
+pub struct Patience {
+    troubles: HashMap<Task, Trouble>,
+    fresh: HashMap<Key, (Instant, Instant)>,
+}
+
+impl Patience {
+    /// When a task is to be done that something happened to just now.
+    pub fn when(&mut self, task: &Task, why: Why, now: Instant) -> Instant {
+        if let Task::Guest(key) = task
+            && self.freshen(key, now)
+        {
+            return now + SOON;
+        }
+        let hold = match why {
+            Why::Arrived => Duration::ZERO,
+            Why::Lost => SOON,
+            Why::Gone => PARTING,
+            Why::Taken => HOLD,
+        };
+        let Some(trouble) = self.troubles.get_mut(task) else { return now + hold };
+        if now.saturating_duration_since(trouble.seen) > QUIET {
+            self.troubles.remove(task);
+            return now + hold;
+        }
+        trouble.seen = now;
+        trouble.taken |= why == Why::Taken;
+        (now + hold).max(trouble.repaired + pause(trouble.repairs))
+    }
+
+    /// It had to be mended. Is this the moment to say that another VTEP keeps taking it?
+    pub fn mended(&mut self, task: &Task, now: Instant) -> bool {
+        // What has just arrived is mended at once and not counted.
+        if matches!(task, Task::Guest(key) if self.fresh.contains_key(key)) {
+            return false;
+        }
+        let trouble = self.count(task, now);
+        trouble.taken && trouble.repairs == DUPLICATE
+    }
+
+    /// It could not even be looked at: when to try again; `None` where that was tried for a minute.
+    pub fn failed(&mut self, task: &Task, now: Instant) -> Option<Instant> {
+        let trouble = self.count(task, now);
+        trouble.seen = now;
+        (trouble.repairs <= TRIES).then(|| now + pause(trouble.repairs))
+    }
+
+    fn count(&mut self, task: &Task, now: Instant) -> &mut Trouble {
+        self.troubles.retain(|_, trouble| now.saturating_duration_since(trouble.seen) <= QUIET);
+        let new = Trouble { seen: now, repaired: now, repairs: 0, taken: false };
+        let trouble = self.troubles.entry(task.clone()).or_insert(new);
+        trouble.repaired = now;
+        trouble.repairs += 1;
+        trouble
+    }
+
+    /// It arrived here just now.
+    pub fn arrived(&mut self, key: &Key, now: Instant) {
+        self.fresh.insert(key.clone(), (now, now + FRESH));
+    }
+
+    fn freshen(&mut self, key: &Key, now: Instant) -> bool {
+        self.fresh.retain(|_, (_, until)| now < *until);
+        let Some((since, until)) = self.fresh.get_mut(key) else { return false };
+        *until = (now + FRESH).min(*since + FRESH_MOST);
+        true
+    }
+}
+
+/// 1, 2, 4 … 60 s.
+fn pause(repairs: u32) -> Duration {
+    match repairs {
+        0 => Duration::ZERO,
+        n => Duration::from_secs(1 << (n - 1).min(6)).min(LONGEST),
+    }
+}
+
+/// After a guest was registered the speaker is asked, so many milliseconds later, until it has it.
+const QUESTIONS: [u64; 5] = [500, 1000, 2000, 4000, 8000];
+/// Guests whose questions are this near are asked for in one.
+const TOGETHER: Duration = Duration::from_millis(100);
+
+/// Who is not known to be advertised yet.
+#[derive(Debug, Default)]
+pub struct Unsure {
+    since: BTreeMap<Key, (Instant, usize)>,
+}
+
+impl Unsure {
+    /// It was registered or mended just now.
+    pub fn put(&mut self, key: &Key, now: Instant) {
+        self.since.insert(key.clone(), (now, 0));
+    }
+
+    /// It is gone, or nobody can be asked.
+    pub fn drop(&mut self, key: &str) {
+        self.since.remove(key);
+    }
+
+    /// Nobody can be asked.
+    pub fn clear(&mut self) {
+        self.since.clear();
+    }
+
+    /// When to ask next.
+    pub fn next(&self) -> Option<Instant> {
+        self.since.values().map(at).min()
+    }
+
+    /// Whom to ask for now.
+    pub fn due(&self, now: Instant) -> Vec<Key> {
+        self.since.iter().filter(|(_, entry)| at(entry) <= now + TOGETHER).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The answer. Was it the last question, and in vain?
+    pub fn answered(&mut self, key: &Key, advertised: bool) -> bool {
+        let Some((_, asked)) = self.since.get_mut(key) else { return false };
+        *asked += 1;
+        let last = *asked == QUESTIONS.len();
+        if advertised || last {
+            self.since.remove(key);
+        }
+        last && !advertised
+    }
+}
+
+fn at((since, asked): &(Instant, usize)) -> Instant {
+    *since + Duration::from_millis(QUESTIONS.get(*asked).copied().unwrap_or_default())
+}
+
+#[cfg(test)]
+#[path = "due_test.rs"]
+mod test;

@@ -1,0 +1,292 @@
+//! What the agent knows by heart, and what an event therefore means: pure, so that each rule can be tried without a kernel.
+//!
+//! A guest's record says what should be, an event what changed; where they disagree somebody has to look. Looking is cheap and ends in no step
+//! if all is well, so when in doubt it is looked at.
+
+use crate::kernel::Event;
+use crate::model::{Guest, GuestKind, IfName, Mac, NetName};
+use crate::plan::seen::Link;
+use crate::register::{GuestRecord, NetworkRecord, Stage};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+/// A guest's or network's name in the register.
+pub type Key = Rc<str>;
+
+/// What to look at.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Look {
+    /// A guest.
+    Guest(Key, Why),
+    /// A network.
+    Network(NetName, Why),
+    /// All that there is.
+    Everything,
+}
+
+/// What happened to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// A guest that was on its way speaks on its own tap.
+    Arrived,
+    /// Something of it is missing or different.
+    Lost,
+    /// A device of a network is gone: whoever took it is perhaps taking down the network, and tells us in a moment.
+    Gone,
+    /// Another VTEP says that the guest is there: it may have moved away.
+    Taken,
+}
+
+/// What became of a guest's record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Record {
+    /// It says what it said.
+    Same,
+    /// It is new, or says something else.
+    Changed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Nic {
+    device: IfName,
+    bridge: IfName,
+    mac: Option<Mac>,
+    ips: Box<[IpAddr]>,
+    incoming: bool,
+}
+
+#[derive(Debug)]
+struct Known {
+    guest: Guest,
+    nics: Box<[Nic]>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    name: NetName,
+    devices: Box<[IfName]>,
+    routed: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Device {
+    name: IfName,
+    master: Option<u32>,
+    up: bool,
+}
+
+/// Who is where, by all that an event can name.
+#[derive(Debug, Default)]
+pub struct Index {
+    links: HashMap<u32, Device>,
+    guests: BTreeMap<Key, Known>,
+    by_mac: HashMap<Mac, Vec<Key>>,
+    by_ip: HashMap<IpAddr, Vec<Key>>,
+    by_device: HashMap<IfName, Vec<Key>>,
+    networks: BTreeMap<Key, Segment>,
+    by_network_device: HashMap<IfName, Vec<Key>>,
+}
+
+impl Index {
+    /// The devices as they are now; forgets what was known of them.
+    pub fn put_links(&mut self, links: Vec<Link>) {
+        self.links = links
+            .into_iter()
+            .map(|link| (link.index, Device { name: link.name, master: link.master, up: link.up }))
+            .collect();
+    }
+
+    /// A guest's record, or that there is none any more.
+    pub fn put_guest(&mut self, key: &str, record: Option<&GuestRecord>) -> Record {
+        let nics = record.map(|record| {
+            record.endpoints.iter().map(|e| Nic {
+                device: e.device.clone(),
+                bridge: e.bridge.clone(),
+                mac: e.mac,
+                ips: e.ips.clone().into(),
+                incoming: e.stage == Stage::Incoming,
+            })
+        });
+        let nics: Option<Box<[Nic]>> = nics.map(Iterator::collect);
+        let before = self.guests.remove(key);
+        let same = before.as_ref().map(|b| &b.nics) == nics.as_ref();
+        for nic in before.iter().flat_map(|b| &b.nics) {
+            drop_key(&mut self.by_device, &nic.device, key);
+            nic.mac.iter().for_each(|mac| drop_key(&mut self.by_mac, mac, key));
+            nic.ips.iter().for_each(|ip| drop_key(&mut self.by_ip, ip, key));
+        }
+        if let (Some(record), Some(nics)) = (record, nics) {
+            let key = Key::from(key);
+            for nic in &nics {
+                put_key(&mut self.by_device, &nic.device, &key);
+                nic.mac.iter().for_each(|mac| put_key(&mut self.by_mac, mac, &key));
+                nic.ips.iter().for_each(|ip| put_key(&mut self.by_ip, ip, &key));
+            }
+            self.guests.insert(key, Known { guest: record.guest.clone(), nics });
+        }
+        if same { Record::Same } else { Record::Changed }
+    }
+
+    /// A network's record, or that there is none any more.
+    pub fn put_network(&mut self, key: &str, record: Option<&NetworkRecord>) {
+        if let Some(before) = self.networks.remove(key) {
+            before.devices.iter().for_each(|device| drop_key(&mut self.by_network_device, device, key));
+        }
+        let Some(NetworkRecord { network, .. }) = record else { return };
+        let mut devices = vec![network.bridge.clone(), network.vni.device()];
+        if let Some(vrf) = &network.vrf {
+            devices.push(vrf.name.clone());
+            devices.extend(vrf.vni.map(|vni| vni.device()));
+            devices.extend(vrf.l3_bridge().ok().flatten());
+        }
+        let key = Key::from(key);
+        devices.iter().for_each(|device| put_key(&mut self.by_network_device, device, &key));
+        let segment = Segment { name: network.name.clone(), devices: devices.into(), routed: network.vrf.is_some() };
+        self.networks.insert(key, segment);
+    }
+
+    /// The guest of this key.
+    pub fn guest(&self, key: &str) -> Option<&Guest> {
+        self.guests.get(key).map(|known| &known.guest)
+    }
+
+    /// All guests' keys.
+    pub fn guests(&self) -> impl Iterator<Item = &Key> {
+        self.guests.keys()
+    }
+
+    /// The networks' names with their keys.
+    pub fn networks(&self) -> impl Iterator<Item = (&Key, &NetName)> {
+        self.networks.iter().map(|(key, segment)| (key, &segment.name))
+    }
+
+    /// Does one of its NICs wait for a guest that still runs elsewhere?
+    pub fn is_incoming(&self, key: &str) -> bool {
+        self.guests.get(key).is_some_and(|known| known.nics.iter().any(|nic| nic.incoming))
+    }
+
+    /// The guest that libvirt calls so.
+    pub fn domain(&self, name: &str) -> Option<&Key> {
+        let is_it = |known: &Known| known.guest.kind == GuestKind::Libvirt && known.guest.name == name;
+        self.guests.iter().find(|(_, known)| is_it(known)).map(|(key, _)| key)
+    }
+
+    /// What an event means; remembers the devices as the event says that they are.
+    pub fn react(&mut self, event: &Event) -> Vec<Look> {
+        match event {
+            Event::Link { index, name, master, up } => {
+                let now = Device { name: name.clone(), master: *master, up: *up };
+                let changed = self.links.get(index) != Some(&now);
+                let mut looks = self.of_network_device(name, Why::Lost);
+                if changed {
+                    looks.extend(self.of_device(name));
+                    // Renamed: what had its old name has lost its device.
+                    if let Some(before) = self.links.insert(*index, now).filter(|before| before.name != *name) {
+                        looks.extend(self.of_device(&before.name));
+                        looks.extend(self.of_network_device(&before.name, Why::Gone));
+                    }
+                }
+                looks
+            }
+            Event::LinkGone { index } => match self.links.remove(index) {
+                // Its name may live on with another index.
+                Some(gone) => {
+                    let mut looks = self.of_device(&gone.name);
+                    looks.extend(self.of_network_device(&gone.name, Why::Gone));
+                    looks
+                }
+                None => Vec::new(),
+            },
+            Event::Port { index } | Event::Address { index, gone: true } => match self.links.get(index) {
+                Some(device) => self.of_network_device(&device.name, Why::Lost),
+                None => Vec::new(),
+            },
+            Event::Address { gone: false, .. } => Vec::new(),
+            Event::Rule => {
+                let routed = self.networks.values().filter(|segment| segment.routed);
+                routed.map(|segment| Look::Network(segment.name.clone(), Why::Lost)).collect()
+            }
+            Event::Fdb { mac, port, master, gone, is_static, ext_learned } => {
+                let (Some(port), Some(bridge)) = (self.links.get(port), self.links.get(master)) else {
+                    return Vec::new();
+                };
+                let judge = |nic: &Nic| {
+                    if nic.mac != Some(*mac) || nic.bridge != bridge.name {
+                        return None;
+                    }
+                    let own = nic.device == port.name;
+                    match (nic.incoming, gone, own) {
+                        (true, false, true) => Some(Why::Arrived),
+                        (true, ..) => None,
+                        (false, true, _) => Some(Why::Lost),
+                        // NTF_EXT_LEARNED stays on an entry that came back from the VXLAN port.
+                        (false, false, true) if *is_static => None,
+                        (false, false, false) if *ext_learned || self.by_network_device.contains_key(&port.name) => {
+                            Some(Why::Taken)
+                        }
+                        (false, false, _) => Some(Why::Lost),
+                    }
+                };
+                self.judged(self.by_mac.get(mac), judge)
+            }
+            Event::Neigh { ip, mac, index, gone, permanent, ext_learned } => {
+                let Some(bridge) = self.links.get(index) else { return Vec::new() };
+                let judge = |nic: &Nic| {
+                    if nic.incoming || nic.bridge != bridge.name || !nic.ips.contains(ip) {
+                        return None;
+                    }
+                    match (gone, ext_learned) {
+                        (true, _) => Some(Why::Lost),
+                        (false, true) => Some(Why::Taken),
+                        (false, false) if *permanent && *mac == nic.mac => None,
+                        (false, false) => Some(Why::Lost),
+                    }
+                };
+                self.judged(self.by_ip.get(ip), judge)
+            }
+            Event::Lost => vec![Look::Everything],
+        }
+    }
+
+    fn judged(&self, keys: Option<&Vec<Key>>, judge: impl Fn(&Nic) -> Option<Why>) -> Vec<Look> {
+        let keys = keys.into_iter().flatten();
+        keys.filter_map(|key| {
+            let why = self.guests.get(key)?.nics.iter().find_map(&judge)?;
+            Some(Look::Guest(key.clone(), why))
+        })
+        .collect()
+    }
+
+    fn of_device(&self, name: &IfName) -> Vec<Look> {
+        let keys = self.by_device.get(name).into_iter().flatten();
+        keys.map(|key| Look::Guest(key.clone(), Why::Lost)).collect()
+    }
+
+    fn of_network_device(&self, name: &IfName, why: Why) -> Vec<Look> {
+        let keys = self.by_network_device.get(name).into_iter().flatten();
+        keys.filter_map(|key| Some(Look::Network(self.networks.get(key)?.name.clone(), why))).collect()
+    }
+}
+
+fn put_key<T: Hash + Eq + Clone>(map: &mut HashMap<T, Vec<Key>>, word: &T, key: &Key) {
+    match map.get_mut(word) {
+        Some(keys) if keys.contains(key) => {}
+        Some(keys) => keys.push(key.clone()),
+        None => drop(map.insert(word.clone(), vec![key.clone()])),
+    }
+}
+
+fn drop_key<T: Hash + Eq>(map: &mut HashMap<T, Vec<Key>>, word: &T, key: &str) {
+    if let Some(keys) = map.get_mut(word) {
+        keys.retain(|k| &**k != key);
+        if keys.is_empty() {
+            map.remove(word);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "index_test.rs"]
+mod test;

@@ -1,0 +1,258 @@
+use super::*;
+use crate::config::{Network, Origin, Vrf};
+use crate::plan::seen::LinkKind;
+use crate::register::Endpoint;
+
+const VM1: &str = "libvirt-1";
+const BRIDGE: u32 = 2;
+const VXLAN: u32 = 3;
+const TAP: u32 = 10;
+const OTHER_TAP: u32 = 11;
+
+fn mac() -> Mac {
+    "52:54:00:03:82:d8".parse().unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn link(index: u32, name: &str, master: Option<u32>) -> Link {
+    Link {
+        name: name.parse().unwrap(),
+        index,
+        master,
+        link: None,
+        mac: None,
+        mtu: 1500,
+        up: true,
+        carrier: true,
+        kind: LinkKind::Other(String::new()),
+        addrgen_none: None,
+        ours: false,
+        port: Default::default(),
+    }
+}
+
+fn guest(stage: Stage) -> GuestRecord {
+    GuestRecord {
+        guest: Guest::new(GuestKind::Libvirt, "vm1", "1").unwrap(),
+        incoming_since: None,
+        endpoints: vec![Endpoint {
+            network: "red".parse().unwrap(),
+            bridge: "red-l2".parse().unwrap(),
+            device: "vnet0".parse().unwrap(),
+            mac: Some(mac()),
+            ips: vec![ip("10.1.0.60"), ip("fd00:1::60")],
+            port: None,
+            enslaved: false,
+            stage,
+        }],
+    }
+}
+
+fn network(vrf: bool) -> NetworkRecord {
+    let network = Network {
+        name: "red".parse().unwrap(),
+        origin: Origin::Config,
+        bridge: "red-l2".parse().unwrap(),
+        vni: 20.try_into().unwrap(),
+        vrf: vrf.then(|| Vrf {
+            name: "red".parse().unwrap(),
+            table: 10.try_into().unwrap(),
+            vni: Some(10.try_into().unwrap()),
+        }),
+        gateway: Vec::new(),
+        mac: None,
+        mtu: None,
+        vlan_aware: false,
+        hosts: BTreeMap::new(),
+    };
+    NetworkRecord { network, vtep: ip("10.0.0.1"), made: Default::default() }
+}
+
+/// A network with its bridge and VXLAN device, a guest on its tap, and another's tap.
+fn index(stage: Stage) -> Index {
+    let mut index = Index::default();
+    index.put_links(vec![
+        link(BRIDGE, "red-l2", None),
+        link(VXLAN, "vxlan20", Some(BRIDGE)),
+        link(TAP, "vnet0", Some(BRIDGE)),
+        link(OTHER_TAP, "vnet1", Some(BRIDGE)),
+    ]);
+    index.put_network("red-l2", Some(&network(true)));
+    assert_eq!(index.put_guest(VM1, Some(&guest(stage))), Record::Changed);
+    index
+}
+
+fn fdb(port: u32) -> Event {
+    Event::Fdb { mac: mac(), port, master: BRIDGE, gone: false, is_static: true, ext_learned: false }
+}
+
+fn fdb_gone(port: u32) -> Event {
+    Event::Fdb { mac: mac(), port, master: BRIDGE, gone: true, is_static: true, ext_learned: false }
+}
+
+fn claim(port: u32) -> Event {
+    Event::Fdb { mac: mac(), port, master: BRIDGE, gone: false, is_static: false, ext_learned: true }
+}
+
+fn neigh(gone: bool, permanent: bool, ext_learned: bool) -> Event {
+    Event::Neigh { ip: ip("10.1.0.60"), mac: Some(mac()), index: BRIDGE, gone, permanent, ext_learned }
+}
+
+fn vm1(why: Why) -> Vec<Look> {
+    vec![Look::Guest(VM1.into(), why)]
+}
+
+fn red(why: Why) -> Vec<Look> {
+    vec![Look::Network("red".parse().unwrap(), why)]
+}
+
+fn linked(index: u32, name: &str, master: Option<u32>, up: bool) -> Event {
+    Event::Link { index, name: name.parse().unwrap(), master, up }
+}
+
+#[test]
+fn what_is_as_it_should_be_is_no_reason_to_look() {
+    let mut index = index(Stage::Registered);
+    for event in [fdb(TAP), neigh(false, true, false), linked(TAP, "vnet0", Some(BRIDGE), true)] {
+        assert_eq!(index.react(&event), [], "{event:?}");
+    }
+}
+
+#[test]
+fn a_lost_entry_is_a_reason() {
+    let mut index = index(Stage::Registered);
+    for event in [fdb_gone(TAP), fdb_gone(VXLAN), neigh(true, false, false), neigh(false, false, false)] {
+        assert_eq!(index.react(&event), vm1(Why::Lost), "{event:?}");
+    }
+    let dynamic =
+        Event::Fdb { mac: mac(), port: TAP, master: BRIDGE, gone: false, is_static: false, ext_learned: false };
+    assert_eq!(index.react(&dynamic), vm1(Why::Lost), "it would age");
+    let mine = Event::Neigh {
+        ip: ip("fd00:1::60"),
+        mac: Some("52:54:00:00:00:09".parse().unwrap()),
+        index: BRIDGE,
+        gone: false,
+        permanent: true,
+        ext_learned: false,
+    };
+    assert_eq!(index.react(&mine), vm1(Why::Lost), "somebody else's MAC");
+    assert_eq!(index.react(&fdb(OTHER_TAP)), vm1(Why::Lost), "moved within the host");
+}
+
+#[test]
+fn another_vteps_claim_is_told_from_a_loss() {
+    let mut index = index(Stage::Registered);
+    for event in [claim(VXLAN), fdb(VXLAN), neigh(false, false, true)] {
+        assert_eq!(index.react(&event), vm1(Why::Taken), "{event:?}");
+    }
+}
+
+#[test]
+fn others_entries_are_nobodys_business() {
+    let mut index = index(Stage::Registered);
+    let other = "52:54:00:00:00:01".parse().unwrap();
+    for event in [
+        Event::Fdb { mac: other, port: TAP, master: BRIDGE, gone: true, is_static: true, ext_learned: false },
+        Event::Fdb { mac: mac(), port: TAP, master: OTHER_TAP, gone: true, is_static: true, ext_learned: false },
+        Event::Fdb { mac: mac(), port: TAP, master: 99, gone: true, is_static: true, ext_learned: false },
+        Event::Neigh {
+            ip: ip("10.1.0.61"),
+            mac: None,
+            index: BRIDGE,
+            gone: true,
+            permanent: false,
+            ext_learned: false,
+        },
+        Event::Neigh { ip: ip("10.1.0.60"), mac: None, index: TAP, gone: true, permanent: false, ext_learned: false },
+        linked(50, "vnet7", Some(BRIDGE), true),
+        Event::LinkGone { index: 50 },
+        Event::LinkGone { index: 51 },
+        Event::Address { index: TAP, gone: true },
+        Event::Address { index: BRIDGE, gone: false },
+    ] {
+        assert_eq!(index.react(&event), [], "{event:?}");
+    }
+}
+
+#[test]
+fn a_guest_on_its_way_is_left_alone_until_its_own_tap_hears_it() {
+    let mut index = index(Stage::Incoming);
+    for event in [claim(VXLAN), fdb_gone(VXLAN), neigh(true, false, false), neigh(false, false, true)] {
+        assert_eq!(index.react(&event), [], "{event:?}");
+    }
+    let heard = Event::Fdb { mac: mac(), port: TAP, master: BRIDGE, gone: false, is_static: false, ext_learned: false };
+    assert_eq!(index.react(&heard), vm1(Why::Arrived));
+    assert_eq!(index.react(&fdb(TAP)), vm1(Why::Arrived));
+    assert_eq!(index.react(&claim(TAP)), vm1(Why::Arrived), "the speaker's flag stays on an entry that moves");
+}
+
+#[test]
+fn a_tap_that_moves_goes_down_or_goes_away_is_a_reason() {
+    let mut index = index(Stage::Registered);
+    assert_eq!(index.react(&linked(TAP, "vnet0", None, true)), vm1(Why::Lost));
+    assert_eq!(index.react(&linked(TAP, "vnet0", None, false)), vm1(Why::Lost));
+    assert_eq!(index.react(&linked(TAP, "vnet0", Some(BRIDGE), true)), vm1(Why::Lost));
+    assert_eq!(index.react(&linked(TAP, "gone0", Some(BRIDGE), true)), vm1(Why::Lost), "renamed");
+    assert_eq!(index.react(&linked(TAP, "vnet0", Some(BRIDGE), true)), vm1(Why::Lost), "and back");
+    assert_eq!(index.react(&Event::LinkGone { index: TAP }), vm1(Why::Lost));
+    assert_eq!(index.react(&Event::LinkGone { index: TAP }), []);
+    assert_eq!(index.react(&linked(12, "vnet0", Some(BRIDGE), true)), vm1(Why::Lost), "another of that name");
+    assert_eq!(index.react(&fdb(12)), [], "with another index");
+}
+
+#[test]
+fn a_networks_devices_are_its_bridge_vxlan_and_vrf() {
+    let mut index = index(Stage::Registered);
+    for (n, name) in ["red-l2", "vxlan20", "red", "red-l3", "vxlan10"].into_iter().enumerate() {
+        let number = 100 + u32::try_from(n).unwrap();
+        assert_eq!(index.react(&linked(number, name, None, false)), red(Why::Lost), "{name}");
+        assert_eq!(index.react(&Event::Port { index: number }), red(Why::Lost), "{name}");
+        assert_eq!(index.react(&Event::Address { index: number, gone: true }), red(Why::Lost), "{name}");
+        assert_eq!(index.react(&Event::LinkGone { index: number }), red(Why::Gone), "{name}");
+    }
+    assert_eq!(index.react(&Event::Rule), red(Why::Lost));
+    index.put_network("red-l2", Some(&network(false)));
+    assert_eq!(index.react(&Event::Rule), [], "no VRF, no rule");
+    assert_eq!(index.react(&linked(77, "vxlan10", None, false)), [], "nor an L3VNI");
+    index.put_network("red-l2", None);
+    assert_eq!(index.react(&linked(BRIDGE, "red-l2", None, false)), []);
+    assert_eq!(index.networks().count(), 0);
+}
+
+#[test]
+fn events_that_were_lost_mean_everything() {
+    assert_eq!(index(Stage::Registered).react(&Event::Lost), [Look::Everything]);
+}
+
+#[test]
+fn a_record_replaces_what_was_known() {
+    let mut index = index(Stage::Registered);
+    assert_eq!(index.put_guest(VM1, Some(&guest(Stage::Registered))), Record::Same);
+    assert_eq!(
+        index.put_guest(VM1, Some(&guest(Stage::Pending))),
+        Record::Same,
+        "claimed or settled is the hook's affair"
+    );
+    let mut other = guest(Stage::Registered);
+    other.endpoints[0].ips = vec![ip("10.1.0.61")];
+    assert_eq!(index.put_guest(VM1, Some(&other)), Record::Changed);
+    assert_eq!(index.react(&neigh(true, false, false)), [], "not its address any more");
+    assert_eq!(index.react(&fdb_gone(TAP)), vm1(Why::Lost));
+    assert_eq!(index.domain("vm1").map(|k| &**k), Some(VM1));
+    assert_eq!(index.put_guest(VM1, None), Record::Changed);
+    assert_eq!(index.put_guest(VM1, None), Record::Same);
+    assert_eq!(index.react(&fdb_gone(TAP)), []);
+    assert!(index.by_mac.is_empty() && index.by_ip.is_empty() && index.by_device.is_empty());
+}
+
+#[test]
+fn two_guests_with_one_mac_are_both_looked_at() {
+    let mut index = index(Stage::Registered);
+    index.put_guest("manual-x", Some(&guest(Stage::Registered)));
+    assert_eq!(index.react(&fdb_gone(TAP)).len(), 2);
+    index.put_guest(VM1, None);
+    assert_eq!(index.react(&fdb_gone(TAP)), [Look::Guest("manual-x".into(), Why::Lost)]);
+}

@@ -1,0 +1,56 @@
+//! What comes after the start: keeps what the hooks set up as it should be, while the host runs.
+//!
+//! ```text
+//! kernel: Events ──┐                            ┌─▶ engine.sync_guest, sync_network, sync_domain
+//! inotify: Watch ──┼─▶ Index.react ─▶ Due ──────┼─▶ engine.arrived        (a migration's guest runs here now)
+//! records ─────────┘   what it means   when     └─▶ engine.verify         (does the speaker advertise it?)
+//! ```
+//! One thread, one poll(2), no timer while nothing is due. What is right and what to do about it only the engine knows; here is decided what to
+//! look at, and when:
+//!
+//! - [`index`]: pure, event → guests and networks to look at.
+//! - [`due`]: pure, when: at once, after a hold, ever more seldom.
+//! - [`watch`]: files that tell what happened. libvirt's status files say what its events say, sooner, and also while libvirtd is down.
+//! - [`senses`]: both sources in the order in which nothing is missed.
+//! - [`daemon`]: the loop. [`arrival`]: the same for one guest, where no agent runs.
+//! - [`notify`]: a word to systemd.
+//!
+//! It may be killed at any moment: it keeps nothing that is not in the register or the kernel, and each step is crash-safe.
+
+pub mod arrival;
+pub mod daemon;
+pub mod due;
+pub mod index;
+pub mod notify;
+pub mod senses;
+pub mod watch;
+
+use crate::engine::EngineError;
+use crate::kernel::KernelError;
+use crate::register::{Register, RegisterError};
+use std::path::Path;
+
+/// Why the agent ends.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// There is one already.
+    #[error("an agent runs already on this state directory: 'systemctl status evpn-agent'")]
+    Running,
+    /// The configuration or the state cannot be read.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The kernel cannot be listened to.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The state directory.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    /// inotify(7) or poll(2).
+    #[error("cannot watch files: {0}: is fs.inotify.max_user_instances or max_user_watches used up?")]
+    Watch(#[from] rustix::io::Errno),
+}
+
+/// Does an agent run that keeps this state? Never waits.
+pub fn is_running(state_dir: &Path) -> bool {
+    Register::at(state_dir).agent_runs()
+}

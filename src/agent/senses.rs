@@ -1,0 +1,58 @@
+//! The kernel's events and the files' signs, so that nothing falls between them.
+
+use super::AgentError;
+use super::watch::{Place, Sign, Watch};
+use crate::kernel::{Event, Events};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::time::Timespec;
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// So many events are taken at once; the rest waits in the kernel for the next round.
+const BATCH: usize = 4096;
+
+/// All that wakes the agent.
+pub struct Senses {
+    events: Events,
+    watch: Watch,
+}
+
+impl Senses {
+    /// Listens from now on: look at the present state after this, never before.
+    pub fn open(places: Vec<(Place, PathBuf)>) -> Result<Senses, AgentError> {
+        Ok(Senses { events: Events::open()?, watch: Watch::new(places)? })
+    }
+
+    /// Sleeps until something comes, or until then.
+    pub fn wait(&self, until: Option<Instant>) -> Result<(), Errno> {
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.events.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.watch.as_fd(), PollFlags::IN),
+        ];
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let timeout = left.map(|left| Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What has come. Events are taken before the signs and must be weighed after them: a record is written before the first step that
+    /// belongs to it, so whatever event is here, its record has been told of.
+    pub fn take(&mut self) -> Result<(Vec<Event>, BTreeSet<Sign>), AgentError> {
+        let mut events = Vec::new();
+        while events.len() < BATCH {
+            match self.events.next()? {
+                Some(event) => events.push(event),
+                None => break,
+            }
+        }
+        Ok((events, self.watch.take()?))
+    }
+}

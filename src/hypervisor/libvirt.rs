@@ -1,0 +1,66 @@
+//! libvirt's status files below /run/libvirt: one for each domain that runs and each network that is up, replaced whole at each change.
+
+use crate::config::{Config, Network};
+use crate::input::libvirt_status::{self, Domain, Life};
+use crate::input::{InputError, MAX_XML, libvirt_network};
+use crate::model::NetName;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Domains, `qemuStateInitialize`'s stateDir; the same for libvirtd and virtqemud.
+pub const DOMAINS: &str = "/run/libvirt/qemu";
+/// Networks, `networkStateInitialize`'s stateDir; the same for libvirtd and virtnetworkd.
+pub const NETWORKS: &str = "/run/libvirt/network";
+
+/// How this domain lives; `None` where libvirt does not say.
+pub fn life(name: &str) -> Option<Life> {
+    let mut head = [0; 512];
+    let mut file = File::open(file(DOMAINS, name)?).ok()?;
+    let read = file.read(&mut head).ok()?;
+    libvirt_status::life(&String::from_utf8_lossy(head.get(..read)?))
+}
+
+/// One domain; `None` where it has no status file: it does not run.
+pub fn domain(name: &str) -> Option<Result<Domain, InputError>> {
+    Some(libvirt_status::read(name, &contents(&file(DOMAINS, name)?)?))
+}
+
+/// All domains that run, by name; `None` where libvirt keeps no such directory, and so says nothing.
+pub fn domains() -> Option<Vec<(String, Result<Domain, InputError>)>> {
+    Some(names(DOMAINS)?.into_iter().filter_map(|name| domain(&name).map(|domain| (name, domain))).collect())
+}
+
+/// A network that is up, and what it wants where it is ours.
+pub type Listed = (NetName, Result<Option<Network>, InputError>);
+
+/// All networks that are up, ours with what they want; `None` where libvirt says nothing.
+pub fn networks(config: &Config) -> Option<Vec<Listed>> {
+    let read = |name: &String| {
+        let parsed: NetName = name.parse().ok()?;
+        let text = contents(&file(NETWORKS, name)?)?;
+        let network = libvirt_network::status(&parsed, &text, config);
+        Some((parsed, network))
+    };
+    Some(names(NETWORKS)?.iter().filter_map(read).collect())
+}
+
+fn names(dir: &str) -> Option<Vec<String>> {
+    let entries = fs::read_dir(dir).ok()?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter_map(|name| name.strip_suffix(".xml").map(str::to_owned)).collect();
+    names.sort();
+    Some(names)
+}
+
+fn file(dir: &str, name: &str) -> Option<PathBuf> {
+    // libvirt refuses '/' in names (virXMLCheckIllegalChars); a name is still never trusted as a path.
+    let fine = !name.contains('/') && !name.starts_with('.');
+    fine.then(|| Path::new(dir).join(format!("{name}.xml")))
+}
+
+fn contents(path: &Path) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(path).ok()?.take(MAX_XML as u64 + 1).read_to_end(&mut text).ok()?;
+    Some(text)
+}
