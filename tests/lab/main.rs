@@ -35,5 +35,6 @@ mod migration;
 mod neighbourhood;
 mod networks;
 mod plot;
+mod restarts;
 mod tenant;
 mod underlay;

@@ -24,6 +24,7 @@ const COMMANDS: &[&str] = &[
 const HYPERVISOR_COMMANDS: &[&str] = &[
     "virsh list --all; virsh net-list --all",
     "lxc-ls --fancy",
+    "tail -n 200 /var/log/evpn-agent.log; grep -rs . /run/evpn-hook",
     "tail -n 100 /var/log/libvirt/libvirtd.log /var/log/libvirt/qemu/*.log /var/log/lxc/*.log",
 ];
 

@@ -127,25 +127,40 @@ pub fn start<A: AsRef<str>>(host: &Host, config: &str, loopbacks: &[A]) {
     let addresses: String =
         loopbacks.iter().map(|address| format!("ip address add {} dev lo; ", address.as_ref())).collect();
     host.sh(&format!("{addresses} chown -R frr:frr /etc/frr"));
-    start_daemons(host);
+    start_daemons(host, &["zebra", "bgpd"]);
 }
 
-fn start_daemons(host: &Host) {
-    host.sh("for daemon in zebra bgpd; do /usr/lib/frr/$daemon -d -A 127.0.0.1 -s 90000000; done
-         vtysh -b");
+/// As watchfrr does it: the daemons, then the integrated configuration.
+fn start_daemons(host: &Host, daemons: &[&str]) {
+    host.sh(&format!(
+        "for daemon in {}; do /usr/lib/frr/$daemon -d -A 127.0.0.1 -s 90000000; done; vtysh -b",
+        daemons.join(" ")
+    ));
 }
 
 impl Host {
     /// As `systemctl stop frr`: returns when both daemons are gone. They come back when the value is dropped.
     pub fn without_frr(&self) -> FrrStopped<'_> {
-        self.sh("pids=$(cat /run/frr/bgpd.pid /run/frr/zebra.pid); kill $pids
-             for pid in $pids; do tail --pid=$pid -f /dev/null; done");
-        FrrStopped(self)
+        self.without_daemons("TERM", &["zebra", "bgpd"])
+    }
+
+    /// These daemons die of a signal; as [`Host::without_frr`].
+    pub fn without_daemons(&self, signal: &str, daemons: &'static [&'static str]) -> FrrStopped<'_> {
+        self.stop_daemons(signal, daemons);
+        FrrStopped(self, daemons)
+    }
+
+    fn stop_daemons(&self, signal: &str, daemons: &[&str]) {
+        let files: Vec<String> = daemons.iter().map(|daemon| format!("/run/frr/{daemon}.pid")).collect();
+        self.sh(&format!(
+            "pids=$(cat {}); kill -{signal} $pids; for pid in $pids; do tail --pid=$pid -f /dev/null; done",
+            files.join(" ")
+        ));
     }
 }
 
-/// A host whose FRR is down.
-pub struct FrrStopped<'a>(&'a Host);
+/// A host whose FRR is down, or some of its daemons.
+pub struct FrrStopped<'a>(&'a Host, &'static [&'static str]);
 
 impl FrrStopped<'_> {
     /// As `systemctl start frr`, and back in the fabric.
@@ -154,14 +169,21 @@ impl FrrStopped<'_> {
 
 impl Drop for FrrStopped<'_> {
     fn drop(&mut self) {
-        start_daemons(self.0);
+        // bgpd does not tell a new zebra its old routes: when zebra dies, watchfrr restarts them all (watchfrr.c `phase_check`).
+        if self.1 == ["zebra"] {
+            self.0.stop_daemons("TERM", &["bgpd"]);
+            start_daemons(self.0, &["zebra", "bgpd"]);
+        } else {
+            start_daemons(self.0, self.1);
+        }
         wait_until("the EVPN session after FRR's restart", Duration::from_secs(60), || evpn_established(self.0));
     }
 }
 
 /// Whether every EVPN session of the node is up.
 pub fn evpn_established(host: &Host) -> bool {
-    let summary = host.show("bgpd", "show bgp l2vpn evpn summary json");
+    let Ok(summary) = host.vty("bgpd", "show bgp l2vpn evpn summary json") else { return false };
+    let Ok(summary) = serde_json::from_str::<serde_json::Value>(&summary) else { return false };
     let Some(peers) = summary["peers"].as_object() else { return false };
     !peers.is_empty() && peers.values().all(|peer| peer["state"] == "Established")
 }

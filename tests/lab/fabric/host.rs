@@ -113,11 +113,21 @@ impl Host {
             "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\nnamespaces = []\ncgroup_controllers = []\nstdio_handler = \"file\"\n",
         );
         // The last directory is made with the first dnsmasq, and missed by a migration to a host without one.
-        self.sh("rm -rf /etc/libvirt/qemu/networks
-             mkdir -p /var/log/libvirt /var/lib/libvirt/dnsmasq
-             libvirtd -d");
+        self.sh("rm -rf /etc/libvirt/qemu/networks; mkdir -p /var/log/libvirt /var/lib/libvirt/dnsmasq");
+        self.run_libvirtd();
+    }
+
+    fn run_libvirtd(&self) {
         // The daemon is in the background before its drivers are up; the first answer says that they are.
-        self.ok(&["virsh", "--quiet", "list"]);
+        self.sh("libvirtd -d; virsh --quiet list");
+    }
+
+    /// libvirtd dies of a signal and is started again, its guests running on.
+    pub fn restart_libvirtd(&self, signal: &str) {
+        self.sh(&format!(
+            "pid=$(cat /run/libvirtd.pid); kill -{signal} $pid; tail --pid=$pid -f /dev/null; rm -f /run/libvirtd.pid"
+        ));
+        self.run_libvirtd();
     }
 
     pub fn name(&self) -> &str {

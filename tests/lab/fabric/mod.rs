@@ -4,6 +4,7 @@
 //! It panics on every failure: its callers are tests and a demo, and a panic already carries what they want to print.
 #![allow(dead_code, unused_imports)] // shared by the scenarios and the lab shell, neither of which uses all of it
 
+mod agent;
 mod capture;
 mod container;
 mod dump;
@@ -22,6 +23,7 @@ mod wait;
 use std::sync::{Once, OnceLock};
 use std::time::{Duration, Instant};
 
+pub use agent::Agent;
 pub use capture::{Capture, Frame};
 pub use container::{Container, Probe};
 pub use fdb_events::FdbEvents;
