@@ -53,7 +53,7 @@ pub fn svg(runs: &[Run], from: f64, to: f64) -> String {
             let _ = writeln!(
                 out,
                 "<line x1='{0:.1}' x2='{0:.1}' y1='{base:.1}' y2='{1:.1}' stroke='#888'/>\
-                 <text x='{0:.1}' y='{2:.1}' text-anchor='middle'>{second:+} s</text>",
+                 <text x='{0:.1}' y='{2:.1}' text-anchor='middle'>{second} s</text>",
                 x(second),
                 base + 4.0,
                 base + 18.0
