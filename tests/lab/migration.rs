@@ -12,7 +12,9 @@ use crate::fabric::{
     wait_until,
 };
 use crate::plot;
-use crate::tenant::{Configured, Network, RED, SOON, container_on, endpoint_status, expect_advertised, knows};
+use crate::tenant::{
+    Configured, Network, RED, SOON, container_on, endpoint_status, expect_advertised, knows, remembers,
+};
 
 const MAC: &str = "52:54:00:00:60:01";
 const IP: &str = "10.1.0.61";
@@ -249,6 +251,10 @@ lab_test! {
             eprintln!("lab: {place} moved {} ms after libvirt's word of the resume", milliseconds(signed(resumed, at)));
         }
         assert_eq!(vm.exec("true").0, 0);
+        vm.destroy();
+        for host in red.hosts() {
+            wait_until(&format!("{} to forget the guest", host.name()), SOON, || !remembers(host, MAC));
+        }
     }
 }
 
@@ -332,6 +338,8 @@ struct Run {
 }
 
 impl Run {
+    /// None if the guest hangs on the target, so that it answers on its console as little as on the network: what TCG sometimes
+    /// makes of a guest that moves under load.
     fn of(
         title: &'static str,
         red: &Red,
@@ -340,7 +348,7 @@ impl Run {
         pinger: &Pinger,
         monitor: &Monitor,
         script: Option<IdealScript>,
-    ) -> Run {
+    ) -> Option<Run> {
         let from = monitor.transcript().len();
         let capture = Capture::start(target, MAC);
         let (leaves, arrives) = (vm.host().libvirt_events(), target.libvirt_events());
@@ -356,13 +364,17 @@ impl Run {
         assert!(early.is_empty(), "{title}: before the guest ran there its tap got {early:#?}");
         let moved = moved(monitor, from, MAC, IP, target);
         red.expect_known(target, MAC, IP);
+        if !vm.is_alive(SOON) {
+            eprintln!("lab: {title}: the guest hangs on {}", target.name());
+            return None;
+        }
         let (answered, seconds) = (pinger.answered(), 2);
         wait_until("two seconds' worth of answers", PATIENCE, || pinger.answered() > answered + seconds * 100);
         let window = paused - Duration::from_secs(1)..resumed + Duration::from_secs(3);
         let said = monitor.transcript().lines().split_off(from);
         let said = said.into_iter().filter(|line| is_about(&line.text, MAC, IP)).collect();
         let pings = pinger.pings().into_iter().filter(|ping| window.contains(&ping.sent)).collect();
-        Run { title, paused, resumed, downtime, moved, said, pings }
+        Some(Run { title, paused, resumed, downtime, moved, said, pings })
     }
 
     /// Seconds from the resume until this place at comp3 pointed to the target.
@@ -419,24 +431,42 @@ lab_test! {
         let pinger = Pinger::start(&container, IP.parse().expect("an address"), PACE);
         let floor = floor(&red, &monitor);
         let is_slow = |run: &Run| (0..floor.len()).any(|place| run.took(place) > 1.2 * median(&floor[place].1) + JITTER.as_secs_f64());
+        let (mut runs, mut ideal) = (Vec::new(), None);
         // Another program on the one CPU makes a run late, and nothing makes one early.
-        let mut runs = Vec::new();
-        while runs.last().is_none_or(is_slow) && runs.len() < 3 {
+        for _ in 0..3 {
             let target = red.target(&vm);
-            runs.push(Run::of("evpn-hook", &red, &mut vm, target, &pinger, &monitor, None));
-            red.expect_on(target, MAC, IP);
+            match Run::of("evpn-hook", &red, &mut vm, target, &pinger, &monitor, None) {
+                Some(run) => {
+                    red.expect_on(target, MAC, IP);
+                    runs.push(run);
+                    if !is_slow(&runs[runs.len() - 1]) {
+                        break;
+                    }
+                }
+                None => {
+                    drop(vm);
+                    vm = red.vm();
+                }
+            }
         }
-        let ideal = {
+        for _ in 0..3 {
             let target = red.target(&vm);
-            let _without = WithoutHook::on(target);
-            let script = IdealScript::prepare(target, MAC, IP);
-            let run = Run::of("ideal script", &red, &mut vm, target, &pinger, &monitor, Some(script));
-            vm.destroy();
-            target.ok(&["ip", "neigh", "del", IP, "dev", "red-l2"]);
-            run
-        };
+            {
+                let _without = WithoutHook::on(target);
+                let script = IdealScript::prepare(target, MAC, IP);
+                ideal = Run::of("ideal script", &red, &mut vm, target, &pinger, &monitor, Some(script));
+                vm.destroy();
+                target.ok(&["ip", "neigh", "del", IP, "dev", "red-l2"]);
+            }
+            if ideal.is_some() {
+                break;
+            }
+            drop(vm);
+            vm = red.vm();
+        }
         drop(pinger);
-        let (hook, late) = runs.split_last().expect("one run");
+        let (hook, late) = runs.split_last().expect("a guest that lives on");
+        let ideal = ideal.expect("a guest that lives on");
 
         let mut table = format!("{:<14}{:>22}{:>22}{:>22}{:>8}\n", "ms after", "FRR's floor (median)", "evpn-hook", "ideal script", "ratio");
         for (number, (place, samples)) in floor.iter().enumerate() {

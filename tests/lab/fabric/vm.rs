@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::host::project;
 use super::{Host, Line, Transcript};
@@ -124,6 +124,21 @@ impl<'a> Vm<'a> {
         let output: Vec<_> = self.console.lines()[from..end].iter().map(|line| line.text.clone()).collect();
         let code = status.text.rsplit('=').next().and_then(|code| code.parse().ok()).expect("an exit status");
         (code, output.join("\n"))
+    }
+
+    /// Whether the guest's shell still answers on its console.
+    pub fn is_alive(&mut self, patience: Duration) -> bool {
+        let from = self.console.len();
+        let keyboard = self.keyboard.as_mut().expect("the guest was started");
+        writeln!(keyboard, "echo lab-alive").expect("the guest's console takes a line");
+        let end = Instant::now() + patience;
+        while Instant::now() < end {
+            if self.console.lines()[from..].iter().any(|line| line.text.contains("lab-alive")) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
     }
 }
 
