@@ -13,8 +13,19 @@ macro_rules! lab_test {
             crate::fabric::scenario(stringify!($name), |$fabric| $body);
         }
     };
+    // The same with a third hypervisor, which is there before the scenario begins.
+    ($(#[$about:meta])* fn $name:ident($fabric:ident, $comp3:ident) $body:block) => {
+        $(#[$about])*
+        #[test]
+        #[ignore = "runs inside the lab machine: make test-lab"]
+        fn $name() {
+            let $comp3 = crate::fabric::Fabric::get().comp3();
+            crate::fabric::scenario(stringify!($name), |$fabric| $body);
+        }
+    };
 }
 
+mod bare;
 mod byhand;
 mod containers;
 mod frr_down;
@@ -22,8 +33,10 @@ mod guests;
 mod hotplug;
 mod isolation;
 mod kinds;
+mod migration;
 mod neighbourhood;
 mod networks;
+mod plot;
 mod restarts;
 mod tenant;
 mod underlay;

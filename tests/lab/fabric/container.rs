@@ -1,5 +1,7 @@
 //! LXC containers with a busybox root.
 
+use std::fs::File;
+
 use super::host::project;
 use super::{Host, Output};
 
@@ -43,6 +45,12 @@ impl<'a> Container<'a> {
         let init = self.pid()?;
         let status = std::fs::read_to_string(format!("/proc/{init}/status")).ok()?;
         status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+    }
+
+    /// Its network namespace.
+    pub(super) fn netns(&self) -> File {
+        let pid = self.pid().expect("the container runs");
+        File::open(format!("/proc/{pid}/ns/net")).expect("the container's network namespace")
     }
 
     /// Writes a container's configuration without starting it.

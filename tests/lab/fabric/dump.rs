@@ -66,11 +66,7 @@ fn save(fabric: &Fabric, test: &str) {
     let directory = PathBuf::from(out).join(test);
     let _ = fs::create_dir_all(&directory);
     for host in fabric.nodes() {
-        let commands = if fabric.hypervisors().iter().any(|hypervisor| hypervisor.name() == host.name()) {
-            HYPERVISOR_COMMANDS
-        } else {
-            &[]
-        };
+        let commands = if host.name() == fabric.spine1().name() { &[] } else { HYPERVISOR_COMMANDS };
         if let Err(error) = fs::write(directory.join(host.name()), report(host, commands)) {
             eprintln!("lab: {}: {error}", directory.display());
         }

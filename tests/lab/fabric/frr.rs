@@ -102,6 +102,26 @@ pub fn start_reflector(host: &Host, hypervisors: usize) {
          /usr/lib/frr/bgpd -d -N reflector -f /etc/frr/reflector/bgpd.conf -z /run/frr/zserv.api -I 1 -p 0 -P 0");
 }
 
+/// Tells the running spine of one more hypervisor, as underlay neighbour and as client of the route reflector.
+pub fn accept(spine: &Host, name: &str, number: u8) {
+    let underlay = format!(
+        "router bgp 65201
+ neighbor {name} interface remote-as external
+ neighbor {name} timers connect 1
+ address-family ipv4 unicast
+  neighbor {name} activate
+ exit-address-family
+ address-family ipv6 unicast
+  neighbor {name} activate
+"
+    );
+    let reflector = format!("router bgp {HYPERVISOR_AS}\n neighbor c0d1::{number} peer-group evpn\n");
+    for (instance, config) in [("", underlay), ("-N reflector", reflector)] {
+        spine.write("/run/accept.conf", &config);
+        spine.sh(&format!("vtysh {instance} -f /run/accept.conf"));
+    }
+}
+
 pub fn start<A: AsRef<str>>(host: &Host, config: &str, loopbacks: &[A]) {
     host.write("/etc/frr/frr.conf", config);
     let addresses: String =

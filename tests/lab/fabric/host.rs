@@ -2,15 +2,16 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use evpn_hook::kernel::Kernel;
 use serde_json::Value;
 
-use super::Monitor;
+use super::{Events, Monitor};
 
 pub struct Host {
     name: String,
@@ -40,6 +41,10 @@ impl Running<'_> {
     pub fn wait(self) -> Output {
         let done = self.child.wait_with_output().expect("a child can be waited for");
         self.host.outcome(&self.argv, done)
+    }
+
+    pub fn is_over(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be asked for").is_some()
     }
 }
 
@@ -107,7 +112,8 @@ impl Host {
             "/etc/libvirt/qemu.conf",
             "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\nnamespaces = []\ncgroup_controllers = []\nstdio_handler = \"file\"\n",
         );
-        self.sh("rm -rf /etc/libvirt/qemu/networks && mkdir -p /var/log/libvirt");
+        // The last directory is made with the first dnsmasq, and missed by a migration to a host without one.
+        self.sh("rm -rf /etc/libvirt/qemu/networks; mkdir -p /var/log/libvirt /var/lib/libvirt/dnsmasq");
         self.run_libvirtd();
     }
 
@@ -126,6 +132,20 @@ impl Host {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its VTEP, a loopback that the underlay routes.
+    pub fn address(&self) -> String {
+        format!("10.0.0.{}", self.name.trim_start_matches("comp"))
+    }
+
+    /// Its kernel, without a process on the node.
+    pub fn kernel(&self) -> Kernel {
+        Kernel::open_in(self.netns().as_fd()).expect("netlink on the node")
+    }
+
+    pub(super) fn netns(&self) -> &File {
+        &self.namespaces[1]
     }
 
     /// Where a path of this node is found from outside it.
@@ -234,6 +254,11 @@ impl Host {
         let target = self.path(path);
         fs::create_dir_all(target.parent().expect("a file has a directory")).expect("directory");
         fs::write(&target, contents).unwrap_or_else(|error| panic!("{}:{path}: {error}", self.name));
+    }
+
+    /// Records what libvirt tells of its domains' lives from now on.
+    pub fn libvirt_events(&self) -> Events {
+        Events::start(self)
     }
 
     /// Records the kernel's FDB, neighbour, route and link messages from now on.

@@ -5,11 +5,16 @@
 #![allow(dead_code, unused_imports)] // shared by the scenarios and the lab shell, neither of which uses all of it
 
 mod agent;
+mod capture;
 mod container;
 mod dump;
+mod fdb_events;
 mod frr;
 mod host;
+mod migration;
 mod monitor;
+mod netns;
+mod pinger;
 mod traces;
 mod transcript;
 mod vm;
@@ -19,9 +24,13 @@ use std::sync::{Once, OnceLock};
 use std::time::{Duration, Instant};
 
 pub use agent::Agent;
+pub use capture::{Capture, Frame};
 pub use container::{Container, Probe};
+pub use fdb_events::FdbEvents;
 pub use host::{Host, Output, Running};
+pub use migration::{Events, Migration};
 pub use monitor::Monitor;
+pub use pinger::{Ping, Pinger};
 pub use traces::Traces;
 pub use transcript::{Line, Transcript};
 pub use vm::{Nic, Vm, VmSpec};
@@ -31,6 +40,8 @@ pub struct Fabric {
     spine1: Host,
     comp1: Host,
     comp2: Host,
+    /// Only where a scenario wants it.
+    comp3: OnceLock<Host>,
 }
 
 impl Fabric {
@@ -62,19 +73,39 @@ impl Fabric {
         &self.comp2
     }
 
+    /// A third hypervisor, for containers alone: made and converged at the first call, which should come before any tenant.
+    pub fn comp3(&self) -> &Host {
+        self.comp3.get_or_init(|| {
+            let mut clock = Stopwatch::start();
+            let comp3 = Host::create("comp3");
+            comp3.cable(&self.spine1);
+            frr::start(&comp3, &frr::hypervisor_config(3), &frr::hypervisor_loopbacks(3));
+            frr::accept(&self.spine1, comp3.name(), 3);
+            comp3.install_hook();
+            wait_for_evpn(&comp3);
+            clock.lap("comp3");
+            comp3
+        })
+    }
+
+    /// Those with libvirt.
     pub fn hypervisors(&self) -> [&Host; 2] {
         [&self.comp1, &self.comp2]
     }
 
-    /// All nodes, the spine first.
-    pub fn nodes(&self) -> [&Host; 3] {
-        [&self.spine1, &self.comp1, &self.comp2]
+    /// All nodes so far, the spine first.
+    pub fn nodes(&self) -> Vec<&Host> {
+        [&self.spine1, &self.comp1, &self.comp2].into_iter().chain(self.comp3.get()).collect()
     }
 
     fn build() -> Fabric {
         let mut clock = Stopwatch::start();
-        let fabric =
-            Fabric { spine1: Host::create("spine1"), comp1: Host::create("comp1"), comp2: Host::create("comp2") };
+        let fabric = Fabric {
+            spine1: Host::create("spine1"),
+            comp1: Host::create("comp1"),
+            comp2: Host::create("comp2"),
+            comp3: OnceLock::new(),
+        };
         clock.lap("namespaces");
         let (spine1, hypervisors) = (&fabric.spine1, fabric.hypervisors());
         for host in hypervisors {
@@ -99,14 +130,16 @@ impl Fabric {
     fn converge(&self) {
         let mut clock = Stopwatch::start();
         for host in self.hypervisors() {
-            wait_until(
-                &format!("{}'s EVPN session to the route reflector", host.name()),
-                Duration::from_secs(60),
-                || frr::evpn_established(host),
-            );
+            wait_for_evpn(host);
         }
         clock.lap("convergence");
     }
+}
+
+fn wait_for_evpn(host: &Host) {
+    wait_until(&format!("{}'s EVPN session to the route reflector", host.name()), Duration::from_secs(60), || {
+        frr::evpn_established(host)
+    });
 }
 
 /// Says on stderr where the bring-up's time goes.
@@ -129,7 +162,7 @@ pub fn scenario(name: &str, test: impl FnOnce(&'static Fabric)) {
     let fabric = Fabric::get();
     dump::on_panic(fabric, name, || {
         let mut clock = Stopwatch::start();
-        let before = traces::Before::take(fabric.hypervisors());
+        let before = traces::Before::take(fabric.nodes().split_off(1));
         test(fabric);
         before.assert_restored();
         clock.lap(name);

@@ -70,7 +70,7 @@ impl Traces {
 pub struct Before<'a>(Vec<(&'a Host, Traces)>);
 
 impl<'a> Before<'a> {
-    pub fn take(hosts: [&'a Host; 2]) -> Before<'a> {
+    pub fn take(hosts: Vec<&'a Host>) -> Before<'a> {
         Before(hosts.into_iter().map(|host| (host, Traces::with_routes(host))).collect())
     }
 

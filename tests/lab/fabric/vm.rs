@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::host::project;
 use super::{Host, Line, Transcript};
@@ -33,14 +33,16 @@ pub struct VmSpec<'a> {
     pub cmdline: &'a str,
     /// What goes between `<metadata>` and `</metadata>`.
     pub metadata: &'a str,
+    /// Without an operating system: it idles in its BIOS, and all that its NIC ever sends is QEMU's own.
+    pub bare: bool,
 }
 
 pub struct Vm<'a> {
-    host: &'a Host,
-    name: String,
+    pub(super) host: &'a Host,
+    pub(super) name: String,
     console: Transcript,
-    keyboard: Option<UnixStream>,
-    listener: UnixListener,
+    pub(super) keyboard: Option<UnixStream>,
+    pub(super) listener: UnixListener,
 }
 
 impl<'a> Vm<'a> {
@@ -51,10 +53,8 @@ impl<'a> Vm<'a> {
     }
 
     pub fn define(host: &'a Host, spec: &VmSpec) -> Vm<'a> {
-        let socket = format!("/run/{}.console", spec.name);
-        // We listen and QEMU connects, so that not even the console's first line is lost.
-        let _ = std::fs::remove_file(host.path(&socket));
-        let listener = UnixListener::bind(host.path(&socket)).expect("console socket");
+        let socket = console_path(spec.name);
+        let listener = listen(host, spec.name);
         let file = format!("/run/{}.xml", spec.name);
         host.write(&file, &domain_xml(spec, &socket));
         host.ok(&["virsh", "--quiet", "define", &file]);
@@ -71,7 +71,15 @@ impl<'a> Vm<'a> {
 
     /// The same with the caller's own `virsh start`.
     pub fn boot_by(&mut self, start: impl FnOnce()) {
-        let listener = self.listener.try_clone().expect("console socket");
+        let connection = self.await_console(&self.listener);
+        start();
+        self.keyboard =
+            Some(connection.recv_timeout(Duration::from_secs(10)).expect("QEMU connected to the console socket"));
+    }
+
+    /// Records what the next QEMU to connect shows; gives its end of the line.
+    pub(super) fn await_console(&self, listener: &UnixListener) -> mpsc::Receiver<UnixStream> {
+        let listener = listener.try_clone().expect("console socket");
         let (connected, connection) = mpsc::channel();
         let console = self.console.clone();
         std::thread::spawn(move || {
@@ -79,9 +87,11 @@ impl<'a> Vm<'a> {
             console.record(stream.try_clone().expect("console socket"));
             let _ = connected.send(stream);
         });
-        start();
-        self.keyboard =
-            Some(connection.recv_timeout(Duration::from_secs(10)).expect("QEMU connected to the console socket"));
+        connection
+    }
+
+    pub fn host(&self) -> &'a Host {
+        self.host
     }
 
     /// Starts the defined domain, whose guest is not to run: what its start alone does.
@@ -115,6 +125,21 @@ impl<'a> Vm<'a> {
         let code = status.text.rsplit('=').next().and_then(|code| code.parse().ok()).expect("an exit status");
         (code, output.join("\n"))
     }
+
+    /// Whether the guest's shell still answers on its console.
+    pub fn is_alive(&mut self, patience: Duration) -> bool {
+        let from = self.console.len();
+        let keyboard = self.keyboard.as_mut().expect("the guest was started");
+        writeln!(keyboard, "echo lab-alive").expect("the guest's console takes a line");
+        let end = Instant::now() + patience;
+        while Instant::now() < end {
+            if self.console.lines()[from..].iter().any(|line| line.text.contains("lab-alive")) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
+    }
 }
 
 impl Drop for Vm<'_> {
@@ -124,20 +149,41 @@ impl Drop for Vm<'_> {
     }
 }
 
+fn console_path(name: &str) -> String {
+    format!("/run/{name}.console")
+}
+
+/// We listen and QEMU connects, so that not even the console's first line is lost.
+pub(super) fn listen(host: &Host, name: &str) -> UnixListener {
+    let path = host.path(&console_path(name));
+    let _ = std::fs::remove_file(&path);
+    UnixListener::bind(path).expect("console socket")
+}
+
 fn domain_xml(spec: &VmSpec, console: &str) -> String {
     let nics: String = spec.nics.iter().map(Nic::xml).collect();
     let images = project().join("target/lab/images");
+    let (memory, kernel) = match spec.bare {
+        true => (16, String::new()),
+        false => (
+            96,
+            format!(
+                "<kernel>{images}/vmlinuz</kernel><initrd>{images}/initramfs.gz</initrd>
+    <cmdline>console=ttyS0 earlyprintk=ttyS0 {cmdline}</cmdline>",
+                images = images.display(),
+                cmdline = spec.cmdline
+            ),
+        ),
+    };
     format!(
         "<domain type='qemu'>
   <name>{name}</name>
   <metadata>{metadata}</metadata>
-  <memory unit='MiB'>96</memory>
+  <memory unit='MiB'>{memory}</memory>
   <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='pc'>hvm</type>
-    <kernel>{images}/vmlinuz</kernel>
-    <initrd>{images}/initramfs.gz</initrd>
-    <cmdline>console=ttyS0 earlyprintk=ttyS0 {cmdline}</cmdline>
+    {kernel}
   </os>
   <features><acpi/></features>
   <on_reboot>restart</on_reboot>
@@ -152,8 +198,6 @@ fn domain_xml(spec: &VmSpec, console: &str) -> String {
 ",
         name = spec.name,
         metadata = spec.metadata,
-        cmdline = spec.cmdline,
-        images = images.display(),
     )
 }
 

@@ -1,0 +1,83 @@
+//! Entries moved by a bare netlink program: what FRR itself costs, without a hook in between.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use evpn_hook::model::{IfName, Mac};
+use evpn_hook::plan::Step;
+
+use crate::fabric::{FdbEvents, Host};
+
+const BRIDGE: &str = "red-l2";
+
+/// A port that stands for a guest's: a veth whose far end is in no bridge, up while the value lives.
+pub struct Port<'a> {
+    host: &'a Host,
+    name: &'static str,
+}
+
+impl<'a> Port<'a> {
+    pub fn new(host: &'a Host, name: &'static str) -> Port<'a> {
+        host.sh(&format!(
+            "ip link add {name} type veth peer name {name}-far; ip link set {name} master {BRIDGE} up; ip link set {name}-far up"
+        ));
+        Port { host, name }
+    }
+
+    /// As a hook would; gives the time just before the first message.
+    pub fn register(&self, mac: Mac, ip: IpAddr) -> Instant {
+        register(self.host, self.name, mac, ip)
+    }
+
+    pub fn withdraw(&self, mac: Mac, ip: IpAddr) {
+        withdraw(self.host, self.name, mac, ip);
+    }
+}
+
+impl Drop for Port<'_> {
+    fn drop(&mut self) {
+        self.host.run(&["ip", "link", "del", self.name]);
+    }
+}
+
+fn name(text: &str) -> IfName {
+    text.parse().expect("an interface name")
+}
+
+fn register(host: &Host, port: &str, mac: Mac, ip: IpAddr) -> Instant {
+    let mut kernel = host.kernel();
+    let begun = Instant::now();
+    for step in [Step::AddFdb { dev: name(port), mac }, Step::AddNeigh { bridge: name(BRIDGE), ip, mac }] {
+        kernel.apply(&step).expect("an entry");
+    }
+    begun
+}
+
+/// An entry that zebra has taken over by then is its own to delete.
+fn withdraw(host: &Host, port: &str, mac: Mac, ip: IpAddr) {
+    let mut kernel = host.kernel();
+    for step in [Step::DelNeigh { bridge: name(BRIDGE), ip }, Step::DelFdb { dev: name(port), mac }] {
+        kernel.apply(&step).expect("an entry gone");
+    }
+}
+
+/// What a script would do that knows the guest, and waits on the target for nothing but the guest's first frame.
+pub struct IdealScript<'a> {
+    host: &'a Host,
+    mac: Mac,
+    ip: IpAddr,
+    events: FdbEvents,
+}
+
+impl<'a> IdealScript<'a> {
+    pub fn prepare(host: &'a Host, mac: &str, ip: &str) -> IdealScript<'a> {
+        let (mac, ip) = (mac.parse().expect("a MAC"), ip.parse().expect("an address"));
+        IdealScript { host, mac, ip, events: FdbEvents::listen(host) }
+    }
+
+    /// Registers the guest when it arrives.
+    pub fn run(self, timeout: Duration) {
+        let tap = self.events.wait(self.mac, "vnet", timeout);
+        register(self.host, &tap, self.mac, self.ip);
+    }
+}
