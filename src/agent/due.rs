@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// A loss seldom comes alone (FDB entry, neighbours, device): what comes within this is one look.
 pub const SOON: Duration = Duration::from_millis(10);
 /// The same for a network's devices: its hook makes them one by one in some 10 ms, and who looks in between would make the rest as well.
-pub const BUILDING: Duration = Duration::from_millis(200);
+pub const BUILDING: Duration = Duration::from_millis(50);
 /// How long another VTEP's claim stands before it is questioned. A guest that moved away leaves its tap some 1 s after the target announced
 /// it, and the source must not take its routes back in between.
 pub const HOLD: Duration = Duration::from_secs(1);
