@@ -7,7 +7,7 @@
 //! guests/<kind>-<key>.json GuestRecord with its endpoints
 //! agent.lock               flock: held by the one agent that runs
 //! host.json                host-wide settings as they were before we changed them
-//! *.lock                   flock; one per guest and one per VRF, so that no two guests ever wait for each other
+//! *.lock                   flock; one per guest, per VRF and per network without one, so that no two guests ever wait for each other
 //! ```
 //! One small file each: what a hook reads does not grow with the host. A record is written before the first step that it tells of (claimed),
 //! by write + rename, so that a crash leaves the old or the new and never a half.
@@ -312,10 +312,18 @@ impl Register {
         fault::point(format_args!("before writing names/{}", record.network.name));
         fs::rename(&temporary, &link).map_err(|e| io("link", e))
     }
-    /// Forgets a network.
+    /// Forgets a network; call with its lock held.
     pub fn remove_network(&self, network: &Network) -> Result<(), RegisterError> {
         self.remove(&format!("names/{}", file_key(network.name.as_str())))?;
-        self.remove(&format!("networks/{}.json", network.bridge))
+        self.remove(&format!("networks/{}.json", network.bridge))?;
+        self.remove(&format!("networks/{}.lock", network.bridge))
+    }
+    /// Serialises what happens to one network: networks of one VRF together, for they must agree on who makes it. No guest ever takes it.
+    pub fn lock_network(&self, network: &Network) -> Result<Lock, RegisterError> {
+        match &network.vrf {
+            Some(vrf) => self.lock_vrf(&vrf.name),
+            None => self.lock(&format!("networks/{}.lock", network.bridge)),
+        }
     }
 
     // ----- VRFs and the host -----
@@ -388,7 +396,7 @@ impl Register {
                 let (stem, kind) = name.rsplit_once('.').unwrap_or((&name, ""));
                 let writer = kind.strip_prefix("tmp").and_then(|pid| pid.parse::<u32>().ok());
                 let dead = writer.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists());
-                let guards = matches!(room, "guests/" | "vrfs/") || stem == "host";
+                let guards = matches!(room, "guests/" | "vrfs/" | "networks/") || stem == "host";
                 let unused = kind == "lock" && guards && !self.dir.join(format!("{room}{stem}.json")).exists();
                 let astray = room == "names/" && writer.is_none() && !self.dir.join(&path).exists();
                 if dead || astray {

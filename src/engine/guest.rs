@@ -269,6 +269,20 @@ impl Engine {
         Ok(true)
     }
 
+    /// Registers again who is on this bridge: it was made anew, or moved.
+    pub(super) fn guests_again(&mut self, bridge: &IfName) {
+        let on_it = |e: &Endpoint| e.bridge == *bridge && e.stage == Stage::Registered;
+        for record in self.register.guests().into_iter().flatten().filter(|r| r.endpoints.iter().any(on_it)) {
+            let again = self.register.lock_guest(&record.guest).map_err(EngineError::from).and_then(|_lock| {
+                let Some(record) = self.register.guest(&record.guest)? else { return Ok(()) };
+                self.change(Some(record.clone()), record, How::Mend, on_it).map(drop)
+            });
+            if let Err(error) = again {
+                self.journal.say(&Message::Warning(&error));
+            }
+        }
+    }
+
     /// Withdraws all of a guest and forgets it.
     pub(super) fn stopped(&mut self, guest: &Guest) -> Result<(), EngineError> {
         if self.register.guest(guest)?.is_none() {

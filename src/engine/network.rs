@@ -195,6 +195,19 @@ impl Engine {
 
     /// Brings a network up, or completes one that is half up.
     pub(super) fn network_up(&mut self, network: Network) -> Result<(), EngineError> {
+        self.network_up_if(network, |_| true)
+    }
+
+    /// Completes one that is up, unless it was taken down meanwhile.
+    pub(super) fn network_again(&mut self, network: Network) -> Result<(), EngineError> {
+        self.network_up_if(network, |before| before.is_some())
+    }
+
+    fn network_up_if(
+        &mut self,
+        network: Network,
+        wanted: impl Fn(Option<&NetworkRecord>) -> bool,
+    ) -> Result<(), EngineError> {
         let (network, vtep) = self.resolve(network)?;
         self.check_owner(&network)?;
         // A second VXLAN beside the first would join two segments; a VXLAN device does not change its VNI or VTEP.
@@ -206,13 +219,15 @@ impl Engine {
                 network.name, before.network.vni, before.vtep, network.vni
             ));
         }
-        // Two networks that start at once in one VRF must agree on who makes it. Held across vtysh, but by nobody else's
-        // network and by no guest.
-        let _lock = match &network.vrf {
-            Some(vrf) if !self.dry_run => Some(self.register.lock_vrf(&vrf.name)?),
-            _ => None,
+        // Held across vtysh, but by nobody else's network and by no guest.
+        let _lock = if self.dry_run { None } else { Some(self.register.lock_network(&network)?) };
+        let result = match wanted(self.register.network(&network.name)?.as_ref()) {
+            true => self.bring_up(&network, vtep),
+            false => Ok(()),
         };
-        let result = self.bring_up(&network, vtep);
+        if !self.dry_run && matches!(self.register.network_of_bridge(&network.bridge), Ok(None)) {
+            self.register.remove_network(&network)?;
+        }
         // A lock that guards no record would stay for ever.
         if let (Err(_), Some(vrf), false) = (&result, &network.vrf, self.dry_run)
             && matches!(self.register.vrf(&vrf.name), Ok(None))
@@ -327,8 +342,12 @@ impl Engine {
         }
         let entered =
             |p: &Planned| matches!(&p.step, Step::SetMaster { dev, master: Some(_) } if *dev == network.bridge);
-        if let (Ok(()), Some(frr), true) = (&result, &mut frr, plan.iter().any(entered)) {
-            self.make_addresses_known(frr, network)?;
+        if result.is_ok() && plan.iter().any(entered) {
+            // The kernel flushed the bridge's neighbours; guests that are there already must not wait for what follows.
+            self.guests_again(&network.bridge);
+            if let Some(frr) = &mut frr {
+                self.make_addresses_known(frr, network)?;
+            }
         }
         result
     }
@@ -395,10 +414,7 @@ impl Engine {
         self.journal.object = name.to_string();
         let Some(record) = self.register.network(name)? else { return Ok(()) };
         let network = &record.network;
-        let _lock = match &network.vrf {
-            Some(vrf) if !self.dry_run => Some(self.register.lock_vrf(&vrf.name)?),
-            _ => None,
-        };
+        let _lock = if self.dry_run { None } else { Some(self.register.lock_network(network)?) };
         let vrf_record = match &network.vrf {
             Some(vrf) => self.register.vrf(&vrf.name)?,
             None => None,

@@ -101,7 +101,8 @@ impl Engine {
                 // Renamed, or gone: the whole list knows.
                 _ => self.truth(guest, &hypervisors(&mut out)),
             },
-            GuestKind::Lxc | GuestKind::Manual => self.truth(guest, &hypervisors(&mut out)),
+            GuestKind::Lxc => self.truth(guest, &hypervisors(&mut out)),
+            GuestKind::Manual => Truth::Unknown,
         };
         let result = self.sync_one(guest, truth);
         out.keep(result);
@@ -166,7 +167,7 @@ impl Engine {
             }
             let lacks = self.network_lacks(&world, record, frr.as_mut());
             if out.keep(lacks) == Some(true) {
-                let up = self.network_up(network.clone());
+                let up = self.network_again(network.clone());
                 if out.keep(up).is_some() && !self.dry_run {
                     self.speaker_problem(network, frr.as_mut(), out);
                 }

@@ -62,9 +62,7 @@ on_a_host!(a_state_directory_that_is_read_only, {
     let parts =
         &["/run/evpn-hook/guests", "Read-only file system", "check that the directory is writable and not full"];
     host.refuses(&ATTACH, 1, parts);
-    host.refuses(&["network", "up", "other"], 1, &["/run/evpn-hook/networks/other-l2.json", "Read-only file system"]);
-    host.run(&["network", "up", "flat"]).ok();
-    sh("ip link set vxlan20 down");
+    host.refuses(&["network", "up", "other"], 1, &["/run/evpn-hook/networks/other-l2.lock", "Read-only file system"]);
     host.refuses(&["network", "up", "flat"], 1, &["Read-only file system"]);
 });
 
