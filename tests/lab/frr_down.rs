@@ -1,11 +1,12 @@
 //! FRR is away: networks and guests start all the same, and are complete once it is back.
 
 use std::os::unix::net::UnixDatagram;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::fabric::{Container, Host, Traces, wait_until};
+use crate::fabric::{Agent, Container, Host, Traces, wait_until};
 use crate::tenant::{
-    Network, Red, SOON, container_on, endpoint_status, expect_advertised, expect_vni, knows, network_status,
+    Configured, Network, RED, Red, SOON, container_on, endpoint_status, expect_advertised, expect_vni, knows,
+    network_status,
 };
 
 /// What the hooks send to journald, in its place.
@@ -68,8 +69,28 @@ lab_test! {
         assert_eq!(endpoint_status(red.comp1, MAC)["state"], "registered");
         frr.start();
         // The stanzas went with FRR's memory, the kernel's entries did not.
-        red.comp1.ok(&["evpn-hook", "network", "up", "red"]);
+        red.comp1.ok(&["evpn-hook", "sync"]);
         wait_until("comp2 to know the container", SOON, || knows(red.comp2, "red", "vxlan20", MAC, &["10.1.0.38"], "10.0.0.1"));
         expect_advertised(red.comp1, MAC, &["10.1.0.38"]);
+    }
+}
+
+// As at boot: libvirt's networks autostart, and FRR comes when it comes.
+lab_test! {
+    fn what_started_before_frr_is_complete_once_it_runs(fabric) {
+        const MAC: &str = "00:16:3e:00:00:38";
+        let (comp1, comp2) = (fabric.comp1(), fabric.comp2());
+        let _far = Configured::up(comp2, &[RED]);
+        let _agent = Agent::start(comp1);
+        let frr = comp1.without_frr();
+        let _red = Network::shipped(comp1, "red");
+        let _container = Container::start(comp1, "c1", &container_on("red", MAC, Some("10.1.0.38")));
+        frr.start();
+        let since = Instant::now();
+        wait_until("comp2 to know the container", SOON, || knows(comp2, "red", "vxlan20", MAC, &["10.1.0.38"], "10.0.0.1"));
+        eprintln!("lab: what started before FRR is known {} ms after its session was up", since.elapsed().as_millis());
+        wait_until("red to be up", SOON, || network_status(comp1, "red")["state"] == "up");
+        expect_vni(comp1, "10", "L3", "red");
+        expect_advertised(comp1, MAC, &["10.1.0.38"]);
     }
 }
