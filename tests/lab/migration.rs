@@ -343,8 +343,8 @@ struct Run {
 }
 
 impl Run {
-    /// None if the guest answers on its console as little as on the network: QEMU 7.2 under TCG brings one busy guest of five over
-    /// with its memory broken, and its kernel panics.
+    /// None if the guest answers on its console as little as on the network. Under TCG some guests that move while busy spin on
+    /// the target for ever, all tables being right; why is not known.
     fn of(
         title: &'static str,
         red: &Red,
