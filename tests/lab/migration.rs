@@ -251,9 +251,15 @@ lab_test! {
             eprintln!("lab: {place} moved {} ms after libvirt's word of the resume", milliseconds(signed(resumed, at)));
         }
         vm.destroy();
-        for host in red.hosts() {
+        for host in [red.comp1, red.comp3] {
             wait_until(&format!("{} to forget the guest", host.name()), SOON, || !remembers(host, MAC));
         }
+        // zebra leaves its entry in the VXLAN device's own table when a MAC becomes local; the bridge sends nothing there any more.
+        wait_until("comp2 to forget the guest but for that", SOON, || {
+            let fdb = red.comp2.ok(&["bridge", "fdb", "show"]);
+            fdb.lines().filter(|line| line.contains(MAC)).all(|line| line.contains("dev vxlan20 dst 10.0.0.1 self"))
+                && !red.comp2.ok(&["ip", "neigh"]).contains(MAC)
+        });
     }
 }
 
@@ -337,8 +343,8 @@ struct Run {
 }
 
 impl Run {
-    /// None if the guest answers on its console as little as on the network: QEMU 7.2 under TCG brings one busy guest of five over
-    /// with its memory broken, and its kernel panics.
+    /// None if the guest answers on its console as little as on the network. Under TCG some guests that move while busy spin on
+    /// the target for ever, all tables being right; why is not known.
     fn of(
         title: &'static str,
         red: &Red,
@@ -498,6 +504,9 @@ lab_test! {
         eprintln!("{table}");
         keep("migration.txt", &table);
         keep("migration.svg", &plot::svg(&[hook.plot(), ideal.plot()], -1.0, 2.0));
+        // It names no host, so it is right all the time if nobody touches it.
+        let neighbour: Vec<_> = hook.said.iter().filter(|line| line.text.contains(IP) && line.text.contains("dev red-l2")).collect();
+        assert!(neighbour.is_empty(), "comp3's neighbour entry: {neighbour:#?}");
         assert!(!is_slow(hook), "slower than 1.2 times FRR's floor and {JITTER:?}");
         let [(_, with_hook), (_, with_script)] = [hook, &ideal].map(Run::silence);
         assert!(with_hook <= 1.2 * with_script.max(0.0) + JITTER.as_secs_f64(), "more pings lost than with an ideal script");
