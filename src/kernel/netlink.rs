@@ -67,6 +67,16 @@ impl Socket {
     /// With NLM_F_DUMP it reads to the end of the dump, and again if the kernel flags it as inconsistent; with NLM_F_ACK to the
     /// ACK; else one message.
     pub fn ask(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        self.ask_for(message, flags, Some)
+    }
+
+    /// The same, and of each message only what is picked: a dump's messages are ten times what is wanted of them.
+    pub fn ask_for<T>(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        pick: impl Fn(RouteNetlinkMessage) -> Option<T>,
+    ) -> Result<Vec<T>, NetlinkError> {
         let mut request = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(message));
         request.header.flags = NLM_F_REQUEST | flags;
         request.finalize();
@@ -77,7 +87,7 @@ impl Socket {
             let mut bytes = vec![0; request.buffer_len()];
             request.serialize(&mut bytes);
             self.inner.send(&bytes, 0)?;
-            match self.answer(flags) {
+            match self.answer(flags, &pick) {
                 Err(NetlinkError::Interrupted(_)) => self.drain(),
                 // Only answers to questions are long; an ACK of a change is 36 bytes and some words, so no change is sent twice.
                 Err(NetlinkError::TooLong(length)) if length <= BUFFER_MAX => {
@@ -95,7 +105,11 @@ impl Socket {
         Err(NetlinkError::Interrupted(TRIES))
     }
 
-    fn answer(&mut self, flags: u16) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+    fn answer<T>(
+        &mut self,
+        flags: u16,
+        pick: impl Fn(RouteNetlinkMessage) -> Option<T>,
+    ) -> Result<Vec<T>, NetlinkError> {
         let dump = flags & NLM_F_DUMP == NLM_F_DUMP;
         let mut found = Vec::new();
         let mut interrupted = false;
@@ -123,7 +137,7 @@ impl Socket {
                 };
                 match message.payload {
                     NetlinkPayload::InnerMessage(inner) => {
-                        found.push(inner);
+                        found.extend(pick(inner));
                         if !dump && flags & NLM_F_ACK == 0 && reply & NLM_F_MULTIPART == 0 {
                             return Ok(found);
                         }

@@ -88,8 +88,8 @@ impl Kernel {
     pub fn neighs(&mut self, bridge: u32) -> Result<Vec<Neigh>, KernelError> {
         let mut message = NeighbourMessage::default();
         message.attributes.push(NeighbourAttribute::IfIndex(bridge));
-        let found = self.dump_neighs(message, "neighbours")?;
-        Ok(found.into_iter().filter(|m| m.header.ifindex == bridge).filter_map(decode::neigh).collect())
+        let of = |m: NeighbourMessage| (m.header.ifindex == bridge).then(|| decode::neigh(m)).flatten();
+        self.dump_neighs(message, "neighbours", of)
     }
 
     /// Where this bridge sends frames to a MAC, outside of any VLAN; `None` if it does not know, or is gone.
@@ -122,11 +122,10 @@ impl Kernel {
     pub fn fdbs(&mut self, bridge: Option<u32>) -> Result<Vec<(u32, Fdb)>, KernelError> {
         let mut message = neigh_message(AddressFamily::Bridge, 0);
         message.attributes.extend(bridge.map(NeighbourAttribute::Controller));
-        let found = match self.dump_neighs(message, "FDB") {
+        let mut entries = match self.dump_neighs(message, "FDB", decode::fdb) {
             Err(error) if error.gone() => return Ok(Vec::new()),
             answer => answer?,
         };
-        let mut entries: Vec<_> = found.into_iter().filter_map(decode::fdb).collect();
         entries.retain(|(of, ..)| bridge.is_none_or(|bridge| *of == bridge));
         entries.sort_by_key(|(of, entry, vlan)| (*of, entry.mac, *vlan));
         entries.dedup_by_key(|(of, entry, _)| (*of, entry.mac));
@@ -135,23 +134,22 @@ impl Kernel {
 
     /// All neighbours of the host but for the kernel's own, each with its device's index.
     fn all_neighs(&mut self) -> Result<Vec<(u32, Neigh)>, KernelError> {
-        let found = self.dump_neighs(NeighbourMessage::default(), "neighbours")?;
-        Ok(found.into_iter().filter_map(|m| Some((m.header.ifindex, decode::neigh(m)?))).collect())
+        let with_index = |m: NeighbourMessage| Some((m.header.ifindex, decode::neigh(m)?));
+        self.dump_neighs(NeighbourMessage::default(), "neighbours", with_index)
     }
 
     fn links(&mut self, filter: Vec<LinkAttribute>, what: &str) -> Result<Vec<Link>, KernelError> {
         let mut message = LinkMessage::default();
         message.attributes = filter;
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        let found = match self.socket.ask(RouteNetlinkMessage::GetLink(message), NLM_F_DUMP) {
-            Err(cause) if cause.errno().is_some_and(is_gone) => return Ok(Vec::new()),
-            answer => answer.map_err(|cause| read(what, cause))?,
-        };
-        let links = found.into_iter().filter_map(|message| match message {
+        let link = |message| match message {
             RouteNetlinkMessage::NewLink(message) => decode::link(message),
             _ => None,
-        });
-        Ok(links.collect())
+        };
+        match self.socket.ask_for(RouteNetlinkMessage::GetLink(message), NLM_F_DUMP, link) {
+            Err(cause) if cause.errno().is_some_and(is_gone) => Ok(Vec::new()),
+            answer => answer.map_err(|cause| read(what, cause)),
+        }
     }
 
     pub(super) fn link_message(&mut self, name: &IfName) -> Result<Option<LinkMessage>, NetlinkError> {
@@ -178,9 +176,15 @@ impl Kernel {
         Ok(found.into_iter().find_map(neighbour))
     }
 
-    fn dump_neighs(&mut self, message: NeighbourMessage, what: &str) -> Result<Vec<NeighbourMessage>, KernelError> {
-        let found = self.socket.ask(RouteNetlinkMessage::GetNeighbour(message), NLM_F_DUMP);
-        Ok(found.map_err(|cause| read(what, cause))?.into_iter().filter_map(neighbour).collect())
+    fn dump_neighs<T>(
+        &mut self,
+        message: NeighbourMessage,
+        what: &str,
+        pick: impl Fn(NeighbourMessage) -> Option<T>,
+    ) -> Result<Vec<T>, KernelError> {
+        let pick = |message| neighbour(message).and_then(&pick);
+        let found = self.socket.ask_for(RouteNetlinkMessage::GetNeighbour(message), NLM_F_DUMP, pick);
+        found.map_err(|cause| read(what, cause))
     }
 }
 
