@@ -8,6 +8,7 @@ use evpn_hook::event::{Event, GuestPhase, Nic};
 use evpn_hook::journal::Journal;
 use evpn_hook::model::{Guest, GuestKind};
 use evpn_hook::register::Register;
+use nix::sys::resource::{UsageWho, getrusage};
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -145,15 +146,12 @@ fn sync(hook: &Path) -> Run {
     let start = Instant::now();
     let out = fs::File::create("/run/said").unwrap();
     let mut command = Command::new(hook);
-    let child = command.args(["--config", CONFIG, "sync"]).stdin(Stdio::null()).stdout(out).spawn().expect("starts");
-    let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
-    let pid = i32::try_from(child.id()).unwrap();
-    // SAFETY: both point to our own memory, and the child is waited for by nobody else.
-    let waited = unsafe { libc::wait4(pid, &mut status, 0, usage.as_mut_ptr()) };
+    let mut child =
+        command.args(["--config", CONFIG, "sync"]).stdin(Stdio::null()).stdout(out).spawn().expect("starts");
+    assert!(child.wait().unwrap().success(), "sync failed");
     let wall = start.elapsed().as_secs_f64() * 1e3;
-    assert_eq!((waited, status), (pid, 0), "sync failed");
-    // SAFETY: zeroed memory is a valid rusage, and wait4 has filled it.
-    let memory = unsafe { usage.assume_init() }.ru_maxrss as f64 / 1024.0;
+    // The largest of all children, and no other comes near.
+    let memory = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap().max_rss() as f64 / 1024.0;
     Run { said: fs::read_to_string("/run/said").unwrap(), wall, memory }
 }
 

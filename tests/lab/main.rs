@@ -16,6 +16,7 @@ macro_rules! lab_test {
 }
 
 mod byhand;
+mod faults;
 mod frr_down;
 mod guests;
 mod isolation;
