@@ -23,9 +23,8 @@ lint: ## rustfmt and clippy
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 
-bench: build ## the hook against a static no-op and a bash hook, in one run; the agent with 1,000 guests
-	EVPN_HOOK=$$(packaging/build --path) cargo bench --quiet --bench hook
-	EVPN_HOOK=$$(packaging/build --path) cargo bench --quiet --bench agent
+bench: build ## the hook against a static no-op and a bash hook, in one run; the agent with 1,000 guests; sync on a host of 10,000
+	EVPN_HOOK=$$(packaging/build --path) cargo bench --quiet --bench hook --bench agent --bench sync
 
 install: build install-files ## DESTDIR and PREFIX are honoured; `evpn-hook install` then links the hooks
 

@@ -10,7 +10,7 @@ use crate::model::{Guest, GuestKind, IfName};
 use crate::plan::guest::{Seen, Wanted, register, wire, withdraw};
 use crate::plan::seen::World;
 use crate::plan::{Plan, Refusal, Step};
-use crate::register::{Endpoint, GuestRecord, Stage};
+use crate::register::{Endpoint, GuestRecord, NetworkRecord, Stage};
 use rustix::time::{ClockId, clock_gettime};
 
 /// How long after `qemu migrate` the `start` that belongs to it may come, in seconds. An offline migration calls `migrate`
@@ -50,47 +50,14 @@ impl Engine {
     }
 
     /// Which NICs are on networks of ours, with what is known of their addresses.
-    pub(super) fn endpoints(&mut self, guest: &Guest, nics: Vec<Nic>) -> Result<Vec<Endpoint>, EngineError> {
-        let mut endpoints = Vec::new();
-        for nic in nics {
-            let Some(device) = nic.device else { continue };
-            let record = match (&nic.bridge, &nic.network) {
+    pub(super) fn endpoints(&self, guest: &Guest, nics: Vec<Nic>) -> Result<Vec<Endpoint>, EngineError> {
+        endpoints_on(guest, nics, |nic| {
+            Ok(match (&nic.bridge, &nic.network) {
                 (Some(bridge), _) => self.register.network_of_bridge(bridge)?,
-                (None, Some(name)) => match self.register.network(name)? {
-                    None if nic.enslave => {
-                        return EngineError::refused(format!(
-                            "{guest}: network {name} of device {device} is not up: 'virsh net-start {name}' or 'evpn-hook network up {name}' first"
-                        ));
-                    }
-                    found => found,
-                },
+                (None, Some(name)) => self.register.network(name)?,
                 (None, None) => None,
-            };
-            let Some(record) = record else { continue };
-            let network = record.network;
-            let mut ips = nic.ips;
-            if let (true, Some(mac)) = (ips.is_empty(), nic.mac) {
-                ips = network.hosts.get(&mac).cloned().unwrap_or_default();
-            }
-            if let Some(gateway) = network.gateway.iter().find(|g| ips.contains(&g.addr())) {
-                return EngineError::refused(format!(
-                    "{guest}: address {} of device {device} is network {}'s gateway: give the guest another",
-                    gateway.addr(),
-                    network.name
-                ));
-            }
-            endpoints.push(Endpoint {
-                network: network.name,
-                bridge: network.bridge,
-                device,
-                mac: nic.mac,
-                ips,
-                port: nic.port,
-                enslaved: nic.enslave,
-                stage: Stage::Pending,
-            });
-        }
-        Ok(endpoints)
+            })
+        })
     }
 
     fn mark_incoming(&mut self, guest: Guest) -> Result<(), EngineError> {
@@ -418,6 +385,50 @@ fn is_same(new: &Endpoint, old: &Endpoint) -> bool {
 /// Is this guest on its way to here?
 pub(super) fn is_incoming(record: &GuestRecord) -> bool {
     record.endpoints.iter().any(|e| e.stage == Stage::Incoming)
+}
+
+/// Those of these NICs that are on networks of ours, as `find` knows them.
+pub(super) fn endpoints_on(
+    guest: &Guest,
+    nics: Vec<Nic>,
+    find: impl Fn(&Nic) -> Result<Option<NetworkRecord>, EngineError>,
+) -> Result<Vec<Endpoint>, EngineError> {
+    let mut endpoints = Vec::new();
+    for nic in nics {
+        let Some(device) = nic.device.clone() else { continue };
+        let record = match (find(&nic)?, &nic.network) {
+            (None, Some(name)) if nic.bridge.is_none() && nic.enslave => {
+                return EngineError::refused(format!(
+                    "{guest}: network {name} of device {device} is not up: 'virsh net-start {name}' or 'evpn-hook network up {name}' first"
+                ));
+            }
+            (record, _) => record,
+        };
+        let Some(record) = record else { continue };
+        let network = record.network;
+        let mut ips = nic.ips;
+        if let (true, Some(mac)) = (ips.is_empty(), nic.mac) {
+            ips = network.hosts.get(&mac).cloned().unwrap_or_default();
+        }
+        if let Some(gateway) = network.gateway.iter().find(|g| ips.contains(&g.addr())) {
+            return EngineError::refused(format!(
+                "{guest}: address {} of device {device} is network {}'s gateway: give the guest another",
+                gateway.addr(),
+                network.name
+            ));
+        }
+        endpoints.push(Endpoint {
+            network: network.name,
+            bridge: network.bridge,
+            device,
+            mac: nic.mac,
+            ips,
+            port: nic.port,
+            enslaved: nic.enslave,
+            stage: Stage::Pending,
+        });
+    }
+    Ok(endpoints)
 }
 
 /// A guest by hand.

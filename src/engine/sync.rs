@@ -4,7 +4,7 @@
 //! A look over all of it needs no lock and writes nothing; only where something is amiss is the object taken up by itself, with its lock and
 //! a fresh look, by the same code that a hook runs. So hooks go on meanwhile, and a second sync finds nothing to do.
 
-use super::guest::{How, is_incoming, lacks, observe, wanted};
+use super::guest::{How, endpoints_on, is_incoming, lacks, observe, wanted};
 use super::lxc::namespace_of;
 use super::network::{devices_of, devices_of_vrf};
 use super::{Engine, EngineError};
@@ -19,7 +19,7 @@ use crate::plan::seen::{LinkKind, Neigh, World};
 use crate::plan::{Plan, Planned, Step};
 use crate::register::{Endpoint, GuestRecord, NetworkRecord, RegisterError, Stage, VrfRecord};
 use crate::speaker::{Added, Frr, SpeakerError};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// How old a record must be before libvirt's silence about its object counts: it writes its status files after our hooks have run (qemu_process.c
@@ -63,6 +63,28 @@ struct Hypervisors {
     containers: BTreeMap<String, hypervisor::lxc::Running>,
 }
 
+/// The host at one time.
+struct Look {
+    world: World,
+    guests: Vec<GuestRecord>,
+    networks: Vec<NetworkRecord>,
+}
+
+/// What nobody wants any more.
+struct Leftovers {
+    ghosts: Plan,
+    /// Devices that were attached by hand, of which the register was lost.
+    lost: BTreeMap<IfName, Nic>,
+    devices: Plan,
+    vrfs: Vec<VrfRecord>,
+}
+
+impl Leftovers {
+    fn is_empty(&self) -> bool {
+        self.ghosts.is_empty() && self.lost.is_empty() && self.devices.is_empty() && self.vrfs.is_empty()
+    }
+}
+
 impl Engine {
     /// Networks, then guests, then ghosts, then what the speaker says of them. With `dry_run` nothing is done, and the plan is kept.
     pub fn sync(&mut self) -> Result<Synced, EngineError> {
@@ -71,9 +93,14 @@ impl Engine {
         if !self.dry_run {
             self.register.sweep()?;
         }
-        self.sync_networks(None, &mut out)?;
-        self.sync_guests(&mut out)?;
-        self.sync_leftovers(&mut out)?;
+        // Where all is well one look is enough for all of it.
+        let world = self.kernel()?.whole_world()?;
+        self.sync_networks(None, &world, &mut out)?;
+        let world = if self.walked == before { world } else { self.kernel()?.whole_world()? };
+        let look = self.look(world, &mut out);
+        let walked = self.walked;
+        self.sync_guests(&look, &mut out)?;
+        self.sync_leftovers(look, self.walked > walked, &mut out)?;
         let steps = self.walked - before;
         self.sync_speaker(steps > 0, &mut out)?;
         out.steps = self.walked - before;
@@ -83,7 +110,8 @@ impl Engine {
     /// One network with its VRF and the speaker's part. One that is not up is left alone.
     pub fn sync_network(&mut self, name: &NetName) -> Result<Synced, EngineError> {
         let (mut out, before) = (Synced::default(), self.walked);
-        self.sync_networks(Some(name), &mut out)?;
+        let world = self.kernel()?.world()?;
+        self.sync_networks(Some(name), &world, &mut out)?;
         out.steps = self.walked - before;
         Ok(out)
     }
@@ -128,31 +156,45 @@ impl Engine {
     /// What cannot be read is made anew from what runs.
     fn discard_corrupt(&mut self, out: &mut Synced) {
         let errors = self.register.networks().into_iter().filter_map(Result::err);
-        let errors = errors.chain(self.register.vrfs().into_iter().filter_map(Result::err));
-        for error in errors.chain(self.register.guests().into_iter().filter_map(Result::err)).collect::<Vec<_>>() {
-            match &error {
-                RegisterError::Corrupt { path, .. } if !self.dry_run => {
-                    self.journal.say(&Message::Warning(&error));
-                    let removed = self.register.discard(path).map_err(EngineError::from);
-                    out.keep(removed);
-                }
-                _ => out.problems.push(error.to_string()),
+        for error in errors.chain(self.register.vrfs().into_iter().filter_map(Result::err)).collect::<Vec<_>>() {
+            self.discard(&error, out);
+        }
+    }
+
+    fn discard(&mut self, error: &RegisterError, out: &mut Synced) {
+        match error {
+            RegisterError::Corrupt { path, .. } if !self.dry_run => {
+                self.journal.say(&Message::Warning(error));
+                let removed = self.register.discard(path).map_err(EngineError::from);
+                out.keep(removed);
+            }
+            _ => out.problems.push(error.to_string()),
+        }
+    }
+
+    /// The records to what the kernel showed; they are read after it, for each entry there was claimed before it was made.
+    fn look(&mut self, world: World, out: &mut Synced) -> Look {
+        let mut guests = Vec::new();
+        for record in self.register.guests() {
+            match record {
+                Ok(record) => guests.push(record),
+                Err(error) => self.discard(&error, out),
             }
         }
+        Look { world, guests, networks: self.register.networks().into_iter().flatten().collect() }
     }
 
     // ----- networks -----
 
-    fn sync_networks(&mut self, only: Option<&NetName>, out: &mut Synced) -> Result<(), EngineError> {
+    fn sync_networks(&mut self, only: Option<&NetName>, world: &World, out: &mut Synced) -> Result<(), EngineError> {
         let config = self.config()?.clone();
-        let world = self.kernel()?.world()?;
         let mut frr = self.frr()?;
         let wanted = |name: &NetName| only.is_none_or(|only| only == name);
         let records: Vec<NetworkRecord> = self.register.networks().into_iter().flatten().collect();
         let listed = hypervisor::libvirt::networks(&config);
         for record in records.iter().filter(|r| wanted(&r.network.name)) {
             let network = &record.network;
-            if self.is_gone(record, listed.as_ref().map(|l| l.iter().any(|(name, _)| *name == network.name)), &world) {
+            if self.is_gone(record, listed.as_ref().map(|l| l.iter().any(|(name, _)| *name == network.name)), world) {
                 let down = self.network_stopped(&network.name);
                 out.keep(down);
                 continue;
@@ -165,7 +207,7 @@ impl Engine {
                 let updated = self.network_updated(told);
                 out.keep(updated);
             }
-            let lacks = self.network_lacks(&world, record, frr.as_mut());
+            let lacks = self.network_lacks(world, record, frr.as_mut());
             if out.keep(lacks) == Some(true) {
                 let up = self.network_again(network.clone());
                 if out.keep(up).is_some() && !self.dry_run {
@@ -218,14 +260,13 @@ impl Engine {
 
     // ----- guests -----
 
-    fn sync_guests(&mut self, out: &mut Synced) -> Result<(), EngineError> {
-        // Before the records: what stands in the kernel then was written down already.
-        let world = self.kernel()?.whole_world()?;
+    fn sync_guests(&mut self, look: &Look, out: &mut Synced) -> Result<(), EngineError> {
         let hypervisors = hypervisors(out);
-        let records: Vec<GuestRecord> = self.register.guests().into_iter().flatten().collect();
-        for record in &records {
-            let truth = self.truth_in(record, &world, &hypervisors);
-            if !self.is_settled(record, &truth, &world) {
+        let Look { world, guests: records, networks } = look;
+        let by_bridge: HashMap<&IfName, &NetworkRecord> = networks.iter().map(|n| (&n.network.bridge, n)).collect();
+        for record in records {
+            let truth = self.truth_in(record, world, &hypervisors);
+            if !is_settled(record, &truth, world, &by_bridge) {
                 let done = self.sync_one(&record.guest, truth);
                 out.keep(done);
             }
@@ -297,35 +338,6 @@ impl Engine {
                     nics.map_or(Truth::Unknown, |nics| Truth::Runs(nics, Life::Here))
                 }
             },
-        }
-    }
-
-    /// Is this guest as it should be? Nothing is locked or written.
-    fn is_settled(&mut self, record: &GuestRecord, truth: &Truth, world: &World) -> bool {
-        let who = record.guest.to_string();
-        let whole = |e: &Endpoint| {
-            world.link(&e.device).is_some()
-                && (e.stage != Stage::Pending || e.mac.is_none())
-                && lacks(world, &who, e).is_ok_and(|plan| plan.is_empty())
-        };
-        match truth {
-            _ if !record.leaving.is_empty() => false,
-            Truth::Gone => false,
-            Truth::Runs(_, Life::Ended) => false,
-            Truth::Runs(_, Life::Moving) if !is_incoming(record) => true,
-            Truth::Runs(_, life) if is_incoming(record) != (*life == Life::Moving) => false,
-            Truth::Unknown => record.endpoints.iter().all(whole),
-            Truth::Runs(nics, _) => {
-                let same = |new: &Endpoint, old: &Endpoint| {
-                    let ips = new.ips.is_empty() || new.ips == old.ips;
-                    ips && (&new.device, &new.bridge, &new.network, new.mac)
-                        == (&old.device, &old.bridge, &old.network, old.mac)
-                };
-                let Ok(endpoints) = self.endpoints(&record.guest, nics.clone()) else { return false };
-                endpoints.len() == record.endpoints.len()
-                    && endpoints.iter().all(|new| record.endpoints.iter().any(|old| same(new, old)))
-                    && record.endpoints.iter().all(whole)
-            }
         }
     }
 
@@ -418,10 +430,37 @@ impl Engine {
     // ----- what nobody wants any more -----
 
     /// Our neighbours without a guest, VRFs of ours without a network, devices with our mark that no record knows.
-    fn sync_leftovers(&mut self, out: &mut Synced) -> Result<(), EngineError> {
+    fn sync_leftovers(&mut self, mut look: Look, stale: bool, out: &mut Synced) -> Result<(), EngineError> {
+        let mut left = self.leftovers(&look, out)?;
+        if left.is_empty() && !stale {
+            return Ok(());
+        }
+        // What has come or gone since then is no leftover.
         let world = self.kernel()?.whole_world()?;
-        self.sync_ghosts(&world, out)?;
-        let networks: Vec<NetworkRecord> = self.register.networks().into_iter().flatten().collect();
+        look = self.look(world, out);
+        left = self.leftovers(&look, out)?;
+        self.do_most(left.ghosts);
+        for (device, nic) in left.lost {
+            let Ok(guest) = super::by_hand(device.as_str()) else { continue };
+            let added = self.add_endpoint(guest, nic);
+            out.keep(added);
+        }
+        self.do_most(left.devices);
+        for record in left.vrfs {
+            let _lock = if self.dry_run { None } else { Some(self.register.lock_vrf(&record.vrf.name)?) };
+            let in_it = |n: &NetworkRecord| n.network.vrf.as_ref().is_some_and(|v| v.name == record.vrf.name);
+            if self.register.networks().iter().flatten().any(in_it) {
+                continue; // one has started meanwhile
+            }
+            let down = self.vrf_down(&look.world, &record);
+            out.keep(down);
+        }
+        Ok(())
+    }
+
+    fn leftovers(&mut self, look: &Look, out: &Synced) -> Result<Leftovers, EngineError> {
+        let (ghosts, found) = ghosts(look, !out.problems.is_empty());
+        let Look { world, networks, .. } = look;
         let used = |name: &IfName| networks.iter().any(|n| n.network.vrf.as_ref().is_some_and(|v| v.name == *name));
         let mut vrfs: Vec<VrfRecord> =
             self.register.vrfs().into_iter().flatten().filter(|r| !used(&r.vrf.name)).collect();
@@ -429,7 +468,7 @@ impl Engine {
             if let LinkKind::Vrf { table } = link.kind
                 && !vrfs.iter().any(|r| r.vrf.name == link.name)
             {
-                let vrf = Vrf { name: link.name.clone(), table, vni: l3vni(&world, &link.name) };
+                let vrf = Vrf { name: link.name.clone(), table, vni: l3vni(world, &link.name) };
                 let router_id = self.frr()?.and_then(|mut frr| frr.router_id().ok().flatten());
                 let made = devices_of_vrf(&vrf).into_iter().filter(|dev| world.link(dev).is_some_and(|l| l.ours));
                 vrfs.push(VrfRecord { made: made.collect(), speaker: Some(Added::whole(&vrf, router_id)), vrf });
@@ -445,65 +484,8 @@ impl Engine {
         let ports = |index: u32| world.slaves(index).any(|port| !port.ours);
         lost.retain(|l| !ports(l.index));
         let del = |name: &IfName| Planned { step: Step::DelLink { name: name.clone() }, undo: Vec::new() };
-        let plan: Plan = lost.into_iter().map(|l| del(&l.name)).collect();
-        self.do_most(plan);
-        for record in vrfs {
-            let _lock = if self.dry_run { None } else { Some(self.register.lock_vrf(&record.vrf.name)?) };
-            let in_it = |n: &NetworkRecord| n.network.vrf.as_ref().is_some_and(|v| v.name == record.vrf.name);
-            if self.register.networks().iter().flatten().any(in_it) {
-                continue; // one has started meanwhile
-            }
-            let down = self.vrf_down(&world, &record);
-            out.keep(down);
-        }
-        Ok(())
-    }
-
-    /// Our neighbours that no record claims: their guest has gone, or the register was lost and they are a device's that was attached by hand,
-    /// of which nobody else knows. That one is recorded again from what the kernel holds of it.
-    fn sync_ghosts(&mut self, world: &World, out: &mut Synced) -> Result<(), EngineError> {
-        let mut ghosts: Vec<(u32, &Neigh)> = world.neighs().filter(|(_, n)| n.ours && !n.ext_learned).collect();
-        ghosts.sort_by_key(|(index, n)| (*index, n.ip));
-        // The records are read after the kernel: each entry there was claimed before it was made.
-        let (mut claimed, mut devices) = (HashSet::new(), HashSet::new());
-        for endpoint in self.register.guests().into_iter().flatten().flat_map(|record| record.endpoints) {
-            claimed.extend(endpoint.ips.iter().map(|ip| (endpoint.bridge.clone(), *ip)));
-            devices.insert(endpoint.device);
-        }
-        let mut lost = BTreeMap::<IfName, Nic>::new();
-        let mut plan = Plan::new();
-        for (index, neigh) in ghosts {
-            let Some(bridge) = world.by_index(index).map(|l| &l.name) else { continue };
-            if claimed.contains(&(bridge.clone(), neigh.ip)) {
-                continue;
-            }
-            let fdb = neigh.mac.and_then(|mac| world.fdb(index, mac)).filter(|fdb| fdb.is_static);
-            let port = fdb.and_then(|fdb| world.by_index(fdb.port)).filter(|port| port.index != index && !port.ours);
-            match port.filter(|port| !devices.contains(&port.name)) {
-                Some(port) if self.register.network_of_bridge(bridge)?.is_some() => {
-                    let nic = lost.entry(port.name.clone()).or_insert_with(|| Nic {
-                        device: Some(port.name.clone()),
-                        bridge: Some(bridge.clone()),
-                        mac: neigh.mac,
-                        ..Nic::default()
-                    });
-                    nic.ips.push(neigh.ip);
-                }
-                // Its network is to come up and could not: whose it is can be told the next time.
-                Some(_) if !out.problems.is_empty() => {}
-                _ => {
-                    let step = Step::DelNeigh { bridge: bridge.clone(), ip: neigh.ip };
-                    plan.push(Planned { step, undo: Vec::new() });
-                }
-            }
-        }
-        self.do_most(plan);
-        for (device, nic) in lost {
-            let Ok(guest) = super::by_hand(device.as_str()) else { continue };
-            let added = self.add_endpoint(guest, nic);
-            out.keep(added);
-        }
-        Ok(())
+        let devices = lost.into_iter().map(|l| del(&l.name)).collect();
+        Ok(Leftovers { ghosts, lost: found, devices, vrfs })
     }
 
     fn do_most(&mut self, plan: Plan) {
@@ -605,6 +587,78 @@ impl Engine {
         self.do_most(tell(&want, &seen));
         Ok(())
     }
+}
+
+/// Is this guest as it should be? Nothing is asked, locked or written.
+fn is_settled(record: &GuestRecord, truth: &Truth, world: &World, networks: &HashMap<&IfName, &NetworkRecord>) -> bool {
+    let who = record.guest.to_string();
+    let whole = |e: &Endpoint| {
+        world.link(&e.device).is_some()
+            && (e.stage != Stage::Pending || e.mac.is_none())
+            && lacks(world, &who, e).is_ok_and(|plan| plan.is_empty())
+    };
+    let nics = match truth {
+        _ if !record.leaving.is_empty() => return false,
+        Truth::Gone | Truth::Runs(_, Life::Ended) => return false,
+        Truth::Runs(_, Life::Moving) if !is_incoming(record) => return true,
+        Truth::Runs(_, life) if is_incoming(record) != (*life == Life::Moving) => return false,
+        Truth::Unknown => return record.endpoints.iter().all(whole),
+        Truth::Runs(nics, _) => nics,
+    };
+    let same = |new: &Endpoint, old: &Endpoint| {
+        let ips = new.ips.is_empty() || new.ips == old.ips;
+        ips && (&new.device, &new.bridge, &new.network, new.mac) == (&old.device, &old.bridge, &old.network, old.mac)
+    };
+    let find = |nic: &Nic| match (&nic.bridge, &nic.network) {
+        (Some(bridge), _) => networks.get(bridge).copied().cloned(),
+        (None, Some(name)) => networks.values().find(|n| n.network.name == *name).copied().cloned(),
+        (None, None) => None,
+    };
+    let Ok(endpoints) = endpoints_on(&record.guest, nics.clone(), |nic| Ok(find(nic))) else { return false };
+    endpoints.len() == record.endpoints.len()
+        && endpoints.iter().all(|new| record.endpoints.iter().any(|old| same(new, old)))
+        && record.endpoints.iter().all(whole)
+}
+
+/// Our neighbours that no record claims: their guest has gone, or the register was lost and they are a device's that was attached by hand,
+/// of which nobody else knows. That one is to be recorded again from what the kernel holds of it.
+fn ghosts(look: &Look, troubled: bool) -> (Plan, BTreeMap<IfName, Nic>) {
+    let world = &look.world;
+    let mut ghosts: Vec<(u32, &Neigh)> = world.neighs().filter(|(_, n)| n.ours && !n.ext_learned).collect();
+    ghosts.sort_by_key(|(index, n)| (*index, n.ip));
+    let (mut claimed, mut devices) = (HashSet::new(), HashSet::new());
+    for endpoint in look.guests.iter().flat_map(|record| &record.endpoints) {
+        claimed.extend(endpoint.ips.iter().map(|ip| (&endpoint.bridge, *ip)));
+        devices.insert(&endpoint.device);
+    }
+    let mut lost = BTreeMap::<IfName, Nic>::new();
+    let mut plan = Plan::new();
+    for (index, neigh) in ghosts {
+        let Some(bridge) = world.by_index(index).map(|l| &l.name) else { continue };
+        if claimed.contains(&(bridge, neigh.ip)) {
+            continue;
+        }
+        let fdb = neigh.mac.and_then(|mac| world.fdb(index, mac)).filter(|fdb| fdb.is_static);
+        let port = fdb.and_then(|fdb| world.by_index(fdb.port)).filter(|port| port.index != index && !port.ours);
+        match port.filter(|port| !devices.contains(&port.name)) {
+            Some(port) if look.networks.iter().any(|n| n.network.bridge == *bridge) => {
+                let nic = lost.entry(port.name.clone()).or_insert_with(|| Nic {
+                    device: Some(port.name.clone()),
+                    bridge: Some(bridge.clone()),
+                    mac: neigh.mac,
+                    ..Nic::default()
+                });
+                nic.ips.push(neigh.ip);
+            }
+            // Its network is to come up and could not: whose it is can be told the next time.
+            Some(_) if troubled => {}
+            _ => {
+                let step = Step::DelNeigh { bridge: bridge.clone(), ip: neigh.ip };
+                plan.push(Planned { step, undo: Vec::new() });
+            }
+        }
+    }
+    (plan, lost)
 }
 
 type Missed = (Guest, Endpoint, String);

@@ -28,6 +28,7 @@ macro_rules! lab_test {
 mod bare;
 mod byhand;
 mod containers;
+mod faults;
 mod frr_down;
 mod guests;
 mod hotplug;

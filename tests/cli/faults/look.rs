@@ -17,21 +17,13 @@ const STATE: &str = "/run/evpn-hook";
 
 impl Look {
     pub fn now() -> Look {
-        let batch =
-            |family, text| answers(Command::new("ip").args(["-d", "-j", family, "-force", "-batch", "-"]), text);
+        let batch = |more: &[&str], text| {
+            answers(Command::new("ip").args(["-d", "-j", "-force"]).args(more).args(["-batch", "-"]), text)
+        };
         let mut lines = Vec::new();
-        let four = batch("-4", "rule\nroute show table all\n");
-        let six = batch("-6", "rule\nroute show table all\n");
-        for object in batch("-0", "link show\n").into_iter().flatten() {
-            lines.push(link(&object));
-        }
-        for family in ["-4", "-6"] {
-            for object in batch(family, "address show\nneigh show nud permanent\n").into_iter().flatten() {
-                lines.extend(addresses_or_neighbour(&object));
-            }
-        }
-        for object in four.into_iter().chain(six).flatten() {
-            lines.extend(rule_or_route(&object));
+        let both = batch(&[], "address show\nneigh show nud permanent\nrule\nroute show table all\n");
+        for object in both.into_iter().chain(batch(&["-6"], "rule\nroute show table all\n")).flatten() {
+            lines.extend(line(&object));
         }
         for object in answers(Command::new("bridge").args(["-j", "-d", "fdb", "show"]), "").into_iter().flatten() {
             let fixed = object["state"] == "static" || object["flags"].to_string().contains("extern_learn");
@@ -95,14 +87,19 @@ fn link(link: &Value) -> String {
     )
 }
 
-fn addresses_or_neighbour(object: &Value) -> Vec<String> {
+/// A device with its addresses, a neighbour, a rule or a route.
+fn line(object: &Value) -> Vec<String> {
     if let Some(addresses) = object["addr_info"].as_array() {
         let global = addresses.iter().filter(|a| a["scope"] == "global");
-        return global.map(|a| format!("address {}/{} on {}", a["local"], a["prefixlen"], object["ifname"])).collect();
+        let global = global.map(|a| format!("address {}/{} on {}", a["local"], a["prefixlen"], object["ifname"]));
+        return std::iter::once(link(object)).chain(global).collect();
     }
-    match (&object["dst"], &object["dev"]) {
-        (Value::Null, _) => Vec::new(),
-        (dst, dev) => vec![format!("neigh {dst} {} on {dev} proto {}", object["lladdr"], object["protocol"])],
+    match &object["state"] {
+        Value::Null => rule_or_route(object).into_iter().collect(),
+        _ => {
+            let [ip, mac, dev, protocol] = ["dst", "lladdr", "dev", "protocol"].map(|key| &object[key]);
+            vec![format!("neigh {ip} {mac} on {dev} proto {protocol}")]
+        }
     }
 }
 

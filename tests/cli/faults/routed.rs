@@ -11,9 +11,9 @@ fn leave_host(host: &Host) {
     host.run(&["uninstall"]).ok();
 }
 
-on_a_host!(routed, {
+on_a_host!(routed_plans, {
     if !has_vrf() {
-        return skip("faults::routed::routed", "this kernel has no VRF");
+        return skip("routed_plans", "this kernel has no VRF");
     }
     let second = "[[network]]\nname = \"second\"\nbridge = \"red2-l2\"\nvni = 31\nvrf = \"red\"\n";
     let host = &Host::new(&format!("{CONFIG}{second}"));
