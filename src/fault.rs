@@ -1,8 +1,8 @@
 //! Faults for the tests: a debug build can be told to die or to fail at any point of a run; a release build has none of it.
 //!
 //! `EVPN_HOOK_FAULT="kill 7"` ends the process by SIGKILL at the seventh point, `"fail 7"` makes the seventh step fail. Points are: before and
-//! after each step, before and after each write to the state. With `EVPN_HOOK_FAULT_LOG=FILE` each point is appended to FILE, the way to
-//! know how many there are and what they are.
+//! after each step, amid one that is more than one message to the kernel, before and after each write to the state. With
+//! `EVPN_HOOK_FAULT_LOG=FILE` each point is appended to FILE, the way to know how many there are and what they are.
 
 #[cfg(debug_assertions)]
 mod armed {

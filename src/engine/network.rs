@@ -79,8 +79,8 @@ fn observe_vrf(
         let ours = |name: &IfName| Some(name) == bridge || l3.as_ref() == Some(name);
         let slaves = world.slaves(link.index).map(|l| l.name.clone());
         seen.vrf_foreign_slaves = slaves.filter(|n| !ours(n)).collect();
-        seen.unreachable = kernel.unreachable(vrf.table)?;
     }
+    seen.unreachable = kernel.unreachable(vrf.table)?;
     Ok(())
 }
 
@@ -442,11 +442,11 @@ impl Engine {
             self.planned.extend(plan);
             return Ok(());
         }
-        let (left, _) = self.walk_on(&plan, frr.as_mut(), added);
+        let (left, whole) = self.walk_on(&plan, frr.as_mut(), added);
         self.register.remove_network(network)?;
         match (&network.vrf, vrf_record) {
-            // What a silent speaker still has of ours is remembered for the next one who asks it.
-            (Some(_), Some(record)) if last_in_vrf && left.is_some() => {
+            // What a silent speaker still has of ours, or what was refused, is remembered for the next one who tries.
+            (Some(_), Some(record)) if last_in_vrf && (left.is_some() || !whole) => {
                 self.register.put_vrf(&VrfRecord { speaker: left, ..record })?;
             }
             (Some(vrf), _) if last_in_vrf => self.register.remove_vrf(&vrf.name)?,
@@ -528,9 +528,9 @@ impl Engine {
             self.planned.extend(plan);
             return Ok(());
         }
-        match self.walk_on(&plan, frr.as_mut(), added).0 {
-            Some(left) => Ok(self.register.put_vrf(&VrfRecord { speaker: Some(left), ..record.clone() })?),
-            None => Ok(self.register.remove_vrf(&record.vrf.name)?),
+        match self.walk_on(&plan, frr.as_mut(), added) {
+            (None, true) => Ok(self.register.remove_vrf(&record.vrf.name)?),
+            (speaker, _) => Ok(self.register.put_vrf(&VrfRecord { speaker, ..record.clone() })?),
         }
     }
 }

@@ -469,9 +469,9 @@ impl Engine {
                 && !vrfs.iter().any(|r| r.vrf.name == link.name)
             {
                 let vrf = Vrf { name: link.name.clone(), table, vni: l3vni(world, &link.name) };
-                let router_id = self.frr()?.and_then(|mut frr| frr.router_id().ok().flatten());
+                let speaker = self.frr()?.map(|mut frr| Added::whole(&vrf, frr.router_id().ok().flatten()));
                 let made = devices_of_vrf(&vrf).into_iter().filter(|dev| world.link(dev).is_some_and(|l| l.ours));
-                vrfs.push(VrfRecord { made: made.collect(), speaker: Some(Added::whole(&vrf, router_id)), vrf });
+                vrfs.push(VrfRecord { made: made.collect(), speaker, vrf });
             }
         }
         let wanted: HashSet<IfName> = networks.iter().flat_map(|n| devices_of(&n.network)).collect();

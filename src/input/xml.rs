@@ -129,7 +129,9 @@ pub(super) fn walk(
                     ResolveResult::Bound(ns) if ns.0.starts_with("urn:evpn-hook") => UNKNOWN,
                     _ => "?",
                 });
-                open.push(quoted(start.name().0).trim_matches('\'').to_owned());
+                let name = start.name().0;
+                let plain = name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b":_-".contains(&b));
+                open.push(if plain { name.to_owned() } else { quoted(name).trim_matches('\'').to_owned() });
                 if visit(&path, Node::Open(&Tag(&start)))?.is_break() {
                     return Ok(());
                 }

@@ -25,24 +25,34 @@ const LAST: u32 = 32765;
 const UNREACHABLE_METRIC: u32 = 4_278_198_272;
 
 impl Kernel {
-    /// Does IPv4 ask table local only after the VRFs (an l3mdev rule before it, or preference 32765)? Otherwise an address of
+    /// Do IPv4 and, where there is IPv6, IPv6 ask table local only after the VRFs (an l3mdev rule before it, or preference 32765)? Otherwise an address of
     /// the host that is also a tenant's would draw the tenant's packets to the host.
     pub fn local_rule_last(&mut self) -> Result<bool, KernelError> {
-        let rules = self
-            .rules(AddressFamily::Inet)
-            .map_err(|cause| KernelError::Read { what: "routing rules".into(), cause })?;
+        Ok(self.local_rule_of(AddressFamily::Inet)? && self.local_rule_of(AddressFamily::Inet6)?)
+    }
+
+    fn local_rule_of(&mut self, family: AddressFamily) -> Result<bool, KernelError> {
+        let rules = match self.rules(family) {
+            Err(cause) if family == AddressFamily::Inet6 && is_unsupported(&cause) => return Ok(true),
+            rules => rules.map_err(|cause| KernelError::Read { what: "routing rules".into(), cause })?,
+        };
         let l3mdev = rules.iter().filter(|rule| is_l3mdev(rule)).map(preference).min().unwrap_or(LAST - 1);
         Ok(rules.iter().filter(|rule| is_local(rule)).map(preference).min().is_some_and(|local| local > l3mdev))
     }
 
-    /// Has this table the unreachable default route of [`Step::AddUnreachable`] for IPv4?
+    /// Has this table the unreachable default routes of [`Step::AddUnreachable`], IPv4 and, where there is IPv6, IPv6?
     pub fn unreachable(&mut self, table: TableId) -> Result<bool, KernelError> {
+        Ok(self.unreachable_of(AddressFamily::Inet, table)? && self.unreachable_of(AddressFamily::Inet6, table)?)
+    }
+
+    fn unreachable_of(&mut self, family: AddressFamily, table: TableId) -> Result<bool, KernelError> {
         let mut filter = RouteMessage::default();
-        filter.header.address_family = AddressFamily::Inet;
+        filter.header.address_family = family;
         filter.header.kind = RouteType::Unreachable;
         filter.attributes.push(RouteAttribute::Table(table.get()));
         let routes = match self.socket.ask(RouteNetlinkMessage::GetRoute(filter), NLM_F_DUMP) {
             Err(cause) if cause.is(Errno::NOENT) => return Ok(false), // no such table yet
+            Err(cause) if family == AddressFamily::Inet6 && is_unsupported(&cause) => return Ok(true),
             routes => routes.map_err(|cause| KernelError::Read { what: format!("routes of table {table}"), cause })?,
         };
         Ok(routes.iter().any(|message| match message {

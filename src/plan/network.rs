@@ -538,6 +538,9 @@ pub fn vrf_down(ours: &OurVrf, seen: &Seen) -> Plan {
     if made.contains(&vrf.name) && seen.vrf.is_some() && seen.vrf_foreign_slaves.is_empty() {
         plan.push(plain(Step::DelUnreachable { table: vrf.table }));
         plan.push(plain(Step::DelLink { name: vrf.name.clone() }));
+    } else if made.contains(&vrf.name) && seen.vrf.is_none() && seen.vrfs.is_empty() && seen.unreachable {
+        // They outlive their VRF where they were refused to go.
+        plan.push(plain(Step::DelUnreachable { table: vrf.table }));
     }
     plan
 }

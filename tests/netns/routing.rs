@@ -49,10 +49,12 @@ netns!(an_admins_own_local_rules_are_left_alone, kernel, {
 });
 
 netns!(the_local_rule_behind_an_l3mdev_rule_is_last, kernel, {
-    if !try_sh("ip rule add pref 1000 l3mdev protocol kernel").0 {
+    if !try_sh("ip rule add pref 1000 l3mdev protocol kernel && ip -6 rule add pref 1000 l3mdev protocol kernel").0 {
         return skip("the_local_rule_behind_an_l3mdev_rule_is_last", "this kernel has no l3mdev rules");
     }
     sh("ip rule add pref 2000 table local && ip rule del pref 0");
+    assert!(!kernel.local_rule_last().unwrap(), "IPv6's is first still");
+    sh("ip -6 rule add pref 2000 table local && ip -6 rule del pref 0");
     assert!(kernel.local_rule_last().unwrap());
     sh("ip rule add pref 500 table local");
     assert!(!kernel.local_rule_last().unwrap());

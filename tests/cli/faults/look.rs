@@ -104,11 +104,17 @@ fn line(object: &Value) -> Vec<String> {
 }
 
 fn rule_or_route(object: &Value) -> Option<String> {
+    if object["priority"].is_u64() {
+        // The kernel's own rule for table local comes back as ours.
+        let mut rule = object.clone();
+        rule["protocol"].take();
+        return Some(format!("rule {rule}"));
+    }
     let text = object.to_string();
     // Link-local and multicast routes come and go with a device's carrier.
     let of_itself = ["fe80::", "ff00::", "anycast", "multicast"].iter().any(|word| text.contains(word));
-    let device_route = object["table"] == "local" || object["protocol"] == "kernel" && object["dst"].is_string();
-    (!of_itself && !device_route).then(|| format!("rule or route {text}"))
+    let of_device = object["table"] == "local" || object["protocol"] == "kernel" && object["dst"].is_string();
+    (!of_itself && !of_device).then(|| format!("route {text}"))
 }
 
 fn state(dir: &Path, lines: &mut Vec<String>) {
@@ -120,6 +126,9 @@ fn state(dir: &Path, lines: &mut Vec<String>) {
             state(&path, lines);
         } else {
             let text = fs::read_to_string(&path).unwrap();
+            if path.ends_with("host.lock") || path.ends_with("host.json") && is_as_remembered(&text) {
+                continue;
+            }
             let told = serde_json::from_str(&text).map(|mut record: Value| {
                 // Seconds since boot.
                 if let Some(since) = record.get_mut("incoming_since") {
@@ -130,6 +139,16 @@ fn state(dir: &Path, lines: &mut Vec<String>) {
             lines.push(format!("state {} {}", path.display(), told.unwrap_or(text)));
         }
     }
+}
+
+/// Does the host's memory tell only of settings that are as they were? Then it is a run's that was killed before it changed them, and
+/// `uninstall` has nothing to do.
+fn is_as_remembered(text: &str) -> bool {
+    let memory: std::collections::BTreeMap<String, String> = serde_json::from_str(text).unwrap();
+    memory
+        .iter()
+        .filter(|(path, _)| path.contains('/'))
+        .all(|(path, was)| fs::read_to_string(Path::new("/proc/sys").join(path)).is_ok_and(|now| now.trim() == was))
 }
 
 /// Deletes devices that are there and that are not.
