@@ -133,7 +133,8 @@ lab_test! {
                 let after = format!("{plan}, {} ({})", fault.0, fault.1);
                 sync(red.comp1, &after);
                 damage();
-                with(red.comp1, &format!("EVPN_HOOK_FAULT={}", fault.0), &words, &xml);
+                let done = with(red.comp1, &format!("EVPN_HOOK_FAULT={}", fault.0), &words, &xml);
+                assert!(done.code == KILLED || fault.0.starts_with("fail"), "{after}: {done:?}");
                 sync(red.comp1, &after);
                 red.comp1.ok(&["evpn-hook", "status", "--check"]);
                 whole.assert_unchanged(red.comp1);
