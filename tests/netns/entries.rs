@@ -104,6 +104,8 @@ netns!(others_fdb_entries_read_as_they_are, kernel, {
     let bridge = segment(kernel);
     sh("bridge fdb add 52:54:00:00:00:01 dev v0 master extern_learn");
     sh("bridge fdb add 52:54:00:00:00:02 dev v0 master static sticky");
+    // Refused until the port forwards, which it does once its carrier has been noticed (net/bridge/br_fdb.c fdb_add_entry).
+    sh("timeout 5 sh -c 'until bridge link show dev w0 | grep -q \"state forwarding\"; do :; done'");
     sh("bridge fdb add 52:54:00:00:00:03 dev w0 master dynamic");
     sh("bridge fdb add 52:54:00:00:00:04 dev w0 self");
     sh("ip link add br9 type bridge && ip link add x0 type veth peer name x1 && ip link set x0 master br9");
