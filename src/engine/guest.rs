@@ -28,6 +28,12 @@ pub(super) enum How {
     Mend,
 }
 
+/// Has `qemu migrate` announced this guest just now, and nothing of it is here yet?
+pub(super) fn is_announced(record: &GuestRecord) -> bool {
+    let young = |since: u64| boot_seconds().saturating_sub(since) < INCOMING_MARK;
+    record.held().next().is_none() && record.incoming_since.is_some_and(young)
+}
+
 fn boot_seconds() -> u64 {
     u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0)
 }
@@ -158,7 +164,7 @@ impl Engine {
             let steps = if how == How::Incoming { wire(&want, &seen)? } else { register(&want, &seen)? };
             // Ours to release is only what we enslaved, now or for an earlier record: not a tap that libvirt or a script put there.
             let earlier = before.iter().flat_map(|b| &b.endpoints).any(|e| e.device == endpoint.device && e.enslaved);
-            let now = steps.iter().any(|p| matches!(p.step, Step::SetMaster { .. }));
+            let now = want.enslave && steps.iter().any(|p| matches!(p.step, Step::SetMaster { .. }));
             endpoint.enslaved = now || earlier;
             plan.extend(steps);
         }

@@ -40,7 +40,8 @@ pub(super) fn observe(kernel: &mut Kernel, world: &World, network: &Network) -> 
         seen.settings.extend(was.map(|(key, value)| (format!("net/ipv6/conf/{}/{key}", bridge.name), value)));
         let ports = world.slaves(bridge.index).map(|l| l.name.clone());
         seen.bridge_ports = ports.filter(|n| *n != network.vni.device()).collect();
-        let global = world.addresses(bridge.index).filter(|a| a.global);
+        // A gateway may be link-local; other link-local addresses are the kernel's.
+        let global = world.addresses(bridge.index).filter(|a| a.global || network.gateway.contains(&a.net));
         seen.bridge_addresses = global.map(|a| a.net).collect();
     }
     if let Some(vrf) = &network.vrf {
@@ -269,7 +270,9 @@ impl Engine {
         record: &NetworkRecord,
         frr: Option<&mut Frr>,
     ) -> Result<bool, EngineError> {
-        let asked = self.ask(world, &record.network, frr)?;
+        let mut asked = self.ask(world, &record.network, frr)?;
+        // A silent speaker lacks nothing that it could be given now.
+        asked.seen.speaker_has_vrf |= asked.missing.is_none();
         let plan = up(&asked.wanted(&record.network, record.vtep), &asked.seen)?;
         Ok(!plan.is_empty() || record.network.vrf.is_some() && asked.vrf_before.is_none())
     }
@@ -340,14 +343,16 @@ impl Engine {
                 host::put_back(self, &touched)?;
             }
         }
-        let entered =
-            |p: &Planned| matches!(&p.step, Step::SetMaster { dev, master: Some(_) } if *dev == network.bridge);
-        if result.is_ok() && plan.iter().any(entered) {
-            // The kernel flushed the bridge's neighbours; guests that are there already must not wait for what follows.
-            self.guests_again(&network.bridge);
-            if let Some(frr) = &mut frr {
-                self.make_addresses_known(frr, network)?;
-            }
+        let (bridge, vxlan) = (&network.bridge, network.vni.device());
+        let entered = |p: &Planned| matches!(&p.step, Step::SetMaster { dev, master: Some(_) } if dev == bridge);
+        let anew = |p: &Planned| matches!(&p.step, Step::SetMaster { dev, master: Some(_) } if [bridge, &vxlan].contains(&dev));
+        if result.is_ok() && plan.iter().any(anew) {
+            // The kernel flushed the bridge's neighbours, or it is another bridge than the one that its guests were on: they must not wait
+            // for what follows.
+            self.guests_again(bridge);
+        }
+        if let (Ok(()), Some(frr), true) = (&result, &mut frr, plan.iter().any(entered)) {
+            self.make_addresses_known(frr, network)?;
         }
         result
     }
@@ -413,8 +418,10 @@ impl Engine {
     pub fn network_down(&mut self, name: &NetName) -> Result<(), EngineError> {
         self.journal.object = name.to_string();
         let Some(record) = self.register.network(name)? else { return Ok(()) };
+        let _lock = if self.dry_run { None } else { Some(self.register.lock_network(&record.network)?) };
+        // Whoever had the lock may have taken it down already.
+        let Some(record) = self.register.network(name)? else { return Ok(()) };
         let network = &record.network;
-        let _lock = if self.dry_run { None } else { Some(self.register.lock_network(network)?) };
         let vrf_record = match &network.vrf {
             Some(vrf) => self.register.vrf(&vrf.name)?,
             None => None,

@@ -4,7 +4,7 @@
 //! A look over all of it needs no lock and writes nothing; only where something is amiss is the object taken up by itself, with its lock and
 //! a fresh look, by the same code that a hook runs. So hooks go on meanwhile, and a second sync finds nothing to do.
 
-use super::guest::{How, endpoints_on, is_incoming, lacks, observe, wanted};
+use super::guest::{How, endpoints_on, is_announced, is_incoming, lacks, observe, wanted};
 use super::lxc::namespace_of;
 use super::network::{devices_of, devices_of_vrf};
 use super::{Engine, EngineError};
@@ -60,7 +60,8 @@ struct Hypervisors {
     domains: Option<BTreeMap<String, Domain>>,
     /// Domains by name whose file says something that we do not understand: they run, and nothing is known of how.
     unread: HashSet<String>,
-    containers: BTreeMap<String, hypervisor::lxc::Running>,
+    /// `None` where nothing can be told.
+    containers: Option<hypervisor::lxc::Containers>,
 }
 
 /// The host at one time.
@@ -191,12 +192,22 @@ impl Engine {
         let mut frr = self.frr()?;
         let wanted = |name: &NetName| only.is_none_or(|only| only == name);
         let records: Vec<NetworkRecord> = self.register.networks().into_iter().flatten().collect();
+        // One that does not answer is asked once, and not for each network.
+        let routed = records.iter().any(|r| r.network.vrf.as_ref().is_some_and(|v| v.vni.is_some()));
+        if let Some(Err(error)) = frr.as_mut().filter(|_| routed).map(Frr::evpn) {
+            out.problems.push(error.to_string());
+            frr = None;
+        }
         let listed = hypervisor::libvirt::networks(&config);
         for record in records.iter().filter(|r| wanted(&r.network.name)) {
             let network = &record.network;
-            if self.is_gone(record, listed.as_ref().map(|l| l.iter().any(|(name, _)| *name == network.name)), world) {
-                let down = self.network_stopped(&network.name);
-                out.keep(down);
+            if self.is_gone(record, is_listed(listed.as_deref(), &network.name), world) {
+                // The loop may have spent seconds with FRR since the look.
+                let (now, listed) = (self.kernel()?.world()?, hypervisor::libvirt::networks(&config));
+                if self.is_gone(record, is_listed(listed.as_deref(), &network.name), &now) {
+                    let down = self.network_stopped(&network.name);
+                    out.keep(down);
+                }
                 continue;
             }
             let told = listed.iter().flatten().find(|(name, _)| *name == network.name);
@@ -279,7 +290,8 @@ impl Engine {
             }
         }
         // A user's joins through the door alone: what it may is not asked here.
-        for (name, running) in hypervisors.containers.iter().filter(|(_, running)| running.roots) {
+        let containers = hypervisors.containers.iter().flat_map(|c| &c.by_id);
+        for (name, running) in containers.filter(|(_, running)| running.roots) {
             let lxcpath = &running.lxcpath;
             let known = records.iter().any(|r| r.guest.kind == GuestKind::Lxc && r.guest.id == *name);
             if !known && self.has_tenants() && hypervisor::lxc::has_our_hooks(lxcpath, name) {
@@ -328,11 +340,13 @@ impl Engine {
                     None => Truth::Gone,
                 },
             },
-            GuestKind::Lxc => match hypervisors.containers.get(&guest.id) {
-                None => Truth::Gone,
-                Some(running) if !running.roots || record.endpoints.iter().all(there) => Truth::Unknown,
+            GuestKind::Lxc => match hypervisors.containers.as_ref().map(|c| (c.nameless, c.by_id.get(&guest.id))) {
+                None => Truth::Unknown,
+                Some((true, None)) if record.endpoints.iter().any(there) => Truth::Unknown,
+                Some((_, None)) => Truth::Gone,
+                Some((_, Some(running))) if !running.roots || record.endpoints.iter().all(there) => Truth::Unknown,
                 // It was started anew without us.
-                Some(running) => {
+                Some((_, Some(running))) => {
                     let pid = hypervisor::lxc::pid(&running.lxcpath, &guest.name);
                     let nics = pid.and_then(|pid| self.container_nics(&namespace_of(pid).ok()?).ok());
                     nics.map_or(Truth::Unknown, |nics| Truth::Runs(nics, Life::Here))
@@ -361,8 +375,25 @@ impl Engine {
             }
             return Ok(());
         }
+        if before.as_ref().is_some_and(is_announced) && !matches!(truth, Truth::Runs(_, Life::Here)) {
+            return Ok(());
+        }
         let incoming = before.as_ref().is_some_and(is_incoming);
         let old = || before.iter().flat_map(|b| &b.endpoints);
+        // On a network that is down just now: it is the guest's all the same, and registered when the network is back.
+        let mut waiting = Vec::new();
+        if let Truth::Runs(nics, Life::Here) = &truth {
+            let its = |e: &Endpoint| {
+                let is_it =
+                    |n: &Nic| n.device.as_ref() == Some(&e.device) && n.bridge.as_ref().is_none_or(|b| *b == e.bridge);
+                nics.iter().any(is_it) && !fresh.iter().any(|f| f.device == e.device)
+            };
+            for endpoint in old().filter(|e| its(e)) {
+                if self.register.network_of_bridge(&endpoint.bridge)?.is_none() {
+                    waiting.push(endpoint.clone());
+                }
+            }
+        }
         let (mut endpoints, how) = match truth {
             Truth::Gone | Truth::Runs(_, Life::Ended) => (Vec::new(), How::Mend),
             // It leaves for another host, or has arrived there: whose its routes are is settled between the two.
@@ -387,6 +418,9 @@ impl Engine {
                 there.push(endpoint);
             }
         }
+        if there.is_empty() && !waiting.is_empty() {
+            return Ok(());
+        }
         if there.is_empty() {
             match before {
                 Some(_) if how == How::Incoming => return Ok(()),
@@ -404,9 +438,11 @@ impl Engine {
             return Ok(());
         }
         let incoming_since = before.as_ref().and_then(|b| b.incoming_since).filter(|_| how == How::Incoming);
+        let waits: HashSet<IfName> = waiting.iter().map(|e| e.device.clone()).collect();
+        there.extend(waiting);
         let record = GuestRecord { incoming_since, endpoints: there, ..GuestRecord::new(guest.clone()) };
         let walked = self.walked;
-        let record = self.change(before, record, how, |_| true)?;
+        let record = self.change(before, record, how, |e| !waits.contains(&e.device))?;
         if self.walked > walked {
             self.tell("mended", &record);
         }
@@ -415,15 +451,18 @@ impl Engine {
 
     /// Is it still so, now that no hook of this guest runs beside us?
     fn still(&self, guest: &Guest, truth: &Truth) -> bool {
-        let runs = match (guest.kind, truth) {
-            (_, Truth::Unknown) | (GuestKind::Manual, _) => return true,
-            (GuestKind::Libvirt, _) => hypervisor::libvirt::domain(&guest.name).is_some(),
-            (GuestKind::Lxc, _) => hypervisor::lxc::running().contains_key(&guest.id),
-        };
-        match truth {
-            Truth::Runs(_, Life::Ended) => true,
-            Truth::Runs(..) => runs,
-            _ => !runs,
+        match (guest.kind, truth) {
+            (_, Truth::Unknown) | (GuestKind::Manual, _) => true,
+            (GuestKind::Libvirt, truth) => match (truth, hypervisor::libvirt::domain(&guest.name)) {
+                (Truth::Runs(_, Life::Ended), Some(Ok(now))) => now.life == Life::Ended,
+                (Truth::Runs(..), now) => now.is_some(),
+                (_, now) => now.is_none(),
+            },
+            (GuestKind::Lxc, truth) => match (truth, hypervisor::lxc::running()) {
+                (_, None) => false,
+                (Truth::Gone, Some(now)) => !now.by_id.contains_key(&guest.id),
+                (_, Some(now)) => now.by_id.contains_key(&guest.id),
+            },
         }
     }
 
@@ -459,8 +498,13 @@ impl Engine {
     }
 
     fn leftovers(&mut self, look: &Look, out: &Synced) -> Result<Leftovers, EngineError> {
-        let (ghosts, found) = ghosts(look, !out.problems.is_empty());
+        let troubled = !out.problems.is_empty();
+        let (ghosts, found) = ghosts(look, troubled);
         let Look { world, networks, .. } = look;
+        // What could not be read or made anew is wanted all the same.
+        if troubled {
+            return Ok(Leftovers { ghosts, lost: found, devices: Plan::new(), vrfs: Vec::new() });
+        }
         let used = |name: &IfName| networks.iter().any(|n| n.network.vrf.as_ref().is_some_and(|v| v.name == *name));
         let mut vrfs: Vec<VrfRecord> =
             self.register.vrfs().into_iter().flatten().filter(|r| !used(&r.vrf.name)).collect();
@@ -469,7 +513,9 @@ impl Engine {
                 && !vrfs.iter().any(|r| r.vrf.name == link.name)
             {
                 let vrf = Vrf { name: link.name.clone(), table, vni: l3vni(world, &link.name) };
-                let speaker = self.frr()?.map(|mut frr| Added::whole(&vrf, frr.router_id().ok().flatten()));
+                let managed = self.config()?.speaker.manage_vrfs;
+                let frr = self.frr()?.filter(|_| managed);
+                let speaker = frr.map(|mut frr| Added::whole(&vrf, frr.router_id().ok().flatten()));
                 let made = devices_of_vrf(&vrf).into_iter().filter(|dev| world.link(dev).is_some_and(|l| l.ours));
                 vrfs.push(VrfRecord { made: made.collect(), speaker, vrf });
             }
@@ -598,6 +644,8 @@ fn is_settled(record: &GuestRecord, truth: &Truth, world: &World, networks: &Has
             && lacks(world, &who, e).is_ok_and(|plan| plan.is_empty())
     };
     let nics = match truth {
+        Truth::Runs(_, Life::Here) if is_announced(record) => return false,
+        _ if is_announced(record) => return true,
         _ if !record.leaving.is_empty() => return false,
         Truth::Gone | Truth::Runs(_, Life::Ended) => return false,
         Truth::Runs(_, Life::Moving) if !is_incoming(record) => return true,
@@ -662,6 +710,11 @@ fn ghosts(look: &Look, troubled: bool) -> (Plan, BTreeMap<IfName, Nic>) {
 }
 
 type Missed = (Guest, Endpoint, String);
+
+/// Does libvirt say that this network is up? `None` where it says nothing.
+fn is_listed(listed: Option<&[hypervisor::libvirt::Listed]>, name: &NetName) -> Option<bool> {
+    listed.map(|listed| listed.iter().any(|(other, _)| other == name))
+}
 
 fn hypervisors(out: &mut Synced) -> Hypervisors {
     let mut unread = HashSet::new();

@@ -5,7 +5,7 @@ use crate::input::libvirt_status::{self, Domain, Life};
 use crate::input::{InputError, MAX_XML, libvirt_network};
 use crate::model::NetName;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// Domains, `qemuStateInitialize`'s stateDir; the same for libvirtd and virtqemud.
@@ -15,15 +15,15 @@ pub const NETWORKS: &str = "/run/libvirt/network";
 
 /// How this domain lives; `None` where libvirt does not say.
 pub fn life(name: &str) -> Option<Life> {
-    let mut head = [0; 512];
-    let mut file = File::open(file(DOMAINS, name)?).ok()?;
-    let read = file.read(&mut head).ok()?;
-    libvirt_status::life(&String::from_utf8_lossy(head.get(..read)?))
+    let mut head = Vec::new();
+    // The root element stands behind a comment with the name in it.
+    File::open(file(DOMAINS, name)?).ok()?.take(4096).read_to_end(&mut head).ok()?;
+    libvirt_status::life(&String::from_utf8_lossy(&head))
 }
 
 /// One domain; `None` where it has no status file: it does not run.
 pub fn domain(name: &str) -> Option<Result<Domain, InputError>> {
-    Some(libvirt_status::read(name, &contents(&file(DOMAINS, name)?)?))
+    Some(contents(&file(DOMAINS, name)?)?.and_then(|text| libvirt_status::read(name, &text)))
 }
 
 /// All domains that run, by name; `None` where libvirt keeps no such directory, and so says nothing.
@@ -39,7 +39,7 @@ pub fn networks(config: &Config) -> Option<Vec<Listed>> {
     let read = |name: &String| {
         let parsed: NetName = name.parse().ok()?;
         let text = contents(&file(NETWORKS, name)?)?;
-        let network = libvirt_network::status(&parsed, &text, config);
+        let network = text.and_then(|text| libvirt_network::status(&parsed, &text, config));
         Some((parsed, network))
     };
     Some(names(NETWORKS)?.iter().filter_map(read).collect())
@@ -55,12 +55,18 @@ fn names(dir: &str) -> Option<Vec<String>> {
 
 fn file(dir: &str, name: &str) -> Option<PathBuf> {
     // libvirt refuses '/' in names (virXMLCheckIllegalChars); a name is still never trusted as a path.
-    let fine = !name.contains('/') && !name.starts_with('.');
+    let fine = !name.contains('/');
     fine.then(|| Path::new(dir).join(format!("{name}.xml")))
 }
 
-fn contents(path: &Path) -> Option<Vec<u8>> {
-    let mut text = Vec::new();
-    File::open(path).ok()?.take(MAX_XML as u64 + 1).read_to_end(&mut text).ok()?;
-    Some(text)
+/// `None` where there is no such file: what cannot be read runs all the same.
+fn contents(path: &Path) -> Option<Result<Vec<u8>, InputError>> {
+    let read = |file: File| {
+        let mut text = Vec::new();
+        file.take(MAX_XML as u64 + 1).read_to_end(&mut text).map(|_| text)
+    };
+    match File::open(path).and_then(read) {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        read => Some(read.map_err(|e| InputError::new(&format!("cannot read {}: {e}", path.display()), false))),
+    }
 }

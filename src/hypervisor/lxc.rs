@@ -9,8 +9,8 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// For one lxc-info. It takes some 10 ms where the monitor listens.
-const DEADLINE: Duration = Duration::from_secs(2);
+/// For one lxc-info. It takes some 10 ms where the monitor listens, and for ever while it is in a hook: then a later look asks again.
+const DEADLINE: Duration = Duration::from_millis(500);
 
 /// A container that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,10 +21,27 @@ pub struct Running {
     pub roots: bool,
 }
 
-/// The containers that run, by the id that they are registered by: their name, and `UID/NAME` if their monitor is a user's. Anybody can
-/// listen at any such address, hence each is asked for its owner.
-pub fn running() -> BTreeMap<String, Running> {
-    identified(&fs::read_to_string("/proc/net/unix").unwrap_or_default(), owner)
+/// The containers that run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Containers {
+    /// By the id that they are registered by: their name, and `UID/NAME` if their monitor is a user's.
+    pub by_id: BTreeMap<String, Running>,
+    /// There are some that nobody can name: liblxc hashes an address that is too long (`@lxc/HASH/command`, commands_utils.c
+    /// `lxc_make_abstract_socket_name`).
+    pub nameless: bool,
+}
+
+/// The containers that run; `None` where that cannot be read. Anybody can listen at any such address, hence each is asked for its owner.
+pub fn running() -> Option<Containers> {
+    // Abstract names are any bytes, and any user's.
+    let text = fs::read("/proc/net/unix").ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let nameless = sockets(&text).iter().any(|(lxcpath, name)| lxcpath == "/lxc" && is_hash(name));
+    Some(Containers { by_id: identified(&text, owner), nameless })
+}
+
+fn is_hash(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 16 && name.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn identified(text: &str, owner: impl Fn(&str) -> Option<u32>) -> BTreeMap<String, Running> {
@@ -117,7 +134,11 @@ mod tests {
         let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
         assert_eq!(owner(&name), None);
         let _listener = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+        // Another user's, with a name that is no text, hides nobody.
+        let evil = [format!("/evil{}", std::process::id()).as_bytes(), b"\xff"].concat();
+        let evil = std::os::unix::net::SocketAddr::from_abstract_name(evil).unwrap();
+        let _evil = std::os::unix::net::UnixListener::bind_addr(&evil).unwrap();
         assert_eq!(owner(&name), Some(rustix::process::geteuid().as_raw()));
-        assert!(running().values().any(|r| r.lxcpath == "/evpn-hook"));
+        assert!(running().unwrap().by_id.values().any(|r| r.lxcpath == "/evpn-hook"));
     }
 }

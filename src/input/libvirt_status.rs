@@ -32,30 +32,33 @@ pub enum Life {
 
 /// Reads one.
 pub fn read(name: &str, text: &[u8]) -> Result<Domain, InputError> {
-    let mut life = Life::Ended;
+    let mut life = None;
     let read = walk_domain(name, text, true, |path, tag| {
         if path == ["domstatus"] {
             life = life_of(&tag.get("state").unwrap_or_default(), &tag.get("reason").unwrap_or_default());
         }
     });
-    match read {
-        Ok((guest, nics)) => Ok(Domain { guest, nics, life }),
-        Err(why) => Err(InputError::new(&format!("vm {}: {why}", label(name)), false)),
-    }
+    let told = read.and_then(|(guest, nics)| match life {
+        Some(life) => Ok(Domain { guest, nics, life }),
+        None => Err("its status file names no state that evpn-hook knows: it is left alone".to_owned()),
+    });
+    told.map_err(|why| InputError::new(&format!("vm {}: {why}", label(name)), false))
 }
 
 /// The same of the root element alone; `None` where this is no status file.
 pub fn life(text: &str) -> Option<Life> {
     let root = text.split("<domstatus").nth(1)?.split('>').next()?;
     let value = |key: &str| root.split_once(&format!("{key}='")).and_then(|(_, rest)| rest.split('\'').next());
-    Some(life_of(value("state")?, value("reason").unwrap_or_default()))
+    life_of(value("state")?, value("reason").unwrap_or_default())
 }
 
-fn life_of(state: &str, reason: &str) -> Life {
+/// `None` for a word that is not libvirt's (conf/domain_conf.c `virDomainState`): silence withdraws nothing.
+fn life_of(state: &str, reason: &str) -> Option<Life> {
     match (state, reason) {
-        ("paused", "migration" | "starting up" | "post-copy" | "post-copy failed") => Life::Moving,
-        ("running" | "paused" | "idle" | "blocked" | "in shutdown" | "pmsuspended", _) => Life::Here,
-        _ => Life::Ended,
+        ("paused", "migration" | "starting up" | "post-copy" | "post-copy failed") => Some(Life::Moving),
+        ("running" | "blocked" | "paused" | "shutdown" | "pmsuspended", _) => Some(Life::Here),
+        ("nostate" | "shutoff" | "crashed", _) => Some(Life::Ended),
+        _ => None,
     }
 }
 
@@ -72,6 +75,8 @@ mod tests {
         assert_eq!(life(&file("state='paused' reason='migration'")), Some(Life::Moving));
         assert_eq!(life(&file("state='paused' reason='starting up'")), Some(Life::Moving));
         assert_eq!(life(&file("state='shutoff' reason='destroyed'")), Some(Life::Ended));
+        assert_eq!(life(&file("state='shutdown' reason='unknown'")), Some(Life::Here), "about to end, and not yet");
+        assert_eq!(life(&file("state='hibernating' reason='new'")), None);
         assert_eq!(life("<domain>"), None);
         assert_eq!(life(""), None);
     }

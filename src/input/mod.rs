@@ -24,7 +24,7 @@ pub struct InputError {
 }
 
 impl InputError {
-    fn new(text: &str, may_refuse: bool) -> InputError {
+    pub(crate) fn new(text: &str, may_refuse: bool) -> InputError {
         InputError { text: one_line(text), may_refuse }
     }
 

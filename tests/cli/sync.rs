@@ -2,7 +2,7 @@
 
 use crate::common::{json, sh};
 use crate::host::{CONFIG, Host, fdb, neighbours, snapshot, tap};
-use crate::on_a_host;
+use crate::{on_a_host, xml};
 use std::fs;
 
 const MAC: &str = "52:54:00:03:82:d8";
@@ -211,9 +211,58 @@ on_a_host!(a_nic_that_changes_its_network, {
 on_a_host!(a_status_file_that_says_nothing_withdraws_nothing, {
     let host = with_domain(RUNS);
     let whole = neighbours();
-    for text in ["", "<domstatus", "<domain/>"] {
+    let file = fs::read_to_string("/run/libvirt/qemu/vm1.xml").unwrap();
+    let new = file.replace(RUNS, "state='hibernating'");
+    for text in ["", "<domstatus", "<domain/>", &new] {
         fs::write("/run/libvirt/qemu/vm1.xml", text).unwrap();
         let run = host.run(&["sync"]);
         assert_eq!(neighbours(), whole, "{run:?}");
     }
+});
+
+on_a_host!(a_guest_outlives_its_network, {
+    let host = with_domain(RUNS);
+    sh("ip link del vxlan20; ip link del flat-l2; rm /run/evpn-hook/networks/* /run/evpn-hook/names/*");
+    host.run(&["sync"]).ok();
+    assert_eq!(host.status()["endpoints"][0]["device"], "vnet0", "it runs, and its network may come back");
+    host.run(&["network", "up", "flat"]).ok();
+    assert_eq!(
+        (fdb(), neighbours()),
+        (format!("fdb {MAC} dev vnet0\n"), format!("neigh 10.1.0.60 {MAC} dev flat-l2\n"))
+    );
+    assert_eq!(state(&host), "registered");
+});
+
+on_a_host!(what_cannot_be_made_anew_is_not_taken_down, {
+    let host = attached();
+    let whole = snapshot();
+    sh("ip address del 10.0.0.1/32 dev lo; echo garbage >/run/evpn-hook/networks/flat-l2.json");
+    let run = host.run(&["sync"]);
+    assert!(run.status == 1 && run.stderr.contains("no VTEP address"), "{run:?}");
+    assert!(snapshot().contains("link \"vxlan20\" master \"flat-l2\""), "{}", snapshot());
+    assert_eq!(
+        neighbours(),
+        whole.lines().filter(|l| l.starts_with("neigh")).map(|l| format!("{l}\n")).collect::<String>()
+    );
+    sh("ip address add 10.0.0.1/32 dev lo");
+    host.run(&["sync"]);
+    assert_eq!(sorted(&snapshot()), sorted(&whole));
+});
+
+on_a_host!(a_link_local_gateway_is_seen_to_be_there, {
+    let host = Host::new(&CONFIG.replace("[\"10.1.0.1/24\"]", "[\"10.1.0.1/24\", \"fe80::1/64\"]"));
+    host.run(&["network", "up", "flat"]).ok();
+    assert_eq!(host.run(&["network", "up", "flat", "--dry-run"]).ok().stdout, "nothing to do\n");
+});
+
+on_a_host!(a_guest_that_is_announced_stays_so, {
+    let host = Host::flat();
+    let xml = xml::domain(1, &xml::guest(MAC, None, &["10.1.0.60"]), &xml::interface(MAC, "vnet0", "flat-l2"));
+    host.hook(&["qemu", "vm1", "migrate", "begin", "-"], &xml).ok();
+    fs::create_dir_all("/run/libvirt/qemu").unwrap();
+    host.run(&["sync"]).ok();
+    tap("vnet0");
+    sh("ip link set vnet0 master flat-l2 up");
+    host.hook(&["qemu", "vm1", "start", "begin", "-"], &xml).ok();
+    assert_eq!((state(&host), neighbours().as_str()), ("incoming".into(), ""));
 });
