@@ -22,7 +22,8 @@ pub struct Wanted<'a> {
     pub ips: &'a [IpAddr],
     /// Ours to enslave; otherwise libvirt or LXC has done it.
     pub enslave: bool,
-    /// A repair: the port goes to its bridge whoever took it off, for its hypervisor says that it belongs there. A start refuses instead.
+    /// A repair: the port goes to its bridge whoever took it off, for its hypervisor says that it belongs there, or where nobody says, its
+    /// record. A start refuses instead.
     pub mend: bool,
 }
 
