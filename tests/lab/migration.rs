@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::bare::{IdealScript, Port};
 use crate::fabric::{
-    Capture, Container, Events, Fabric, Host, Line, Migration, Monitor, Nic, Ping, Pinger, Traces, Vm, VmSpec,
+    Agent, Capture, Container, Events, Fabric, Host, Line, Migration, Monitor, Nic, Ping, Pinger, Traces, Vm, VmSpec,
     wait_until,
 };
 use crate::plot;
@@ -154,6 +154,8 @@ lab_test! {
         const GUESTS: usize = 5;
         const ROUNDS: usize = 4;
         let red = Red::up(fabric, comp3);
+        // comp2 has none: there the hook's own watch sees them arrive.
+        let _agent = Agent::start(red.comp1);
         let address = |number: usize| (format!("52:54:00:00:61:{number:02x}"), format!("10.1.0.{}", 110 + number));
         let mut guests: Vec<_> = (0..GUESTS)
             .map(|number| {
@@ -209,6 +211,7 @@ impl Drop for RefusingHook<'_> {
 lab_test! {
     fn a_migration_that_fails_or_is_cancelled_changes_nothing(fabric, comp3) {
         let red = Red::up(fabric, comp3);
+        let _agents = [red.comp1, red.comp2].map(Agent::start);
         let mut vm = red.vm();
         let before = Traces::of(red.comp2);
         let monitor = comp3.monitor();
@@ -238,6 +241,7 @@ lab_test! {
     /// The guest runs on the target before all of its memory is there, and the fabric need not wait for the rest.
     fn a_post_copy_migration_arrives_when_the_guest_runs(fabric, comp3) {
         let red = Red::up(fabric, comp3);
+        let _agents = [red.comp1, red.comp2].map(Agent::start);
         let mut vm = red.vm();
         let (events, monitor) = ([red.comp1.libvirt_events(), red.comp2.libvirt_events()], comp3.monitor());
         let migration = vm.start_migration(red.comp2, &["--postcopy", "--bandwidth", "2"]);
