@@ -125,7 +125,7 @@ impl Agent {
     fn round(&mut self) -> Result<(), AgentError> {
         let next = self.due.next().into_iter().chain(self.unsure.next()).min();
         self.senses.wait(self.door.as_ref(), next)?;
-        if let Some(door) = &self.door {
+        if let Some(door) = &mut self.door {
             door.serve(&mut self.engine).map_err(AgentError::Door)?;
         }
         let (events, signs) = self.senses.take()?;
