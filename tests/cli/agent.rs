@@ -290,6 +290,25 @@ on_a_host!(an_arrival_is_registered_when_its_tap_hears_it, {
     until("the guest's entries", || has_fdb("vnet0") && has_neighbour());
 });
 
+// As `virsh update-device` does it.
+on_a_host!(a_guest_that_libvirt_puts_on_another_bridge_stays_there, {
+    let host = Host::flat();
+    sh("ip link add blue type bridge && ip link set blue up");
+    tap("vnet0");
+    sh("ip link set vnet0 master flat-l2 up");
+    let on = |bridge| domain(1, &guest(MAC, None, &["10.1.0.60"]), &interface(MAC, "vnet0", bridge));
+    status_file(1, RUNNING, &on("flat-l2"));
+    host.hook(&["qemu", "vm1", "started", "begin", "-"], on("flat-l2")).ok();
+    let _agent = Agent::start();
+    until("the guest's entries", || has_fdb("vnet0") && has_neighbour());
+    sh("ip link set vnet0 master blue");
+    std::thread::sleep(Duration::from_millis(300));
+    status_file(1, RUNNING, &on("blue"));
+    until("no neighbour", || !has_neighbour());
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(crate::common::ip_link("vnet0")["master"], "blue");
+});
+
 on_a_host!(a_guest_that_ran_without_its_network_is_registered_when_it_comes, {
     let host = Host::flat();
     host.run(&["network", "down", "flat"]).ok();
