@@ -45,7 +45,7 @@ fn main() {
     println!("{GUESTS} guests attached one after the other: {:.1} s", start.elapsed().as_secs_f64());
 
     let agent = Agent::start(&hook);
-    println!("{:<44} {:>10.0} ms", "from its start to READY", agent.ready.as_secs_f64() * 1e3);
+    println!("{:<44} {:>10.0} ms", "from its start to a look at everything", agent.ready.as_secs_f64() * 1e3);
     agent.rest();
     println!("{:<44} {:>10} KiB (at most {} so far)", "resident memory", agent.status("VmRSS"), agent.status("VmHWM"));
     let before = (agent.cpu(), agent.status("voluntary_ctxt_switches"));
@@ -113,6 +113,8 @@ impl Agent {
         let mut word = [0; 64];
         let length = notify.recv(&mut word).unwrap();
         assert_eq!(&word[..length], b"READY=1");
+        let length = notify.recv(&mut word).unwrap();
+        assert!(word[..length].starts_with(b"STATUS="));
         Agent { child, ready: start.elapsed() }
     }
 

@@ -94,7 +94,9 @@ impl One {
             }
             self.senses.wait(None, Some(until))?;
             let (looks, _) = self.take(engine)?;
-            if looks.iter().any(|look| !matches!(look, Look::Guest(_, Why::Arrived))) {
+            // A device on another bridge was put there; who did it tells of it himself.
+            let moved = looks.iter().any(|look| matches!(look, Look::Guest(_, Why::Moved)));
+            if !moved && looks.iter().any(|look| !matches!(look, Look::Guest(_, Why::Arrived))) {
                 engine.sync_guest(guest)?;
                 until = (Instant::now() + FRESH).min(arrived + FRESH_MOST);
             }

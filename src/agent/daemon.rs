@@ -2,7 +2,7 @@
 
 use super::AgentError;
 use super::arrival;
-use super::due::{Due, PARTING, Patience, SOON, Task, Unsure};
+use super::due::{Due, HOLD, PARTING, Patience, SOON, Task, Unsure};
 use super::index::{Index, Key, Look, Record, Why};
 use super::notify::Notify;
 use super::senses::Senses;
@@ -22,8 +22,11 @@ use std::time::{Duration, Instant};
 
 /// libvirt writes a status file some times in a row while something happens.
 const SETTLE: Duration = Duration::from_millis(20);
-/// All is looked at once a second at most, and for a tenth of the time at most.
+/// All is looked at once a second at most, and for a tenth of the time if that takes no longer wait than this: guests wait for it.
 const BREATH: Duration = Duration::from_secs(1);
+const BREATH_MOST: Duration = Duration::from_secs(5);
+/// Some editors move the old file away before they write the new one.
+const EDITED: Duration = Duration::from_millis(100);
 /// FRR makes its sockets before it has read its configuration, and bgpd tells zebra to read the kernel's entries only then, 10 s later if it found no
 /// zebra at first (lib/zclient.c): how long it is asked again, and how often at most.
 const FRR_LIMIT: Duration = Duration::from_secs(60);
@@ -82,6 +85,9 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
         (Place::Domains, libvirt::DOMAINS.into()),
         (Place::LibvirtNetworks, libvirt::NETWORKS.into()),
     ];
+    // A watch needs a directory that is there whatever the current one is.
+    let config = std::path::absolute(&engine.config_path.0).ok();
+    places.extend(config.and_then(|path| Some((Place::Config, path.parent()?.to_owned()))));
     places.extend(speaker.clone().map(|dir| (Place::Speaker, dir)));
     let mut agent = Agent {
         senses: Senses::open(places)?,
@@ -99,11 +105,12 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
         status: String::new(),
         _lock: lock,
     };
+    // From now on nothing is missed. The first look may take as long as FRR makes it wait, and systemd waits for no more than that it runs.
+    agent.notify.say("READY=1");
     agent.everything(Tell::All);
     if agent.speaker_is_there() && !(agent.speaker_is_configured() && agent.speaker_reads()) {
         agent.speaker_came_back();
     }
-    agent.notify.say("READY=1");
     agent.say_status();
     agent.engine.journal.object.clear();
     agent.engine.journal.say(&Message::Note(&agent.status));
@@ -125,7 +132,7 @@ impl Agent {
     fn round(&mut self) -> Result<(), AgentError> {
         let next = self.due.next().into_iter().chain(self.unsure.next()).min();
         self.senses.wait(self.door.as_ref(), next)?;
-        if let Some(door) = &self.door {
+        if let Some(door) = &mut self.door {
             door.serve(&mut self.engine).map_err(AgentError::Door)?;
         }
         let (events, signs) = self.senses.take()?;
@@ -160,20 +167,45 @@ impl Agent {
             Look::Everything => return self.due.put(Task::Everything, self.rest_until.max(now + SOON)),
         };
         let at = self.patience.when(&task, why, now);
-        self.due.put(task, at);
+        // The entries that it lost on its way told of a loss just before.
+        if why == Why::Moved { self.due.postpone(task, at) } else { self.due.put(task, at) }
     }
 
     fn heed(&mut self, sign: Sign) {
         let now = Instant::now();
         match sign {
-            Sign::Appeared(Place::Networks | Place::Guests) => self.reload_records(),
-            Sign::Appeared(Place::Domains | Place::LibvirtNetworks) | Sign::Lost => self.look(Look::Everything),
+            Sign::Appeared(Place::Networks | Place::Guests) => {
+                let known: HashSet<Key> = self.index.networks().map(|(key, _)| key.clone()).collect();
+                self.reload_records();
+                let new = self.index.networks().filter(|(key, _)| !known.contains(*key));
+                let new: Vec<NetName> = new.map(|(_, name)| name.clone()).collect();
+                new.into_iter().for_each(|name| self.expect(name));
+            }
+            Sign::Appeared(Place::Config) => self.due.put(Task::Config, now + EDITED),
+            Sign::Appeared(Place::Domains | Place::LibvirtNetworks) => self.look(Look::Everything),
+            Sign::Lost => {
+                self.due.put(Task::Config, now);
+                self.look(Look::Everything);
+            }
             Sign::Appeared(Place::Speaker) => {
                 if self.speaker_is_there() {
                     self.speaker_came_back();
                 }
             }
-            Sign::File(Place::Networks, key) => self.reload_network(&key),
+            Sign::File(Place::Networks, key) => {
+                let before = self.index.network(&key).cloned();
+                self.reload_network(&key);
+                match (before, self.index.network(&key).cloned()) {
+                    (None, Some(name)) => self.expect(name),
+                    (Some(name), None) => self.due.drop(&Task::NewNetwork(name)),
+                    _ => {}
+                }
+            }
+            Sign::File(Place::Config, name) => {
+                if self.engine.config_path.0.file_name().is_some_and(|file| *file == *name) {
+                    self.due.postpone(Task::Config, now + EDITED);
+                }
+            }
             Sign::File(Place::Guests, key) => self.reload_guest(&key),
             Sign::File(Place::Domains, name) => {
                 if let Some(key) = self.index.domain(&name)
@@ -205,8 +237,12 @@ impl Agent {
                 self.everything(Tell::All);
             }
             Task::Speaker => self.tell_speaker(),
+            Task::Config => self.read_config(),
             // Its hook is at work, perhaps in FRR for seconds: neither wait for it nor undo it.
-            Task::Network(name) if self.is_at_work(name) => self.due.put(task.clone(), Instant::now() + PARTING),
+            Task::Network(name) | Task::NewNetwork(name) if self.is_at_work(name) => {
+                self.due.put(task.clone(), Instant::now() + PARTING)
+            }
+            Task::NewNetwork(_) => self.look(Look::Everything),
             Task::Network(name) => {
                 let result = self.engine.sync_network(name);
                 self.done(&task, name.as_str(), result);
@@ -226,6 +262,33 @@ impl Agent {
         }
     }
 
+    /// A network is new: guests that have run without it want to be on it. After its hook, and not at all if it goes again.
+    fn expect(&mut self, name: NetName) {
+        self.due.postpone(Task::NewNetwork(name), Instant::now() + HOLD);
+    }
+
+    /// The hooks read it anew each time; what they make by it must not be undone by what it said before.
+    fn read_config(&mut self) {
+        let (path, must_exist) = &self.engine.config_path;
+        // Whether it can be read is asked first: with the old one it still works.
+        let read = crate::config::load(path, *must_exist).map_err(EngineError::from).and_then(|_| {
+            self.engine.forget_config();
+            self.engine.config().map(drop)
+        });
+        self.engine.journal.object.clear();
+        match read {
+            Ok(()) => drop(self.told.remove(&Task::Config)),
+            Err(error) => {
+                let what = format!("{error}; what it said before still holds");
+                let told = self.told.entry(Task::Config).or_default();
+                if !told.contains(&what) {
+                    self.engine.journal.say(&Message::Warning(&what));
+                    told.push(what);
+                }
+            }
+        }
+    }
+
     fn is_at_work(&self, network: &NetName) -> bool {
         let register = &self.engine.register;
         let vrf = register.network(network).ok().flatten().and_then(|record| record.network.vrf);
@@ -237,7 +300,8 @@ impl Agent {
         let now = Instant::now();
         self.engine.journal.object = object.to_owned();
         let journal = &mut self.engine.journal;
-        let (steps, problems) = match result {
+        let mut failed = false;
+        let (steps, mut problems) = match result {
             Ok(synced) => {
                 // Of a guest or a network the engine tells itself.
                 if synced.steps > 0 && *task == Task::Everything {
@@ -249,15 +313,20 @@ impl Agent {
                 (synced.steps, synced.problems)
             }
             Err(error) => {
-                match self.patience.failed(task, now) {
-                    Some(at) => self.due.put(task.clone(), at),
-                    None => {
-                        journal.say(&Message::Warning(&format_args!("{object}: given up until it changes: {error}")))
-                    }
-                }
+                failed = true;
                 (0, vec![error.to_string()])
             }
         };
+        // Of one guest the engine tells as a problem what it could not do; nobody else looks at it again.
+        failed |= !problems.is_empty() && matches!(task, Task::Guest(_) | Task::Domain(_));
+        if !failed {
+            self.patience.worked(task);
+        } else if let Some(at) = self.patience.failed(task, now) {
+            self.due.put(task.clone(), at);
+        } else {
+            let who = if object.is_empty() { "the look at everything" } else { object };
+            problems.push(format!("{who}: given up until it changes"));
+        }
         let before = self.told.remove(task).unwrap_or_default();
         for problem in problems.iter().filter(|p| !before.contains(p)) {
             journal.say(&Message::Warning(problem));
@@ -284,7 +353,7 @@ impl Agent {
         // What the sync changed of the records it has told by files too; but those who wait for a guest must not wait for a file.
         self.reload_records();
         let now = Instant::now();
-        self.rest_until = now + BREATH.max(10 * (now - start));
+        self.rest_until = now + (10 * (now - start)).clamp(BREATH, BREATH_MOST);
         let keys: Vec<Key> = self.index.guests().cloned().collect();
         for key in keys {
             self.doubt(&key);
@@ -364,7 +433,10 @@ impl Agent {
         let Some(guest) = self.index.guest(&key).cloned() else { return };
         match self.engine.arrived(&guest) {
             // At once: what FRR takes back from now on is a loss.
-            Ok(_) => self.reload_guest(&key),
+            Ok(_) => {
+                self.reload_guest(&key);
+                self.patience.worked(&Task::Arrived(key));
+            }
             Err(error) => {
                 self.done(&Task::Arrived(key), &guest.name, Err(error));
             }

@@ -18,14 +18,20 @@ pub const PARTING: Duration = Duration::from_millis(500);
 pub const FRESH: Duration = Duration::from_secs(5);
 /// An arrival stays fresh with each loss, but not for longer than this: two hosts must not fight for ever.
 pub const FRESH_MOST: Duration = Duration::from_secs(30);
-/// What was quiet for so long is trusted again.
-pub const QUIET: Duration = Duration::from_secs(60);
-/// The longest wait between two repairs of the same.
-const LONGEST: Duration = Duration::from_secs(60);
+/// The longest wait between two repairs of what another VTEP takes. FRR calls a MAC a duplicate after 5 moves within 180 s (RFC 7432 15.1), and
+/// there are two of us to move it.
+const LONGEST: Duration = Duration::from_secs(180);
+/// The same for what somebody on this host breaks again and again: no other host hears of that.
+const LONGEST_HERE: Duration = Duration::from_secs(60);
+/// What was quiet for so many of its longest waits is trusted again. The other side waits as long as we do before it takes its turn: with one wait
+/// or two both would forget, and begin anew with a burst.
+const QUIET: u32 = 3;
 /// So many repairs in a row of what another VTEP takes are told to the operator.
 const DUPLICATE: u32 = 3;
 /// What fails is tried again so often: 1 + 2 + 4 + … 32 s are a minute.
 const TRIES: u32 = 6;
+/// So long after its last try a failure is history.
+const FORGOTTEN: Duration = Duration::from_secs(300);
 
 /// A look at one guest costs some ms where the host has 1,000, a look at all of them 100: from so many on the latter.
 const CROWD: usize = 32;
@@ -39,6 +45,10 @@ pub enum Task {
     Everything,
     /// See whether FRR is ready, and tell it all.
     Speaker,
+    /// Read config.toml anew.
+    Config,
+    /// Look at all that may have waited for this network.
+    NewNetwork(NetName),
     /// Look at one network.
     Network(NetName),
     /// Look at one guest.
@@ -64,6 +74,12 @@ impl Due {
         }
         self.at.insert(task.clone(), at);
         self.order.insert((at, task));
+    }
+
+    /// Puts it in for this time, though it may have been due before.
+    pub fn postpone(&mut self, task: Task, at: Instant) {
+        self.drop(&task);
+        self.put(task, at);
     }
 
     /// When the next is due; `None` means that there is nothing to wait for.
@@ -112,10 +128,32 @@ struct Trouble {
     taken: bool,
 }
 
+impl Trouble {
+    fn longest(&self) -> Duration {
+        if self.taken { LONGEST } else { LONGEST_HERE }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.seen) > QUIET * self.longest()
+    }
+
+    fn next(&self) -> Instant {
+        self.repaired + pause(self.repairs).min(self.longest())
+    }
+}
+
+/// What could not be done: how often, and when it is tried again.
+#[derive(Debug)]
+struct Failure {
+    tries: u32,
+    next: Instant,
+}
+
 /// Who was mended how often of late, and who has only just arrived.
 #[derive(Debug, Default)]
 pub struct Patience {
     troubles: HashMap<Task, Trouble>,
+    failures: HashMap<Task, Failure>,
     fresh: HashMap<Key, (Instant, Instant)>,
 }
 
@@ -123,6 +161,7 @@ impl Patience {
     /// When a task is to be done that something happened to just now.
     pub fn when(&mut self, task: &Task, why: Why, now: Instant) -> Instant {
         if let Task::Guest(key) = task
+            && why != Why::Moved
             && self.freshen(key, now)
         {
             return now + SOON;
@@ -132,16 +171,18 @@ impl Patience {
             Why::Lost if matches!(task, Task::Network(_)) => BUILDING,
             Why::Lost => SOON,
             Why::Gone => PARTING,
-            Why::Taken => HOLD,
+            Why::Taken | Why::Moved => HOLD,
         };
-        let Some(trouble) = self.troubles.get_mut(task) else { return now + hold };
-        if now.saturating_duration_since(trouble.seen) > QUIET {
+        // What a failed try has undone is an event, too.
+        let at = self.failures.get(task).map_or(now, |failure| failure.next).max(now + hold);
+        let Some(trouble) = self.troubles.get_mut(task) else { return at };
+        if trouble.is_over(now) {
             self.troubles.remove(task);
-            return now + hold;
+            return at;
         }
         trouble.seen = now;
         trouble.taken |= why == Why::Taken;
-        (now + hold).max(trouble.repaired + pause(trouble.repairs))
+        at.max(trouble.next())
     }
 
     /// It had to be mended. Is this the moment to say that another VTEP keeps taking it?
@@ -150,24 +191,32 @@ impl Patience {
         if matches!(task, Task::Guest(key) if self.fresh.contains_key(key)) {
             return false;
         }
-        let trouble = self.count(task, now);
-        trouble.taken && trouble.repairs == DUPLICATE
-    }
-
-    /// It could not even be looked at: when to try again; `None` where that was tried for a minute.
-    pub fn failed(&mut self, task: &Task, now: Instant) -> Option<Instant> {
-        let trouble = self.count(task, now);
-        trouble.seen = now;
-        (trouble.repairs <= TRIES).then(|| now + pause(trouble.repairs))
-    }
-
-    fn count(&mut self, task: &Task, now: Instant) -> &mut Trouble {
-        self.troubles.retain(|_, trouble| now.saturating_duration_since(trouble.seen) <= QUIET);
+        self.troubles.retain(|_, trouble| !trouble.is_over(now));
         let new = Trouble { seen: now, repaired: now, repairs: 0, taken: false };
         let trouble = self.troubles.entry(task.clone()).or_insert(new);
         trouble.repaired = now;
         trouble.repairs += 1;
-        trouble
+        trouble.taken && trouble.repairs == DUPLICATE
+    }
+
+    /// It failed: when to try again; `None` where that was tried for a minute. The next failure after that begins anew: somebody has changed it.
+    pub fn failed(&mut self, task: &Task, now: Instant) -> Option<Instant> {
+        self.failures.retain(|_, failure| now.saturating_duration_since(failure.next) <= FORGOTTEN);
+        let failure = self.failures.entry(task.clone()).or_insert(Failure { tries: 0, next: now });
+        if failure.tries > TRIES {
+            failure.tries = 0;
+        } else if now < failure.next {
+            // It was looked at out of turn: libvirt writes its files some times in a row, and that must not use up the tries.
+            return Some(failure.next);
+        }
+        failure.tries += 1;
+        failure.next = now + pause(failure.tries);
+        (failure.tries <= TRIES).then_some(failure.next)
+    }
+
+    /// It did not fail.
+    pub fn worked(&mut self, task: &Task) {
+        self.failures.remove(task);
     }
 
     /// It arrived here just now.
@@ -183,11 +232,11 @@ impl Patience {
     }
 }
 
-/// 1, 2, 4 … 60 s.
-fn pause(repairs: u32) -> Duration {
-    match repairs {
+/// 1, 2, 4 … 256 s.
+fn pause(times: u32) -> Duration {
+    match times {
         0 => Duration::ZERO,
-        n => Duration::from_secs(1 << (n - 1).min(6)).min(LONGEST),
+        n => Duration::from_secs(1 << (n - 1).min(8)),
     }
 }
 

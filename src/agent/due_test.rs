@@ -60,6 +60,7 @@ fn a_claim_stands_a_second_and_a_loss_not() {
     let (mut patience, now) = (Patience::default(), Instant::now());
     assert_eq!(patience.when(&guest(1), Why::Lost, now), now + SOON);
     assert_eq!(patience.when(&guest(1), Why::Taken, now), now + HOLD);
+    assert_eq!(patience.when(&guest(1), Why::Moved, now), now + HOLD);
     let red = Task::Network("red".parse().unwrap());
     assert_eq!(patience.when(&red, Why::Lost, now), now + BUILDING);
     assert_eq!(patience.when(&red, Why::Gone, now), now + PARTING);
@@ -95,12 +96,49 @@ fn what_is_taken_again_and_again_is_taken_back_ever_more_seldom_and_told_once() 
         now = at;
         told += u32::from(patience.mended(&guest(1), now));
     }
-    assert_eq!(waits, [1, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    assert_eq!(waits, [1, 1, 2, 4, 8, 16, 32, 64, 128, 180]);
     assert_eq!(told, 1);
     assert_eq!(patience.when(&guest(2), Why::Lost, now), now + SOON, "each for itself");
-    now += QUIET + SECOND;
+    now += QUIET * LONGEST + SECOND;
     assert_eq!(patience.when(&guest(1), Why::Taken, now), now + HOLD, "forgiven");
     assert!(patience.troubles.is_empty());
+}
+
+/// Two hosts with one MAC: each hears of the other's turn, and takes its own when its patience says so.
+#[test]
+fn two_agents_stay_below_what_frr_calls_a_duplicate() {
+    let (mut hosts, start) = ([Patience::default(), Patience::default()], Instant::now());
+    let mut moves = Vec::new();
+    let (mut now, mut turn) = (start, 0);
+    while now < start + 4 * 3600 * SECOND {
+        let heard = now + SECOND / 20;
+        // The FDB entry, and then the neighbour.
+        let at = hosts[turn].when(&guest(1), Why::Taken, heard);
+        assert!(hosts[turn].when(&guest(1), Why::Taken, heard + SECOND / 100) >= at);
+        now = at;
+        hosts[turn].mended(&guest(1), now);
+        moves.push(now);
+        turn = 1 - turn;
+    }
+    let calm: Vec<_> = moves.iter().skip_while(|at| **at < start + 300 * SECOND).collect();
+    assert!(calm.len() > 100, "the guests are not left alone either: {}", calm.len());
+    for five in calm.windows(5) {
+        assert!(*five[4] - *five[0] > 180 * SECOND, "{:?}", *five[4] - *five[0]);
+    }
+    for own in calm.windows(3) {
+        assert!(*own[2] - *own[0] >= 128 * SECOND, "{:?}", *own[2] - *own[0]);
+    }
+}
+
+#[test]
+fn a_guest_that_was_moved_is_given_its_second_though_it_has_just_arrived() {
+    let (mut patience, now) = (Patience::default(), Instant::now());
+    patience.arrived(&vm(1), now);
+    assert_eq!(patience.when(&guest(1), Why::Moved, now), now + HOLD);
+    let mut due = Due::default();
+    due.put(guest(1), now + SOON);
+    due.postpone(guest(1), now + HOLD);
+    assert_eq!((due.pop(now + SOON), due.next()), (None, Some(now + HOLD)));
 }
 
 #[test]
@@ -120,6 +158,17 @@ fn what_fails_is_tried_again_for_a_minute() {
         now = at;
     }
     assert_eq!((now - start).as_secs(), 1 + 2 + 4 + 8 + 16 + 32);
+    assert_eq!(
+        patience.failed(&Task::Everything, now),
+        Some(now + SECOND),
+        "it changed, and is tried for a minute again"
+    );
+    assert_eq!(patience.failed(&Task::Everything, now), Some(now + SECOND), "a look out of turn is no try");
+    assert_eq!(patience.when(&Task::Everything, Why::Lost, now), now + SECOND, "nor does it bring one");
+    patience.worked(&Task::Everything);
+    assert_eq!(patience.when(&Task::Everything, Why::Lost, now), now + SOON);
+    now += SECOND;
+    assert_eq!(patience.failed(&Task::Everything, now), Some(now + SECOND));
 }
 
 #[test]

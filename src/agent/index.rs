@@ -37,6 +37,9 @@ pub enum Why {
     Gone,
     /// Another VTEP says that the guest is there: it may have moved away.
     Taken,
+    /// Its device is on another bridge, or on none: whoever moved it is about to tell us. libvirt changes a NIC's bridge first, and writes its
+    /// status file last.
+    Moved,
 }
 
 /// What became of a guest's record.
@@ -164,6 +167,11 @@ impl Index {
         self.guests.keys()
     }
 
+    /// The name of the network of this key.
+    pub fn network(&self, key: &str) -> Option<&NetName> {
+        self.networks.get(key).map(|segment| &segment.name)
+    }
+
     /// The networks' names with their keys.
     pub fn networks(&self) -> impl Iterator<Item = (&Key, &NetName)> {
         self.networks.iter().map(|(key, segment)| (key, &segment.name))
@@ -193,10 +201,11 @@ impl Index {
                 let changed = self.links.get(index) != Some(&now);
                 let mut looks = self.of_network_device(name, Why::Lost);
                 if changed {
-                    looks.extend(self.of_device(name));
+                    let before = self.links.insert(*index, now);
+                    looks.extend(self.of_device(name, Some(*master)));
                     // Renamed: what had its old name has lost its device.
-                    if let Some(before) = self.links.insert(*index, now).filter(|before| before.name != *name) {
-                        looks.extend(self.of_device(&before.name));
+                    if let Some(before) = before.filter(|before| before.name != *name) {
+                        looks.extend(self.of_device(&before.name, None));
                         looks.extend(self.of_network_device(&before.name, Why::Gone));
                     }
                 }
@@ -205,7 +214,7 @@ impl Index {
             Event::LinkGone { index } => match self.links.remove(index) {
                 // Its name may live on with another index.
                 Some(gone) => {
-                    let mut looks = self.of_device(&gone.name);
+                    let mut looks = self.of_device(&gone.name, None);
                     looks.extend(self.of_network_device(&gone.name, Why::Gone));
                     looks
                 }
@@ -232,6 +241,8 @@ impl Index {
                     match (nic.incoming, gone, own) {
                         (true, false, true) => Some(Why::Arrived),
                         (true, ..) => None,
+                        // The bridge forgets what it knew of a port that leaves it.
+                        (false, true, true) if port.master != Some(*master) => Some(Why::Moved),
                         (false, true, _) => Some(Why::Lost),
                         // NTF_EXT_LEARNED stays on an entry that came back from the VXLAN port.
                         (false, false, true) if *is_static => None,
@@ -271,9 +282,16 @@ impl Index {
         .collect()
     }
 
-    fn of_device(&self, name: &IfName) -> Vec<Look> {
+    /// The guests of a device, which now has this master; `None` if it is gone.
+    fn of_device(&self, name: &IfName, master: Option<Option<u32>>) -> Vec<Look> {
+        let bridge = |master: Option<u32>| Some(&self.links.get(&master?)?.name);
+        let moved = |nic: &Nic| nic.device == *name && master.is_some_and(|m| bridge(m) != Some(&nic.bridge));
         let keys = self.by_device.get(name).into_iter().flatten();
-        keys.map(|key| Look::Guest(key.clone(), Why::Lost)).collect()
+        keys.map(|key| {
+            let moved = self.guests.get(key).is_some_and(|known| known.nics.iter().any(moved));
+            Look::Guest(key.clone(), if moved { Why::Moved } else { Why::Lost })
+        })
+        .collect()
     }
 
     fn of_network_device(&self, name: &IfName, why: Why) -> Vec<Look> {

@@ -195,8 +195,7 @@ fn a_guest_on_its_way_is_left_alone_until_its_own_tap_hears_it() {
 #[test]
 fn a_tap_that_moves_goes_down_or_goes_away_is_a_reason() {
     let mut index = index(Stage::Registered);
-    assert_eq!(index.react(&linked(TAP, "vnet0", None, true)), vm1(Why::Lost));
-    assert_eq!(index.react(&linked(TAP, "vnet0", None, false)), vm1(Why::Lost));
+    assert_eq!(index.react(&linked(TAP, "vnet0", Some(BRIDGE), false)), vm1(Why::Lost));
     assert_eq!(index.react(&linked(TAP, "vnet0", Some(BRIDGE), true)), vm1(Why::Lost));
     assert_eq!(index.react(&linked(TAP, "gone0", Some(BRIDGE), true)), vm1(Why::Lost), "renamed");
     assert_eq!(index.react(&linked(TAP, "vnet0", Some(BRIDGE), true)), vm1(Why::Lost), "and back");
@@ -204,6 +203,19 @@ fn a_tap_that_moves_goes_down_or_goes_away_is_a_reason() {
     assert_eq!(index.react(&Event::LinkGone { index: TAP }), []);
     assert_eq!(index.react(&linked(12, "vnet0", Some(BRIDGE), true)), vm1(Why::Lost), "another of that name");
     assert_eq!(index.react(&fdb(12)), [], "with another index");
+}
+
+#[test]
+fn a_tap_on_another_bridge_is_told_from_one_that_is_broken() {
+    let mut index = index(Stage::Registered);
+    assert_eq!(index.react(&linked(20, "blue-l2", None, true)), []);
+    // As libvirt does it: off the one, onto the other.
+    assert_eq!(index.react(&linked(TAP, "vnet0", None, true)), vm1(Why::Moved));
+    assert_eq!(index.react(&fdb_gone(TAP)), vm1(Why::Moved), "its entries go with it");
+    assert_eq!(index.react(&linked(TAP, "vnet0", Some(20), true)), vm1(Why::Moved));
+    assert_eq!(index.react(&linked(TAP, "vnet0", Some(20), false)), vm1(Why::Moved), "still there");
+    assert_eq!(index.react(&linked(TAP, "vnet0", Some(99), false)), vm1(Why::Moved), "one that nobody knows");
+    assert_eq!(index.react(&linked(TAP, "vnet0", Some(BRIDGE), false)), vm1(Why::Lost), "back again");
 }
 
 #[test]

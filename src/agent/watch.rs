@@ -22,6 +22,8 @@ pub enum Place {
     LibvirtNetworks,
     /// FRR's sockets.
     Speaker,
+    /// What lies beside config.toml; its files are told by their whole names.
+    Config,
 }
 
 /// Something in a watched directory.
@@ -64,6 +66,7 @@ impl Place {
             Place::Networks | Place::Guests => ".json",
             Place::Domains | Place::LibvirtNetworks => ".xml",
             Place::Speaker => ".vty",
+            Place::Config => "",
         }
     }
 }

@@ -90,3 +90,15 @@ fn a_file_in_the_way_of_a_directory_is_waited_out() {
     fs::write(dir.at("frr/spine1/zebra.pid"), "").unwrap();
     assert_eq!(take(&mut watch), [file(Place::Speaker, "zebra")]);
 }
+
+#[test]
+fn what_lies_beside_the_configuration_is_told_by_its_whole_name() {
+    let dir = Scratch::new("config");
+    let mut watch = Watch::new(vec![(Place::Config, dir.at("etc/evpn"))]).unwrap();
+    fs::create_dir_all(dir.at("etc/evpn")).unwrap();
+    assert_eq!(take(&mut watch), [Sign::Appeared(Place::Config)]);
+    fs::write(dir.at("etc/evpn/config.toml"), "").unwrap();
+    assert_eq!(take(&mut watch), [file(Place::Config, "config.toml")]);
+    fs::rename(dir.at("etc/evpn/config.toml"), dir.at("etc/evpn/config.toml~")).unwrap();
+    assert_eq!(take(&mut watch), [file(Place::Config, "config.toml"), file(Place::Config, "config.toml~")]);
+}

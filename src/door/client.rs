@@ -55,15 +55,15 @@ pub fn ask(hook: &LxcHook, network: Option<&NetName>, env: &impl Fn(&str) -> Opt
 }
 
 fn exchange(call: &Call) -> io::Result<Answer> {
+    let mut line = serde_json::to_vec(call)?;
+    line.push(b'\n');
     let end = Instant::now() + PATIENCE;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // The first bounds the wait for a place in the queue, too (net/unix/af_unix.c `unix_stream_connect`).
     set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
     connect(&socket, &SocketAddrUnix::new(PATH)?)?;
     let mut stream = UnixStream::from(socket);
-    let mut line = serde_json::to_vec(call)?;
-    line.push(b'\n');
-    // One that is sent away unheard finds the door shut and its answer in the letter box.
+    // At once, and in one write: the agent waits for no more than that. One that is sent away unheard finds the door shut and its answer in the letter box.
     let _ = stream.write_all(&line);
     let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     stream.set_read_timeout(Some(left))?;

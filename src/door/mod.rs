@@ -9,17 +9,19 @@ mod proof;
 
 pub use client::{ask, may_act};
 
-use crate::config::{ConfigError, Unprivileged};
+use crate::config::{ConfigError, Unprivileged, User};
 use crate::engine::{Engine, EngineError};
 use crate::input::{LxcHook, LxcPhase, lxc};
 use crate::journal::Message;
 use crate::kernel::KernelError;
 use crate::model::{Guest, GuestKind, NetName, one_line, quoted};
+use crate::register::guest_key;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::cell::LazyCell;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -27,8 +29,21 @@ use std::time::{Duration, Instant};
 /// Where the door is.
 pub const PATH: &str = "/run/evpn-hook-agent.sock";
 
-/// How long one caller may keep the agent from its other work.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long one caller may keep the agent from its other work: the hook writes its one line as soon as it is connected, but may lose the
+/// processor in between.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// The same for one without an entry, who can only withdraw what it has.
+const LITTLE_PATIENCE: Duration = Duration::from_millis(50);
+
+/// How long after a user was slow it is not waited for at all.
+const SLOW: Duration = Duration::from_secs(10);
+
+/// How long a user without an entry and a guest is refused without another look, as long as config.toml is the same.
+const REFUSED: Duration = Duration::from_secs(1);
+
+/// The most users of whom something is remembered.
+const USERS: usize = 256;
 
 /// The longest call, in bytes. LXC's longest name (255), two devices and a network stay far below.
 const MAX_CALL: usize = 4096;
@@ -57,6 +72,21 @@ enum Answer {
 pub struct Door {
     listener: UnixListener,
     path: PathBuf,
+    /// config.toml's entries, and what the file was like when they were read.
+    entries: Option<(Stamp, Vec<Unprivileged>)>,
+    /// Who was slow, and when.
+    slow: HashMap<u32, Instant>,
+    /// Who was refused, when, and with which words.
+    refused: HashMap<u32, (Instant, String)>,
+}
+
+/// What tells one version of a file from the next.
+type Stamp = Option<(u64, u64, i64, i64, u64)>;
+
+/// Why a call was not heard.
+enum Unheard {
+    Slow,
+    Other(String),
 }
 
 impl Door {
@@ -76,20 +106,20 @@ impl Door {
         };
         listener.set_nonblocking(true)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
-        Ok(Door { listener, path: path.to_owned() })
+        let path = path.to_owned();
+        Ok(Door { listener, path, entries: None, slow: HashMap::new(), refused: HashMap::new() })
     }
 
-    /// Takes one connection, if one waits, and carries out its call: at most a second and some milliseconds. Whatever the caller did
+    /// Takes one connection, if one waits, and carries out its call: a caller is waited for a quarter of a second at most. Whatever it did
     /// wrong is told to the caller. An error is the agent's own: the socket is broken, or this process is in a foreign namespace and
     /// must end ([`KernelError::Stranded`]).
-    pub fn serve(&self, engine: &mut Engine) -> io::Result<()> {
+    pub fn serve(&mut self, engine: &mut Engine) -> io::Result<()> {
         let stream = match self.listener.accept() {
             Ok((stream, _)) => stream,
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => return Ok(()),
             Err(e) => return Err(e),
         };
-        let end = Instant::now() + PATIENCE;
-        let (answer, stranded) = match hear(&stream, engine, end) {
+        let (answer, stranded) = match self.hear(&stream, engine) {
             Ok(()) => (Answer::Done { ok: true }, None),
             Err(EngineError::Kernel(error @ KernelError::Stranded { .. })) => {
                 (Answer::Refused { error: error.to_string() }, Some(error))
@@ -100,6 +130,76 @@ impl Door {
         let _ = answer_to(stream, &answer);
         stranded.map_or(Ok(()), |error| Err(io::Error::other(error)))
     }
+
+    fn hear(&mut self, stream: &UnixStream, engine: &mut Engine) -> Result<(), EngineError> {
+        let peer = rustix::net::sockopt::socket_peercred(stream).map_err(|e| refusal(format!("SO_PEERCRED: {e}")))?;
+        let uid = peer.uid.as_raw();
+        if uid == 0 {
+            return Err(refusal("root's hooks need no agent: call 'evpn-hook lxc' with CAP_NET_ADMIN"));
+        }
+        let now = Instant::now();
+        self.slow.retain(|_, since| now.duration_since(*since) < SLOW);
+        self.refused.retain(|_, (since, _)| now.duration_since(*since) < REFUSED);
+        if self.slow.contains_key(&uid) {
+            let what = format!("user {uid} sent no whole call lately: try again in {} s", SLOW.as_secs());
+            return Err(refusal(what));
+        }
+        let entry = self.entry_of(uid, engine);
+        if let Some((_, words)) = self.refused.get(&uid) {
+            return Err(refusal(words.clone()));
+        }
+        let may_join = matches!(entry, Ok(Some(_)));
+        // Whoever has neither an entry nor a guest is sent away unheard: listening takes time.
+        if !may_join && !has_guest(uid, engine) {
+            let error = entry.map_or_else(EngineError::from, |_| no_entry(uid));
+            if self.refused.len() < USERS {
+                self.refused.insert(uid, (now, error.to_string()));
+            }
+            return Err(error);
+        }
+        let patience = if may_join && self.slow.len() < USERS { PATIENCE } else { LITTLE_PATIENCE };
+        let line = read_line(stream, now + patience).map_err(|why| match why {
+            Unheard::Slow => {
+                self.slow.insert(uid, Instant::now());
+                refusal(format!("no whole call within {} ms", patience.as_millis()))
+            }
+            Unheard::Other(why) => refusal(why),
+        })?;
+        let result = act(uid, &line, entry, engine);
+        if let Err(error) = &result {
+            engine.journal.say(&Message::Warning(error));
+        }
+        result
+    }
+
+    /// What config.toml has on this user, now: the agent may be older than the file's last change. It is parsed once a change.
+    fn entry_of(&mut self, uid: u32, engine: &Engine) -> Result<Option<Unprivileged>, ConfigError> {
+        let (path, must_exist) = &engine.config_path;
+        let stamp = std::fs::metadata(path).ok().map(|f| (f.dev(), f.ino(), f.mtime(), f.mtime_nsec(), f.size()));
+        if self.entries.as_ref().is_none_or(|(before, _)| *before != stamp) {
+            self.refused.clear();
+            self.entries = None;
+            let config = crate::config::load(path, *must_exist)?;
+            self.entries = Some((stamp, config.unprivileged));
+        }
+        let entries = self.entries.iter().flat_map(|(_, entries)| entries);
+        // /etc/passwd is read where somebody is called by name, and once for all of them.
+        let names = LazyCell::new(|| proof::names(uid));
+        let is_it = |user: &User| match user {
+            User::Id(id) => *id == uid,
+            User::Name(name) => names.contains(name),
+        };
+        Ok(entries.into_iter().find(|entry| is_it(&entry.user)).cloned())
+    }
+}
+
+/// By the names of the records alone: there may be a thousand of them.
+fn has_guest(uid: u32, engine: &Engine) -> bool {
+    let Ok(any) = Guest::new(GuestKind::Lxc, &format!("{uid}/x"), "x") else { return false };
+    let key = guest_key(&any);
+    let Some(prefix) = key.strip_suffix('x') else { return false };
+    let files = std::fs::read_dir(engine.register.guests_dir()).into_iter().flatten().flatten();
+    files.map(|file| file.file_name()).any(|name| name.to_string_lossy().starts_with(prefix))
 }
 
 impl AsFd for Door {
@@ -121,42 +221,9 @@ fn is_socket(path: &Path) -> bool {
 fn answer_to(mut stream: UnixStream, answer: &Answer) -> io::Result<()> {
     let mut line = serde_json::to_vec(answer)?;
     line.push(b'\n');
-    stream.set_write_timeout(Some(PATIENCE))?;
+    // It fits into what the socket holds.
+    stream.set_nonblocking(true)?;
     stream.write_all(&line)
-}
-
-fn hear(stream: &UnixStream, engine: &mut Engine, end: Instant) -> Result<(), EngineError> {
-    let peer = rustix::net::sockopt::socket_peercred(stream).map_err(|e| refusal(format!("SO_PEERCRED: {e}")))?;
-    let uid = peer.uid.as_raw();
-    if uid == 0 {
-        return Err(refusal("root's hooks need no agent: call 'evpn-hook lxc' with CAP_NET_ADMIN"));
-    }
-    let entry = entry_of(uid, engine);
-    // Whoever has neither an entry nor a guest is sent away unheard: listening may take a second.
-    let own = format!("{uid}/");
-    let has_guest = || {
-        engine
-            .register
-            .guests()
-            .iter()
-            .flatten()
-            .any(|r| r.guest.kind == GuestKind::Lxc && r.guest.id.starts_with(&own))
-    };
-    if !matches!(entry, Ok(Some(_))) && !has_guest() {
-        return Err(entry.map_or_else(EngineError::from, |_| no_entry(uid)));
-    }
-    let line = read_line(stream, end).map_err(refusal)?;
-    let result = act(uid, &line, entry, engine);
-    if let Err(error) = &result {
-        engine.journal.say(&Message::Warning(error));
-    }
-    result
-}
-
-/// What config.toml has on this user, now: the agent may be older than the file's last change.
-fn entry_of(uid: u32, engine: &Engine) -> Result<Option<Unprivileged>, ConfigError> {
-    let config = crate::config::load(&engine.config_path.0, engine.config_path.1)?;
-    Ok(config.unprivileged.into_iter().find(|entry| proof::is_called(uid, &entry.user)))
 }
 
 fn act(
@@ -199,27 +266,27 @@ fn refusal(text: impl Into<String>) -> EngineError {
 }
 
 /// One line without its end; whoever takes longer, sends more or hangs up early is told so.
-fn read_line(mut stream: &UnixStream, end: Instant) -> Result<Vec<u8>, String> {
+fn read_line(mut stream: &UnixStream, end: Instant) -> Result<Vec<u8>, Unheard> {
+    let other = |error: io::Error| Unheard::Other(error.to_string());
     let mut line = Vec::new();
     let mut buffer = [0; MAX_CALL];
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        let slow = || format!("no whole call within {} s", PATIENCE.as_secs());
         if left.is_zero() {
-            return Err(slow());
+            return Err(Unheard::Slow);
         }
-        stream.set_read_timeout(Some(left)).map_err(|e| e.to_string())?;
+        stream.set_read_timeout(Some(left)).map_err(other)?;
         let count = match stream.read(&mut buffer) {
-            Ok(0) => return Err("the call ends without a newline".to_owned()),
+            Ok(0) => return Err(Unheard::Other("the call ends without a newline".to_owned())),
             Ok(count) => count,
             Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-            Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(slow()),
-            Err(e) => return Err(e.to_string()),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(Unheard::Slow),
+            Err(e) => return Err(other(e)),
         };
         let whole = buffer[..count].iter().position(|b| *b == b'\n');
         line.extend(&buffer[..whole.unwrap_or(count)]);
         if line.len() > MAX_CALL {
-            return Err(format!("the call is over {MAX_CALL} bytes"));
+            return Err(Unheard::Other(format!("the call is over {MAX_CALL} bytes")));
         }
         if whole.is_some() {
             return Ok(line);

@@ -1,6 +1,5 @@
 //! Whose a process's network namespace is, and who a user is: from /proc, /etc/passwd and /etc/subuid alone.
 
-use crate::config::User;
 use rustix::fs::{Mode, OFlags, open, openat, statat};
 use std::fs::File;
 use std::io::Read;
@@ -57,14 +56,6 @@ fn in_ranges(subuid: &str, names: &[String], uid: u32, id: u32) -> bool {
     })
 }
 
-/// Is this who config.toml means?
-pub(super) fn is_called(uid: u32, user: &User) -> bool {
-    match user {
-        User::Id(id) => *id == uid,
-        User::Name(name) => names(uid).contains(name),
-    }
-}
-
 /// The user's names in /etc/passwd. A user from elsewhere (LDAP) has none here, and is written as a number.
 pub(super) fn names(uid: u32) -> Vec<String> {
     let entry = |line: &str| {
@@ -106,6 +97,6 @@ mod tests {
     #[test]
     fn root_owns_nothing_of_a_users() {
         assert!(!owns(1000, 0) && owns(1000, 1000));
-        assert!(names(0).contains(&"root".to_owned()) && is_called(0, &User::Name("root".into())));
+        assert!(names(0).contains(&"root".to_owned()));
     }
 }

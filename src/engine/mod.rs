@@ -97,6 +97,11 @@ impl Engine {
         Ok(self.config.get_or_insert_default())
     }
 
+    /// Lets config.toml be read anew when it is next needed.
+    pub fn forget_config(&mut self) {
+        self.config = None;
+    }
+
     /// This host's kernel, opened once.
     pub fn kernel(&mut self) -> Result<&mut Kernel, EngineError> {
         match &mut self.kernel {

@@ -23,17 +23,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Agent {
     child: Child,
     notify: UnixDatagram,
+    /// What it watched when it had looked at everything.
+    first: String,
 }
 
 impl Agent {
-    /// Starts it on the host's configuration, and returns when it says that it is ready.
+    /// Starts it on the host's configuration, and returns when it has looked at everything.
     fn start() -> Agent {
         let _ = std::fs::remove_file("/run/notify");
         let notify = UnixDatagram::bind("/run/notify").unwrap();
         notify.set_read_timeout(Some(PATIENCE)).unwrap();
         let child = agent(&[]).env("NOTIFY_SOCKET", "/run/notify").spawn().unwrap();
-        let agent = Agent { child, notify };
+        let mut agent = Agent { child, notify, first: String::new() };
         assert_eq!(agent.hears(), "READY=1");
+        agent.first = agent.hears();
         agent
     }
 
@@ -109,7 +112,7 @@ impl Run {
 on_a_host!(it_says_that_it_is_ready_and_what_it_watches, {
     let host = Host::flat();
     let agent = Agent::start();
-    assert_eq!(agent.hears(), "STATUS=watching 1 networks, 0 guests");
+    assert_eq!(agent.first, "STATUS=watching 1 networks, 0 guests");
     tap("tap0");
     host.run(&["attach", "tap0", "--network", "flat", "--mac", MAC]).status_is(0);
     assert_eq!(agent.hears(), "STATUS=watching 1 networks, 1 guests");
@@ -142,7 +145,7 @@ on_a_host!(it_refuses_a_broken_configuration_and_starts_on_an_empty_host, {
     assert!(run.stderr.starts_with("evpn-agent: /run/config.toml") && run.stderr.lines().count() == 1, "{run:?}");
     std::fs::write("/run/config.toml", "[speaker]\nkind = \"none\"\n").unwrap();
     let agent = Agent::start();
-    assert_eq!(agent.hears(), "STATUS=watching 0 networks, 0 guests");
+    assert_eq!(agent.first, "STATUS=watching 0 networks, 0 guests");
     std::fs::write("/run/config.toml", CONFIG).unwrap();
     Host::default().run(&["network", "up", "flat"]).ok();
     assert_eq!(agent.hears(), "STATUS=watching 1 networks, 0 guests");
@@ -175,7 +178,39 @@ on_a_host!(what_is_deleted_by_hand_comes_back, {
     until("the gateway", || sh("ip -4 address show dev flat-l2").contains("10.1.0.1/24"));
 });
 
-on_a_host!(what_is_broken_before_it_starts_is_mended_when_it_says_ready, {
+// libvirt moves the tap first and says so last.
+on_a_host!(a_tap_on_another_bridge_is_given_a_second, {
+    with_guest();
+    sh("ip link add other type bridge && ip link set other up");
+    let _agent = Agent::start();
+    sh("ip link set tap0 master other");
+    let moved = Instant::now();
+    until("the tap on its bridge", || has_fdb("tap0"));
+    assert!(moved.elapsed() > Duration::from_millis(900), "{:?}", moved.elapsed());
+});
+
+on_a_host!(config_toml_is_read_anew_and_a_broken_one_is_not_believed, {
+    let host = Host::flat();
+    let _agent = Agent::start();
+    let port = |port: u32| sh("ip -d link show vxlan20").contains(&format!("dstport {port} "));
+    assert!(port(4789));
+    let was = std::fs::read_to_string("/run/config.toml").unwrap();
+    std::fs::write("/run/config.toml", "nonsense").unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    sh("ip link set vxlan20 down");
+    until("the VXLAN device", || is_up("vxlan20"));
+    std::fs::write("/run/config.new", format!("{was}[vtep]\nport = 8472\n")).unwrap();
+    std::fs::rename("/run/config.new", "/run/config.toml").unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    host.run(&["network", "down", "flat"]).ok();
+    host.run(&["network", "up", "flat"]).ok();
+    sh("ip link set vxlan20 down");
+    until("the VXLAN device", || is_up("vxlan20"));
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(port(8472));
+});
+
+on_a_host!(what_is_broken_before_it_starts_is_mended_when_it_says_what_it_watches, {
     with_guest();
     sh("ip neigh del 10.1.0.60 dev flat-l2; ip link set vxlan20 down");
     let _agent = Agent::start();
@@ -185,7 +220,7 @@ on_a_host!(what_is_broken_before_it_starts_is_mended_when_it_says_ready, {
 on_a_host!(a_tap_that_goes_takes_its_neighbours_with_it, {
     with_guest();
     let agent = Agent::start();
-    assert_eq!(agent.hears(), "STATUS=watching 1 networks, 1 guests");
+    assert_eq!(agent.first, "STATUS=watching 1 networks, 1 guests");
     sh("ip link del tap0");
     until("no neighbour", || !has_neighbour());
     assert_eq!(agent.hears(), "STATUS=watching 1 networks, 0 guests");
@@ -252,6 +287,39 @@ on_a_host!(an_arrival_is_registered_when_its_tap_hears_it, {
     let _agent = Agent::start();
     assert!(!has_fdb("vnet0"), "not before it is here");
     sh(&format!("bridge fdb add {MAC} dev vnet0 master dynamic"));
+    until("the guest's entries", || has_fdb("vnet0") && has_neighbour());
+});
+
+// As `virsh update-device` does it.
+on_a_host!(a_guest_that_libvirt_puts_on_another_bridge_stays_there, {
+    let host = Host::flat();
+    sh("ip link add blue type bridge && ip link set blue up");
+    tap("vnet0");
+    sh("ip link set vnet0 master flat-l2 up");
+    let on = |bridge| domain(1, &guest(MAC, None, &["10.1.0.60"]), &interface(MAC, "vnet0", bridge));
+    status_file(1, RUNNING, &on("flat-l2"));
+    host.hook(&["qemu", "vm1", "started", "begin", "-"], on("flat-l2")).ok();
+    let _agent = Agent::start();
+    until("the guest's entries", || has_fdb("vnet0") && has_neighbour());
+    sh("ip link set vnet0 master blue");
+    std::thread::sleep(Duration::from_millis(300));
+    status_file(1, RUNNING, &on("blue"));
+    until("no neighbour", || !has_neighbour());
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(crate::common::ip_link("vnet0")["master"], "blue");
+});
+
+on_a_host!(a_guest_that_ran_without_its_network_is_registered_when_it_comes, {
+    let host = Host::flat();
+    host.run(&["network", "down", "flat"]).ok();
+    sh("ip link add flat-l2 type bridge && ip link set flat-l2 up");
+    tap("vnet0");
+    sh("ip link set vnet0 master flat-l2 up");
+    let xml = domain(1, &guest(MAC, None, &["10.1.0.60"]), &interface(MAC, "vnet0", "flat-l2"));
+    status_file(1, RUNNING, &xml);
+    let agent = Agent::start();
+    assert_eq!(agent.first, "STATUS=watching 0 networks, 0 guests");
+    host.run(&["network", "up", "flat"]).ok();
     until("the guest's entries", || has_fdb("vnet0") && has_neighbour());
 });
 

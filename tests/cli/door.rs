@@ -33,7 +33,7 @@ fn host() -> Host {
 }
 
 fn open() {
-    let door = Door::bind(Path::new(door::PATH)).unwrap();
+    let mut door = Door::bind(Path::new(door::PATH)).unwrap();
     std::thread::spawn(move || {
         let config = ("/run/config.toml".into(), true);
         let mut engine = Engine::new(config, Register::at(Path::new("/run/evpn-hook")), Journal::new(false));
@@ -385,7 +385,7 @@ on_a_host!(without_an_agent_only_what_has_not_run_is_refused, {
     drop(silent);
 });
 
-on_a_host!(nonsense_is_answered_and_costs_a_second_at_most, {
+on_a_host!(nonsense_is_answered_at_once, {
     let _host = host();
     open();
     let before = snapshot();
@@ -398,16 +398,17 @@ on_a_host!(nonsense_is_answered_and_costs_a_second_at_most, {
         (&[b"{\"lxc\":{},\"network\":\"\"}\n"], "network name '' is empty"),
         (&[&long], "the call is over 4096 bytes"),
         (&[&[b' '; 4000], &long, b"\n"], "the call is over 4096 bytes"),
-        (&[b"{\"lxc\":", b"{}"], "no whole call within 1 s"),
     ] {
         let begun = Instant::now();
         let answer: serde_json::Value = serde_json::from_str(&says(ALICE, pieces)).unwrap();
         assert!(answer["error"].as_str().unwrap().contains(words), "{answer}");
-        assert!(begun.elapsed().as_millis() < 1900, "{words}: {:?}", begun.elapsed());
+        assert!(begun.elapsed().as_millis() < 900, "{words}: {:?}", begun.elapsed());
     }
     // Who may do nothing is not even waited for.
     let begun = Instant::now();
-    assert!(says(4203, &[b"{"]).contains("no entry for user 4203"));
+    for _ in 0..20 {
+        assert!(says(4203, &[b"{"]).contains("no entry for user 4203"));
+    }
     assert!(begun.elapsed().as_millis() < 900, "{:?}", begun.elapsed());
     assert!(says(0, &[b"{}\n"]).contains("root's hooks need no agent"));
     // Names that would be paths or lines stay names.
@@ -422,6 +423,39 @@ on_a_host!(nonsense_is_answered_and_costs_a_second_at_most, {
     assert!(!try_sh("find /run -name x.json | grep .").0);
     drop(container);
     assert_eq!(snapshot().replace("/run/evpn-hook/guests\n", ""), before);
+});
+
+// Neither by silence nor by half a call.
+on_a_host!(a_slow_user_costs_a_quarter_of_a_second_and_is_not_waited_for_again, {
+    let _host = host();
+    open();
+    let begun = Instant::now();
+    assert!(says(ALICE, &[b"{\"lxc\":", b"{}"]).contains("no whole call within 250 ms"));
+    assert!((250..900).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+    let begun = Instant::now();
+    for _ in 0..20 {
+        assert!(says(ALICE, &[]).contains("user 4201 sent no whole call lately: try again in 10 s"));
+    }
+    assert!(begun.elapsed().as_millis() < 900, "{:?}", begun.elapsed());
+    // Nobody else pays for it.
+    let container = Container::on(BOB, "flat-l2", "vethb", IP);
+    sh("sed -i \"s/\\['other'\\]/['flat']/\" /run/config.toml");
+    start(BOB, container.pid).ok();
+    assert_eq!((fdb(), neighbours()), known("vethb"));
+});
+
+on_a_host!(an_entry_counts_as_soon_as_it_is_written, {
+    let _host = host();
+    open();
+    let container = Container::on(4203, "flat-l2", "vethc", IP);
+    start(4203, container.pid).says(1, &["no entry for user 4203"]);
+    sh("printf \"[[unprivileged]]\\nuser = 4203\\nnetworks = ['flat']\\n\" >>/run/config.toml");
+    start(4203, container.pid).ok();
+    sh("echo nonsense >>/run/config.toml");
+    // Whoever has a guest may withdraw it all the same.
+    stop(4203).ok();
+    assert_eq!((fdb(), neighbours()), unknown());
+    start(4203, container.pid).says(1, &["/run/config.toml"]);
 });
 
 on_a_host!(a_dead_agents_socket_is_replaced_and_a_living_ones_not, {

@@ -13,7 +13,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Returns when it says that it is ready.
+    /// Returns when it has looked at everything: it says READY=1 before, and what it watches then.
     pub fn start(host: &Host) -> Agent {
         let _ = std::fs::remove_file(host.path(NOTIFY));
         let notify = UnixDatagram::bind(host.path(NOTIFY)).expect("notify socket");
@@ -24,8 +24,8 @@ impl Agent {
         let agent = Agent { child: command.spawn().expect("evpn-agent starts") };
         let mut buffer = [0; 4096];
         loop {
-            let count = notify.recv(&mut buffer).expect("the agent says that it is ready");
-            if String::from_utf8_lossy(&buffer[..count]).lines().any(|line| line == "READY=1") {
+            let count = notify.recv(&mut buffer).expect("the agent says what it watches");
+            if String::from_utf8_lossy(&buffer[..count]).lines().any(|line| line.starts_with("STATUS=watching ")) {
                 return agent;
             }
         }
