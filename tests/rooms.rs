@@ -38,7 +38,7 @@ const RULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("agent", &["config", "door", "engine", "hypervisor", "input", "journal", "kernel", "model", "plan", "register"]),
-    ("door", &["config", "engine", "input", "journal", "kernel", "model", "plan"]),
+    ("door", &["config", "engine", "input", "journal", "kernel", "model", "plan", "register"]),
     ("report", &["config", "engine", "model", "plan", "register", "speaker"]),
     ("cli", &["model"]),
 ];
