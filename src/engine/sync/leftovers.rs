@@ -1,0 +1,146 @@
+//! What nobody wants any more: neighbours without a guest, VRFs without a network, devices with our mark that no record knows.
+
+use super::{Look, Synced};
+use crate::config::Vrf;
+use crate::engine::network::{devices_of, devices_of_vrf};
+use crate::engine::{Engine, EngineError, by_hand};
+use crate::event::Nic;
+use crate::model::{IfName, Vni};
+use crate::plan::seen::{LinkKind, Neigh, World};
+use crate::plan::{Plan, Planned, Step};
+use crate::register::{NetworkRecord, VrfRecord};
+use crate::speaker::Added;
+use std::collections::{BTreeMap, HashSet};
+
+/// What nobody wants any more.
+struct Leftovers {
+    ghosts: Plan,
+    /// Devices that were attached by hand, of which the register was lost.
+    lost: BTreeMap<IfName, Nic>,
+    devices: Plan,
+    vrfs: Vec<VrfRecord>,
+}
+
+impl Leftovers {
+    fn is_empty(&self) -> bool {
+        self.ghosts.is_empty() && self.lost.is_empty() && self.devices.is_empty() && self.vrfs.is_empty()
+    }
+}
+
+impl Engine {
+    /// Our neighbours without a guest, VRFs of ours without a network, devices with our mark that no record knows.
+    pub(super) fn sync_leftovers(&mut self, mut look: Look, stale: bool, out: &mut Synced) -> Result<(), EngineError> {
+        let mut left = self.leftovers(&look, out)?;
+        if left.is_empty() && !stale {
+            return Ok(());
+        }
+        // What has come or gone since then is no leftover.
+        let world = self.kernel()?.whole_world()?;
+        look = self.look(world, out);
+        left = self.leftovers(&look, out)?;
+        self.do_most(left.ghosts);
+        for (device, nic) in left.lost {
+            let Ok(guest) = by_hand(device.as_str()) else { continue };
+            let added = self.add_endpoint(guest, nic);
+            out.keep(added);
+        }
+        self.do_most(left.devices);
+        for record in left.vrfs {
+            let _lock = if self.dry_run { None } else { Some(self.register.lock_vrf(&record.vrf.name)?) };
+            let in_it = |n: &NetworkRecord| n.network.vrf.as_ref().is_some_and(|v| v.name == record.vrf.name);
+            if self.register.networks().iter().flatten().any(in_it) {
+                continue; // one has started meanwhile
+            }
+            let down = self.vrf_down(&look.world, &record);
+            out.keep(down);
+        }
+        Ok(())
+    }
+
+    fn leftovers(&mut self, look: &Look, out: &Synced) -> Result<Leftovers, EngineError> {
+        let troubled = !out.problems.is_empty();
+        let (ghosts, found) = ghosts(look, troubled);
+        let Look { world, networks, .. } = look;
+        // What could not be read or made anew is wanted all the same.
+        if troubled {
+            return Ok(Leftovers { ghosts, lost: found, devices: Plan::new(), vrfs: Vec::new() });
+        }
+        let used = |name: &IfName| networks.iter().any(|n| n.network.vrf.as_ref().is_some_and(|v| v.name == *name));
+        let mut vrfs: Vec<VrfRecord> =
+            self.register.vrfs().into_iter().flatten().filter(|r| !used(&r.vrf.name)).collect();
+        for link in world.links().filter(|l| l.ours && !used(&l.name)) {
+            if let LinkKind::Vrf { table } = link.kind
+                && !vrfs.iter().any(|r| r.vrf.name == link.name)
+            {
+                let vrf = Vrf { name: link.name.clone(), table, vni: l3vni(world, &link.name) };
+                let managed = self.config()?.speaker.manage_vrfs;
+                let frr = self.frr()?.filter(|_| managed);
+                let speaker = frr.map(|mut frr| Added::whole(&vrf, frr.router_id().ok().flatten()));
+                let made = devices_of_vrf(&vrf).into_iter().filter(|dev| world.link(dev).is_some_and(|l| l.ours));
+                vrfs.push(VrfRecord { made: made.collect(), speaker, vrf });
+            }
+        }
+        let wanted: HashSet<IfName> = networks.iter().flat_map(|n| devices_of(&n.network)).collect();
+        let of_vrfs = networks.iter().filter_map(|n| n.network.vrf.as_ref()).chain(vrfs.iter().map(|r| &r.vrf));
+        let of_vrfs: HashSet<IfName> = of_vrfs.flat_map(devices_of_vrf).collect();
+        let mut lost: Vec<_> =
+            world.links().filter(|l| l.ours && !wanted.contains(&l.name) && !of_vrfs.contains(&l.name)).collect();
+        // Tunnels before bridges; a bridge that carries somebody's ports stays with them.
+        lost.sort_by_key(|l| (!matches!(l.kind, LinkKind::Vxlan { .. }), l.name.clone()));
+        let ports = |index: u32| world.slaves(index).any(|port| !port.ours);
+        lost.retain(|l| !ports(l.index));
+        let del = |name: &IfName| Planned { step: Step::DelLink { name: name.clone() }, undo: Vec::new() };
+        let devices = lost.into_iter().map(|l| del(&l.name)).collect();
+        Ok(Leftovers { ghosts, lost: found, devices, vrfs })
+    }
+}
+
+/// Our neighbours that no record claims: their guest has gone, or the register was lost and they are a device's that was attached by hand,
+/// of which nobody else knows. That one is to be recorded again from what the kernel holds of it.
+fn ghosts(look: &Look, troubled: bool) -> (Plan, BTreeMap<IfName, Nic>) {
+    let world = &look.world;
+    let mut ghosts: Vec<(u32, &Neigh)> = world.neighs().filter(|(_, n)| n.ours && !n.ext_learned).collect();
+    ghosts.sort_by_key(|(index, n)| (*index, n.ip));
+    let (mut claimed, mut devices) = (HashSet::new(), HashSet::new());
+    for endpoint in look.guests.iter().flat_map(|record| &record.endpoints) {
+        claimed.extend(endpoint.ips.iter().map(|ip| (&endpoint.bridge, *ip)));
+        devices.insert(&endpoint.device);
+    }
+    let mut lost = BTreeMap::<IfName, Nic>::new();
+    let mut plan = Plan::new();
+    for (index, neigh) in ghosts {
+        let Some(bridge) = world.by_index(index).map(|l| &l.name) else { continue };
+        if claimed.contains(&(bridge, neigh.ip)) {
+            continue;
+        }
+        let fdb = neigh.mac.and_then(|mac| world.fdb(index, mac)).filter(|fdb| fdb.is_static);
+        let port = fdb.and_then(|fdb| world.by_index(fdb.port)).filter(|port| port.index != index && !port.ours);
+        match port.filter(|port| !devices.contains(&port.name)) {
+            Some(port) if look.networks.iter().any(|n| n.network.bridge == *bridge) => {
+                let nic = lost.entry(port.name.clone()).or_insert_with(|| Nic {
+                    device: Some(port.name.clone()),
+                    bridge: Some(bridge.clone()),
+                    mac: neigh.mac,
+                    ..Nic::default()
+                });
+                nic.ips.push(neigh.ip);
+            }
+            // Its network is to come up and could not: whose it is can be told the next time.
+            Some(_) if troubled => {}
+            _ => {
+                let step = Step::DelNeigh { bridge: bridge.clone(), ip: neigh.ip };
+                plan.push(Planned { step, undo: Vec::new() });
+            }
+        }
+    }
+    (plan, lost)
+}
+
+/// The L3VNI of a VRF, by the tunnel that is on its bridge.
+fn l3vni(world: &World, vrf: &IfName) -> Option<Vni> {
+    let bridge = world.link(&vrf.l3_bridge().ok()?)?;
+    world.slaves(bridge.index).find_map(|link| match link.kind {
+        LinkKind::Vxlan { vni, .. } => vni,
+        _ => None,
+    })
+}

@@ -1,0 +1,158 @@
+//! What should be against what is, for everything or for one object: what libvirt and LXC say runs, what the register says that we own, what
+//! the kernel shows, and in the end what the speaker says.
+//!
+//! A look over all of it needs no lock and writes nothing; only where something is amiss is the object taken up by itself, with its lock and
+//! a fresh look, by the same code that a hook runs. So hooks go on meanwhile, and a second sync finds nothing to do.
+//!
+//! - `networks`, `guests`: what is wanted and is not so is put right
+//! - `leftovers`: what nobody wants goes
+//! - `speaker`: what the kernel holds and the speaker missed is said again
+
+mod guests;
+mod leftovers;
+mod networks;
+mod speaker;
+
+use super::{Engine, EngineError};
+use crate::hypervisor;
+use crate::journal::Message;
+use crate::model::{Guest, GuestKind, NetName};
+use crate::plan::Plan;
+use crate::plan::seen::World;
+use crate::register::{GuestRecord, NetworkRecord, RegisterError};
+use guests::{Truth, hypervisors};
+use std::time::Duration;
+
+/// How old a record must be before libvirt's silence about its object counts: it writes its status files after our hooks have run (qemu_process.c
+/// `qemuProcessLaunch`, bridge_driver.c `networkStartNetwork`), within a second or two.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// What a sync did and what it could not mend.
+#[derive(Debug, Default)]
+pub struct Synced {
+    /// How many steps were taken.
+    pub steps: usize,
+    /// What is still wrong, each a line with the object's name and the way out.
+    pub problems: Vec<String>,
+}
+
+impl Synced {
+    fn keep<T>(&mut self, result: Result<T, EngineError>) -> Option<T> {
+        result.map_err(|error| self.problems.push(error.to_string())).ok()
+    }
+}
+
+/// The host at one time.
+struct Look {
+    world: World,
+    guests: Vec<GuestRecord>,
+    networks: Vec<NetworkRecord>,
+}
+
+impl Engine {
+    /// Networks, then guests, then ghosts, then what the speaker says of them. With `dry_run` nothing is done, and the plan is kept.
+    pub fn sync(&mut self) -> Result<Synced, EngineError> {
+        let (mut out, before) = (Synced::default(), self.walked);
+        self.discard_corrupt(&mut out);
+        if !self.dry_run {
+            self.register.sweep()?;
+        }
+        // Where all is well one look is enough for all of it.
+        let world = self.kernel()?.whole_world()?;
+        self.sync_networks(None, &world, &mut out)?;
+        let world = if self.walked == before { world } else { self.kernel()?.whole_world()? };
+        let look = self.look(world, &mut out);
+        let walked = self.walked;
+        self.sync_guests(&look, &mut out)?;
+        self.sync_leftovers(look, self.walked > walked, &mut out)?;
+        let steps = self.walked - before;
+        self.sync_speaker(steps > 0, &mut out)?;
+        out.steps = self.walked - before;
+        Ok(out)
+    }
+
+    /// One network with its VRF and the speaker's part. One that is not up is left alone.
+    pub fn sync_network(&mut self, name: &NetName) -> Result<Synced, EngineError> {
+        let (mut out, before) = (Synced::default(), self.walked);
+        let world = self.kernel()?.world()?;
+        self.sync_networks(Some(name), &world, &mut out)?;
+        out.steps = self.walked - before;
+        Ok(out)
+    }
+
+    /// One guest: as its hypervisor says that it runs, registered or withdrawn. One that is on its way is left alone until it is here.
+    pub fn sync_guest(&mut self, guest: &Guest) -> Result<Synced, EngineError> {
+        let (mut out, before) = (Synced::default(), self.walked);
+        let truth = match guest.kind {
+            GuestKind::Libvirt => match hypervisor::libvirt::domain(&guest.name) {
+                Some(Ok(domain)) if domain.guest.id == guest.id => Truth::Runs(domain.nics, domain.life),
+                Some(Err(error)) => {
+                    out.problems.push(error.to_string());
+                    Truth::Unknown
+                }
+                // Renamed, or gone: the whole list knows.
+                _ => self.truth(guest, &hypervisors(&mut out)),
+            },
+            GuestKind::Lxc => self.truth(guest, &hypervisors(&mut out)),
+            GuestKind::Manual => Truth::Unknown,
+        };
+        let result = self.sync_one(guest, truth);
+        out.keep(result);
+        out.steps = self.walked - before;
+        Ok(out)
+    }
+
+    /// The libvirt domain of this name, whose status file was written or removed.
+    pub fn sync_domain(&mut self, name: &str) -> Result<Synced, EngineError> {
+        let guest = match hypervisor::libvirt::domain(name) {
+            Some(Ok(domain)) => Some(domain.guest),
+            Some(Err(error)) => return Ok(Synced { steps: 0, problems: vec![error.to_string()] }),
+            None => {
+                let of_name = |r: &GuestRecord| r.guest.kind == GuestKind::Libvirt && r.guest.name == name;
+                self.register.guests().into_iter().flatten().find(of_name).map(|r| r.guest)
+            }
+        };
+        guest.map_or(Ok(Synced::default()), |guest| self.sync_guest(&guest))
+    }
+
+    // ----- the register -----
+
+    /// What cannot be read is made anew from what runs.
+    fn discard_corrupt(&mut self, out: &mut Synced) {
+        let errors = self.register.networks().into_iter().filter_map(Result::err);
+        for error in errors.chain(self.register.vrfs().into_iter().filter_map(Result::err)).collect::<Vec<_>>() {
+            self.discard(&error, out);
+        }
+    }
+
+    fn discard(&mut self, error: &RegisterError, out: &mut Synced) {
+        match error {
+            RegisterError::Corrupt { path, .. } if !self.dry_run => {
+                self.journal.say(&Message::Warning(error));
+                let removed = self.register.discard(path).map_err(EngineError::from);
+                out.keep(removed);
+            }
+            _ => out.problems.push(error.to_string()),
+        }
+    }
+
+    /// The records to what the kernel showed; they are read after it, for each entry there was claimed before it was made.
+    fn look(&mut self, world: World, out: &mut Synced) -> Look {
+        let mut guests = Vec::new();
+        for record in self.register.guests() {
+            match record {
+                Ok(record) => guests.push(record),
+                Err(error) => self.discard(&error, out),
+            }
+        }
+        Look { world, guests, networks: self.register.networks().into_iter().flatten().collect() }
+    }
+
+    fn do_most(&mut self, plan: Plan) {
+        if self.dry_run {
+            self.planned.extend(plan);
+        } else {
+            self.walk_on(&plan, None, None);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Networks: as libvirt, config.toml and the register say that they are up.
+
+use super::{GRACE, Synced};
+use crate::config::{Network, Origin};
+use crate::engine::{Engine, EngineError};
+use crate::hypervisor;
+use crate::model::NetName;
+use crate::plan::seen::World;
+use crate::register::NetworkRecord;
+use crate::speaker::Frr;
+
+impl Engine {
+    pub(super) fn sync_networks(
+        &mut self,
+        only: Option<&NetName>,
+        world: &World,
+        out: &mut Synced,
+    ) -> Result<(), EngineError> {
+        let config = self.config()?.clone();
+        let mut frr = self.frr()?;
+        let wanted = |name: &NetName| only.is_none_or(|only| only == name);
+        let records: Vec<NetworkRecord> = self.register.networks().into_iter().flatten().collect();
+        // One that does not answer is asked once, and not for each network.
+        let routed = records.iter().any(|r| r.network.vrf.as_ref().is_some_and(|v| v.vni.is_some()));
+        if let Some(Err(error)) = frr.as_mut().filter(|_| routed).map(Frr::evpn) {
+            out.problems.push(error.to_string());
+            frr = None;
+        }
+        let listed = hypervisor::libvirt::networks(&config);
+        for record in records.iter().filter(|r| wanted(&r.network.name)) {
+            let network = &record.network;
+            if self.is_gone(record, is_listed(listed.as_deref(), &network.name), world) {
+                // The loop may have spent seconds with FRR since the look.
+                let (now, listed) = (self.kernel()?.world()?, hypervisor::libvirt::networks(&config));
+                if self.is_gone(record, is_listed(listed.as_deref(), &network.name), &now) {
+                    let down = self.network_stopped(&network.name);
+                    out.keep(down);
+                }
+                continue;
+            }
+            let told = listed.iter().flatten().find(|(name, _)| *name == network.name);
+            if let Some((_, Ok(Some(told)))) = told
+                && told.hosts != network.hosts
+                && !self.dry_run
+            {
+                let updated = self.network_updated(told);
+                out.keep(updated);
+            }
+            let lacks = self.network_lacks(world, record, frr.as_mut());
+            if out.keep(lacks) == Some(true) {
+                let up = self.network_again(network.clone());
+                if out.keep(up).is_some() && !self.dry_run {
+                    self.speaker_problem(network, frr.as_mut(), out);
+                }
+            }
+        }
+        let unknown = |name: &NetName| wanted(name) && !records.iter().any(|r| r.network.name == *name);
+        for (name, network) in listed.into_iter().flatten().filter(|(name, _)| unknown(name)) {
+            match network {
+                Ok(Some(network)) => {
+                    let up = self.network_up(network);
+                    out.keep(up);
+                }
+                Ok(None) => {}
+                Err(error) => out.problems.push(format!("network {name}: {error}")),
+            }
+        }
+        // One of config.toml's that was taken down stays down; one whose bridge carries our mark was up when the register was lost.
+        for network in config.networks.iter().filter(|n| unknown(&n.name)) {
+            if world.link(&network.bridge).is_some_and(|l| l.ours) {
+                let up = self.network_up(network.clone());
+                out.keep(up);
+            }
+        }
+        Ok(())
+    }
+
+    /// A silent speaker stops no network; here it is a problem all the same.
+    fn speaker_problem(&mut self, network: &Network, frr: Option<&mut Frr>, out: &mut Synced) {
+        let managed = self.config().is_ok_and(|c| c.speaker.manage_vrfs);
+        let (Some(frr), Some(vrf), true) = (frr, &network.vrf, managed) else { return };
+        match frr.missing(vrf) {
+            Ok(missing) if missing.is_empty() => {}
+            Ok(_) => out.problems.push(format!("network {}: FRR did not take VRF {}", network.name, vrf.name)),
+            Err(error) => out.problems.push(format!("network {}: {error}", network.name)),
+        }
+    }
+
+    /// Is this network of libvirt's down, though no hook told us? `listed` is whether libvirt says that it is up; `None` where it says nothing.
+    fn is_gone(&self, record: &NetworkRecord, listed: Option<bool>, world: &World) -> bool {
+        let network = &record.network;
+        let old = self.register.network_age(network).is_some_and(|age| age > GRACE);
+        match network.origin {
+            Origin::Config => false,
+            Origin::Libvirt => listed == Some(false) && (old || world.link(&network.bridge).is_none()),
+            Origin::LibvirtBridge => listed == Some(false) && old,
+        }
+    }
+}
+
+/// Does libvirt say that this network is up? `None` where it says nothing.
+fn is_listed(listed: Option<&[hypervisor::libvirt::Listed]>, name: &NetName) -> Option<bool> {
+    listed.map(|listed| listed.iter().any(|(other, _)| other == name))
+}

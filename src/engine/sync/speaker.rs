@@ -1,0 +1,109 @@
+//! The speaker: does it advertise what the kernel holds? FRR versions that drop events are told again.
+
+use super::Synced;
+use crate::engine::guest::{observe, wanted};
+use crate::engine::{Engine, EngineError};
+use crate::model::Guest;
+use crate::plan::guest::tell;
+use crate::register::{Endpoint, GuestRecord, Stage};
+use crate::speaker::{Frr, SpeakerError};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// What a healthy FRR needs at most to advertise what the kernel got just now; its own floor is 60 ms.
+const ADVERTISED: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(20);
+
+type Missed = (Guest, Endpoint, String);
+
+impl Engine {
+    /// Asks the speaker whether it advertises these guests, and tells the kernel's entries again where it does not though they are right
+    /// (FRR versions that drop events). Returns those that were not advertised, with why; none where the speaker is silent or missing.
+    pub fn verify(&mut self, guests: &[Guest]) -> Result<Vec<(Guest, String)>, EngineError> {
+        let mut records = Vec::new();
+        for guest in guests {
+            records.extend(self.register.guest(guest)?);
+        }
+        let Some(mut frr) = self.frr()? else { return Ok(Vec::new()) };
+        let Ok(missed) = self.missed(&mut frr, &records) else { return Ok(Vec::new()) };
+        for (guest, endpoint, _) in &missed {
+            self.tell_again(guest, endpoint)?;
+        }
+        Ok(missed.into_iter().map(|(guest, _, why)| (guest, why)).collect())
+    }
+
+    /// All guests; what was changed just now gets its time.
+    pub(super) fn sync_speaker(&mut self, changed: bool, out: &mut Synced) -> Result<(), EngineError> {
+        let Some(mut frr) = self.frr()? else { return Ok(()) };
+        let records: Vec<GuestRecord> = self.register.guests().into_iter().flatten().collect();
+        if records.is_empty() || self.register.networks().is_empty() {
+            return Ok(());
+        }
+        let mut missed = self.missed_after(&mut frr, &records, changed);
+        if let Ok(missed) = &mut missed
+            && !missed.is_empty()
+        {
+            for (guest, endpoint, _) in missed.iter() {
+                self.tell_again(guest, endpoint)?;
+            }
+            if !self.dry_run {
+                *missed = self.missed_after(&mut frr, &records, true).unwrap_or_default();
+            }
+        }
+        match missed {
+            Ok(missed) => {
+                out.problems.extend(missed.iter().map(|(guest, e, why)| format!("{guest}: {}: {why}", e.device)))
+            }
+            Err(error) => out.problems.push(error.to_string()),
+        }
+        Ok(())
+    }
+
+    fn missed_after(
+        &mut self,
+        frr: &mut Frr,
+        records: &[GuestRecord],
+        wait: bool,
+    ) -> Result<Vec<Missed>, SpeakerError> {
+        let until = Instant::now() + if wait { ADVERTISED } else { Duration::ZERO };
+        loop {
+            let missed = self.missed(frr, records)?;
+            if missed.is_empty() || Instant::now() >= until || self.dry_run {
+                return Ok(missed);
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// The registered endpoints that the speaker does not advertise: one dump a network, not questions an endpoint.
+    fn missed(&mut self, frr: &mut Frr, records: &[GuestRecord]) -> Result<Vec<Missed>, SpeakerError> {
+        let registered = |e: &&Endpoint| e.stage == Stage::Registered;
+        let mut dumps = BTreeMap::new();
+        let mut missed = Vec::new();
+        for record in records {
+            for endpoint in record.endpoints.iter().filter(registered) {
+                let Some(mac) = endpoint.mac else { continue };
+                let dump = match dumps.get(&endpoint.bridge) {
+                    Some(dump) => dump,
+                    None => {
+                        let Ok(Some(network)) = self.register.network_of_bridge(&endpoint.bridge) else { continue };
+                        dumps.entry(endpoint.bridge.clone()).or_insert(frr.dump(network.network.vni)?)
+                    }
+                };
+                if let Some(why) = dump.advertised(mac, &endpoint.ips).problem() {
+                    missed.push((record.guest.clone(), endpoint.clone(), why));
+                }
+            }
+        }
+        Ok(missed)
+    }
+
+    fn tell_again(&mut self, guest: &Guest, endpoint: &Endpoint) -> Result<(), EngineError> {
+        let who = guest.to_string();
+        let want = wanted(&who, endpoint);
+        let seen = observe(self.kernel()?, &want)?;
+        self.journal.object.clone_from(&guest.name);
+        self.do_most(tell(&want, &seen));
+        Ok(())
+    }
+}
