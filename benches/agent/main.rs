@@ -3,6 +3,9 @@
 //! Runs itself again in fresh network and mount namespaces: real bridge, VXLAN and ports, /run of its own, nothing left behind. Figures, no verdict:
 //! they depend on the machine and on what else runs on it.
 
+#[path = "../common/mod.rs"]
+mod common;
+
 use evpn_hook::kernel::{Event, Events, Kernel};
 use evpn_hook::model::Mac;
 use evpn_hook::plan::Step;
@@ -10,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,14 +23,7 @@ const ROUNDS: u32 = 50;
 const CONFIG: &str = "/run/config.toml";
 
 fn main() {
-    if std::env::var_os("EVPN_BENCH_INSIDE").is_none() {
-        let me = std::env::current_exe().unwrap();
-        let status =
-            Command::new("unshare").args(["--net", "--mount", "--"]).arg(me).env("EVPN_BENCH_INSIDE", "1").status();
-        std::process::exit(status.expect("unshare (util-linux) starts").code().unwrap_or(1));
-    }
-    let hook =
-        std::env::var_os("EVPN_HOOK").map(PathBuf::from).expect("EVPN_HOOK names the release binary (make bench)");
+    let hook = common::inside();
     sh("mount -t tmpfs tmpfs /run && ip link set lo up && ip address add 10.0.0.1/32 dev lo");
     fs::write(
         CONFIG,

@@ -3,6 +3,9 @@
 //!
 //! Runs itself again in fresh network and mount namespaces: real bridge, VXLAN and tap, /run of its own, nothing left behind.
 
+#[path = "../common/mod.rs"]
+mod common;
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,14 +18,7 @@ const XML: &str = include_str!("domain.xml");
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    if std::env::var_os("EVPN_BENCH_INSIDE").is_none() {
-        let me = std::env::current_exe().unwrap();
-        let status =
-            Command::new("unshare").args(["--net", "--mount", "--"]).arg(me).env("EVPN_BENCH_INSIDE", "1").status();
-        std::process::exit(status.expect("unshare (util-linux) starts").code().unwrap_or(1));
-    }
-    let hook =
-        std::env::var_os("EVPN_HOOK").map(PathBuf::from).expect("EVPN_HOOK names the release binary (make bench)");
+    let hook = common::inside();
     let scratch = Path::new("/run/evpn-bench");
     must(Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run"]));
     fs::create_dir_all(scratch).unwrap();

@@ -3,6 +3,9 @@
 //! Runs itself again in fresh network and mount namespaces: real bridges and taps, a status file of libvirt's for each guest, /run of its
 //! own, nothing left behind. The guests are registered by the code that a `start` hook runs, only not in a process of its own each.
 
+#[path = "../common/mod.rs"]
+mod common;
+
 use evpn_hook::engine::Engine;
 use evpn_hook::event::{Event, GuestPhase, Nic};
 use evpn_hook::journal::Journal;
@@ -11,8 +14,7 @@ use evpn_hook::register::Register;
 use nix::sys::resource::{UsageWho, getrusage};
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -23,13 +25,7 @@ const STATUS: &str = include_str!("../../tests/golden/status/vm1.xml");
 const CONFIG: &str = "/run/config.toml";
 
 fn main() {
-    if std::env::var_os("EVPN_BENCH_INSIDE").is_none() {
-        let mut command = Command::new("unshare");
-        command.args(["--net", "--mount", "--"]).arg(std::env::current_exe().unwrap()).env("EVPN_BENCH_INSIDE", "1");
-        panic!("unshare (util-linux): {}", command.exec());
-    }
-    let hook =
-        std::env::var_os("EVPN_HOOK").map(PathBuf::from).expect("EVPN_HOOK names the release binary (make bench)");
+    let hook = common::inside();
     must(Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run"]));
     fs::create_dir_all("/run/libvirt/qemu").unwrap();
     must(Command::new("ip").args(["link", "set", "lo", "up"]));
