@@ -375,10 +375,6 @@ impl Register {
         self.remove("host.lock")
     }
 
-    /// Where everything is.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
     /// Removes a record that cannot be read, as [`RegisterError::Corrupt`] names it.
     pub fn discard(&self, path: &Path) -> Result<(), RegisterError> {
         match path.strip_prefix(&self.dir).ok().and_then(Path::to_str) {

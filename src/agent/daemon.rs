@@ -269,12 +269,7 @@ impl Agent {
 
     /// The hooks read it anew each time; what they make by it must not be undone by what it said before.
     fn read_config(&mut self) {
-        let (path, must_exist) = &self.engine.config_path;
-        // Whether it can be read is asked first: with the old one it still works.
-        let read = crate::config::load(path, *must_exist).map_err(EngineError::from).and_then(|_| {
-            self.engine.forget_config();
-            self.engine.config().map(drop)
-        });
+        let read = self.engine.reload_config();
         self.engine.journal.object.clear();
         match read {
             Ok(()) => drop(self.told.remove(&Task::Config)),

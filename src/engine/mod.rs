@@ -92,14 +92,15 @@ impl Engine {
     /// config.toml, read once.
     pub fn config(&mut self) -> Result<&Config, EngineError> {
         if self.config.is_none() {
-            self.config = Some(crate::config::load(&self.config_path.0, self.config_path.1)?);
+            self.reload_config()?;
         }
         Ok(self.config.get_or_insert_default())
     }
 
-    /// Lets config.toml be read anew when it is next needed.
-    pub fn forget_config(&mut self) {
-        self.config = None;
+    /// Reads config.toml anew; where that cannot be, what it said before still holds.
+    pub fn reload_config(&mut self) -> Result<(), EngineError> {
+        self.config = Some(crate::config::load(&self.config_path.0, self.config_path.1)?);
+        Ok(())
     }
 
     /// This host's kernel, opened once.

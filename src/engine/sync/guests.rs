@@ -56,17 +56,12 @@ impl Engine {
         for (name, running) in containers.filter(|(_, running)| running.roots) {
             let lxcpath = &running.lxcpath;
             let known = records.iter().any(|r| r.guest.kind == GuestKind::Lxc && r.guest.id == *name);
-            if !known && self.has_tenants() && hypervisor::lxc::has_our_hooks(lxcpath, name) {
+            if !known && !networks.is_empty() && hypervisor::lxc::has_our_hooks(lxcpath, name) {
                 let done = self.sync_container(name, lxcpath);
                 out.keep(done);
             }
         }
         Ok(())
-    }
-
-    /// Is there a network of ours that an unknown container could be on?
-    fn has_tenants(&self) -> bool {
-        !self.register.networks().is_empty()
     }
 
     fn sync_container(&mut self, name: &str, lxcpath: &str) -> Result<(), EngineError> {

@@ -29,15 +29,14 @@ impl Leftovers {
 
 impl Engine {
     /// Our neighbours without a guest, VRFs of ours without a network, devices with our mark that no record knows.
-    pub(super) fn sync_leftovers(&mut self, mut look: Look, stale: bool, out: &mut Synced) -> Result<(), EngineError> {
-        let mut left = self.leftovers(&look, out)?;
-        if left.is_empty() && !stale {
+    pub(super) fn sync_leftovers(&mut self, look: &Look, stale: bool, out: &mut Synced) -> Result<(), EngineError> {
+        if self.leftovers(look, out)?.is_empty() && !stale {
             return Ok(());
         }
         // What has come or gone since then is no leftover.
         let world = self.kernel()?.whole_world()?;
-        look = self.look(world, out);
-        left = self.leftovers(&look, out)?;
+        let look = self.look(world, out);
+        let left = self.leftovers(&look, out)?;
         self.do_most(left.ghosts);
         for (device, nic) in left.lost {
             let Ok(guest) = by_hand(device.as_str()) else { continue };

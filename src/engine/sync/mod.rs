@@ -64,9 +64,10 @@ impl Engine {
         let look = self.look(world, &mut out);
         let walked = self.walked;
         self.sync_guests(&look, &mut out)?;
-        self.sync_leftovers(look, self.walked > walked, &mut out)?;
-        let steps = self.walked - before;
-        self.sync_speaker(steps > 0, &mut out)?;
+        self.sync_leftovers(&look, self.walked > walked, &mut out)?;
+        let changed = self.walked > before;
+        let look = if changed { None } else { Some(look) };
+        self.sync_speaker(look, &mut out)?;
         out.steps = self.walked - before;
         Ok(out)
     }

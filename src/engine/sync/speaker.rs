@@ -1,6 +1,6 @@
 //! The speaker: does it advertise what the kernel holds? FRR versions that drop events are told again.
 
-use super::Synced;
+use super::{Look, Synced};
 use crate::engine::guest::{observe, wanted};
 use crate::engine::{Engine, EngineError};
 use crate::model::Guest;
@@ -32,10 +32,14 @@ impl Engine {
         Ok(missed.into_iter().map(|(guest, _, why)| (guest, why)).collect())
     }
 
-    /// All guests; what was changed just now gets its time.
-    pub(super) fn sync_speaker(&mut self, changed: bool, out: &mut Synced) -> Result<(), EngineError> {
+    /// All guests: as `look` has them, or where something was changed since, as they are now, and then they get their time.
+    pub(super) fn sync_speaker(&mut self, look: Option<Look>, out: &mut Synced) -> Result<(), EngineError> {
         let Some(mut frr) = self.frr()? else { return Ok(()) };
-        let records: Vec<GuestRecord> = self.register.guests().into_iter().flatten().collect();
+        let changed = look.is_none();
+        let records = match look {
+            Some(look) => look.guests,
+            None => self.register.guests().into_iter().flatten().collect(),
+        };
         if records.is_empty() || self.register.networks().is_empty() {
             return Ok(());
         }
