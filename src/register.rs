@@ -192,6 +192,17 @@ pub fn guest_key(guest: &Guest) -> String {
     format!("{kind}-{}", file_key(&guest.id))
 }
 
+fn vrf_lock(name: &IfName) -> String {
+    format!("vrfs/{name}.lock")
+}
+
+fn network_lock(network: &Network) -> String {
+    match &network.vrf {
+        Some(vrf) => vrf_lock(&vrf.name),
+        None => format!("networks/{}.lock", network.bridge),
+    }
+}
+
 impl Register {
     /// The state in this directory; nothing is touched yet.
     pub fn at(dir: &Path) -> Register {
@@ -232,9 +243,9 @@ impl Register {
     pub fn agent_runs(&self) -> bool {
         self.is_locked(AGENT)
     }
-    /// Is somebody at work on this VRF's networks? Never waits.
-    pub fn vrf_is_locked(&self, name: &IfName) -> bool {
-        self.is_locked(&format!("vrfs/{name}.lock"))
+    /// Is somebody at work on this network ([`Register::lock_network`])? Never waits.
+    pub fn network_is_locked(&self, network: &Network) -> bool {
+        self.is_locked(&network_lock(network))
     }
     fn is_locked(&self, name: &str) -> bool {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -320,17 +331,14 @@ impl Register {
     }
     /// Serialises what happens to one network: networks of one VRF together, for they must agree on who makes it. No guest ever takes it.
     pub fn lock_network(&self, network: &Network) -> Result<Lock, RegisterError> {
-        match &network.vrf {
-            Some(vrf) => self.lock_vrf(&vrf.name),
-            None => self.lock(&format!("networks/{}.lock", network.bridge)),
-        }
+        self.lock(&network_lock(network))
     }
 
     // ----- VRFs and the host -----
 
     /// Serialises networks that share a VRF; no guest ever takes it.
     pub fn lock_vrf(&self, name: &IfName) -> Result<Lock, RegisterError> {
-        self.lock(&format!("vrfs/{name}.lock"))
+        self.lock(&vrf_lock(name))
     }
     /// A VRF's record.
     pub fn vrf(&self, name: &IfName) -> Result<Option<VrfRecord>, RegisterError> {

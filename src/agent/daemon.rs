@@ -286,8 +286,8 @@ impl Agent {
 
     fn is_at_work(&self, network: &NetName) -> bool {
         let register = &self.engine.register;
-        let vrf = register.network(network).ok().flatten().and_then(|record| record.network.vrf);
-        vrf.is_some_and(|vrf| register.vrf_is_locked(&vrf.name))
+        let record = register.network(network).ok().flatten();
+        record.is_some_and(|record| register.network_is_locked(&record.network))
     }
 
     /// Tells what came of it, and sees to it again where it failed. Returns how many steps it took.
