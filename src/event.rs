@@ -1,8 +1,7 @@
 //! What happened, in evpn-hook's own words: the value between the input adapters and the planner.
 
 use crate::config::Network;
-use crate::model::{Guest, IfName, Mac, NetName};
-use std::net::IpAddr;
+use crate::model::{Address, Guest, IfName, Mac, NetName};
 
 /// One thing that a hypervisor or an operator told us.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +86,7 @@ pub struct Nic {
     /// libvirt's port UUID.
     pub port: Option<String>,
     /// Addresses known from the input itself, in order of precedence already.
-    pub ips: Vec<IpAddr>,
+    pub ips: Vec<Address>,
     /// True where nobody else enslaves the device (type=ethernet, LXC without a link, attach): we do.
     pub enslave: bool,
 }

@@ -11,7 +11,7 @@ use evpn_hook::engine::{self, Engine, EngineError};
 use evpn_hook::event::Nic;
 use evpn_hook::input::{self, InputError, libvirt_network, libvirt_qemu};
 use evpn_hook::journal::{Journal, Message};
-use evpn_hook::model::{Guest, IfName, NetName};
+use evpn_hook::model::{Address, Guest, IfName, NetName, Source};
 use evpn_hook::register::Register;
 use evpn_hook::report::{self, status};
 use evpn_hook::{door, install, speaker};
@@ -249,7 +249,7 @@ fn attach(common: &Common, args: Attach) -> Result<(), Failure> {
         device: Some(args.device.clone()),
         mac: args.mac,
         network: Some(args.network),
-        ips: args.ips,
+        ips: args.ips.into_iter().map(|ip| Address::new(ip, Source::Manual)).collect(),
         enslave: true,
         ..Nic::default()
     };
@@ -258,8 +258,8 @@ fn attach(common: &Common, args: Attach) -> Result<(), Failure> {
         nic.mac = inner.mac;
         nic.ips = inner.ips;
     }
-    for ip in &nic.ips {
-        evpn_hook::model::host_ip(&ip.to_string()).map_err(wrong)?;
+    for address in &nic.ips {
+        evpn_hook::model::host_ip(&address.ip.to_string()).map_err(wrong)?;
     }
     let start = Instant::now();
     let endpoint = engine::attach(&mut engine, guest, nic)?;
@@ -274,7 +274,8 @@ fn attach(common: &Common, args: Attach) -> Result<(), Failure> {
     let Some(record) = engine.register.network(&endpoint.network).map_err(failed)? else { return Ok(()) };
     let Some(mut frr) = engine.frr()? else { return Err(failed("--wait: [speaker] kind is none: nobody advertises")) };
     let limit = Duration::try_from_secs_f64(seconds).map_err(|_| wrong("--wait takes seconds, as --wait=10"))?;
-    let look = frr.wait_advertised(record.network.vni, mac, &endpoint.ips, Instant::now() + limit).map_err(failed)?;
+    let look =
+        frr.wait_advertised(record.network.vni, mac, &endpoint.addresses(), Instant::now() + limit).map_err(failed)?;
     if let Some(why) = look.problem() {
         return Err(failed(format!("{}: registered, but not advertised after {seconds} s: {why}", args.device)));
     }

@@ -63,6 +63,87 @@ pub fn not_a_host(ip: IpAddr) -> Option<&'static str> {
     }
 }
 
+/// Who told a guest's address, in order of precedence: what is declared counts as it is, what was learned comes on top of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// The operator, by `attach`.
+    Manual,
+    /// The domain's metadata.
+    Metadata,
+    /// An nwfilter parameter.
+    Nwfilter,
+    /// The container's own network namespace, at its start.
+    Container,
+    /// The libvirt network's `<dhcp><host>`.
+    DhcpHost,
+    /// A DHCP server: its acknowledgement, or dnsmasq's list of leases.
+    Lease,
+    /// The guest itself, by ARP or neighbour discovery.
+    Neighbour,
+    /// The host that it came from by a migration.
+    Fabric,
+}
+
+impl Source {
+    /// Was it told by what the guest or the fabric did, and not by who set the guest up?
+    pub fn is_learned(self) -> bool {
+        self >= Source::Lease
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Source::Manual => "manual",
+            Source::Metadata => "metadata",
+            Source::Nwfilter => "nwfilter",
+            Source::Container => "container",
+            Source::DhcpHost => "dhcp-host",
+            Source::Lease => "lease",
+            Source::Neighbour => "neighbour",
+            Source::Fabric => "fabric",
+        })
+    }
+}
+
+/// A guest's address and who told it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written")]
+pub struct Address {
+    /// The address.
+    pub ip: IpAddr,
+    /// Who told it.
+    pub source: Source,
+    /// When a lease ends, in seconds since boot (CLOCK_BOOTTIME); `None` where it does not, or is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+}
+
+impl Address {
+    /// One that does not end.
+    pub fn new(ip: IpAddr, source: Source) -> Address {
+        Address { ip, source, until: None }
+    }
+}
+
+/// As it stands in a record; before addresses had sources it was the address alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Plain(IpAddr),
+    Full { ip: IpAddr, source: Source, until: Option<u64> },
+}
+
+impl From<Written> for Address {
+    fn from(written: Written) -> Address {
+        match written {
+            Written::Plain(ip) => Address::new(ip, Source::Metadata),
+            Written::Full { ip, source, until } => Address { ip, source, until },
+        }
+    }
+}
+
 macro_rules! text_serde {
     ($($t:ty),+) => {$(
         impl TryFrom<String> for $t {

@@ -14,7 +14,7 @@
 
 use crate::config::{Network, Vrf};
 use crate::fault;
-use crate::model::{Guest, GuestKind, IfName, Mac, NetName};
+use crate::model::{Address, Guest, GuestKind, IfName, Mac, NetName, Source};
 use crate::speaker::Added;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::de::DeserializeOwned;
@@ -110,8 +110,8 @@ pub struct Endpoint {
     pub device: IfName,
     /// The guest's MAC; none before a container's is known.
     pub mac: Option<Mac>,
-    /// The guest's addresses.
-    pub ips: Vec<IpAddr>,
+    /// The guest's addresses: the declared ones, then what was learned, as it came.
+    pub ips: Vec<Address>,
     /// libvirt's port UUID, to tell which NIC a `port-deleted` means.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<String>,
@@ -119,6 +119,34 @@ pub struct Endpoint {
     pub enslaved: bool,
     /// How far it has come.
     pub stage: Stage,
+}
+
+impl Endpoint {
+    /// Its addresses, whoever told them.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.ips.iter().map(|a| a.ip).collect()
+    }
+
+    /// Those that whoever set it up declared.
+    pub fn declared(&self) -> impl Iterator<Item = &Address> {
+        self.ips.iter().filter(|a| !a.source.is_learned())
+    }
+
+    /// Takes over what an earlier look at the same NIC knows and this one does not repeat: what was learned, and where nothing is declared, what
+    /// only the start or a hot-plug told. The network's `<dhcp><host>` is always at hand, so its silence counts.
+    pub fn remember(&mut self, old: &Endpoint) {
+        if (self.mac, &self.network) != (old.mac, &old.network) {
+            return;
+        }
+        let silent = self.ips.is_empty();
+        let kept = |a: &&Address| a.source.is_learned() || silent && a.source != Source::DhcpHost;
+        let kept: Vec<Address> = old.ips.iter().filter(kept).copied().collect();
+        for address in kept {
+            if !self.ips.iter().any(|a| a.ip == address.ip) {
+                self.ips.push(address);
+            }
+        }
+    }
 }
 
 /// A guest with its endpoints.

@@ -9,7 +9,7 @@ mod common;
 use evpn_hook::engine::Engine;
 use evpn_hook::event::{Event, GuestPhase, Nic};
 use evpn_hook::journal::Journal;
-use evpn_hook::model::{Guest, GuestKind};
+use evpn_hook::model::{Address, Guest, GuestKind, Source};
 use evpn_hook::register::Register;
 use nix::sys::resource::{UsageWho, getrusage};
 use std::fmt::Write as _;
@@ -87,7 +87,7 @@ fn grow(hook: &Path, guests: &mut Vec<Placed>, count: usize) {
             device: Some(tap.parse().unwrap()),
             mac: Some(mac.parse().unwrap()),
             bridge: Some(bridge.parse().unwrap()),
-            ips: vec![ip.parse().unwrap()],
+            ips: vec![Address::new(ip.parse().unwrap(), Source::Metadata)],
             ..Nic::default()
         };
         let guest = Guest::new(GuestKind::Libvirt, &name, &id).unwrap();

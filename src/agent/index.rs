@@ -58,8 +58,20 @@ struct Nic {
     device: IfName,
     bridge: IfName,
     mac: Option<Mac>,
-    ips: Box<[IpAddr]>,
+    ips: Box<[Ip]>,
     incoming: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ip {
+    ip: IpAddr,
+    learned: bool,
+}
+
+impl Nic {
+    fn has(&self, ip: IpAddr) -> bool {
+        self.ips.iter().any(|a| a.ip == ip)
+    }
 }
 
 #[derive(Debug)]
@@ -110,7 +122,7 @@ impl Index {
                 device: e.device.clone(),
                 bridge: e.bridge.clone(),
                 mac: e.mac,
-                ips: e.ips.clone().into(),
+                ips: e.ips.iter().map(|a| Ip { ip: a.ip, learned: a.source.is_learned() }).collect(),
                 incoming: e.stage == Stage::Incoming,
             })
         });
@@ -125,14 +137,14 @@ impl Index {
         for nic in before.iter().flat_map(|b| &b.nics) {
             drop_key(&mut self.by_device, &nic.device, key);
             nic.mac.iter().for_each(|mac| drop_key(&mut self.by_mac, mac, key));
-            nic.ips.iter().for_each(|ip| drop_key(&mut self.by_ip, ip, key));
+            nic.ips.iter().for_each(|a| drop_key(&mut self.by_ip, &a.ip, key));
         }
         if let (Some(record), Some(nics)) = (record, nics) {
             let key = Key::from(key);
             for nic in &nics {
                 put_key(&mut self.by_device, &nic.device, &key);
                 nic.mac.iter().for_each(|mac| put_key(&mut self.by_mac, mac, &key));
-                nic.ips.iter().for_each(|ip| put_key(&mut self.by_ip, ip, &key));
+                nic.ips.iter().for_each(|a| put_key(&mut self.by_ip, &a.ip, &key));
             }
             self.guests.insert(key, Known { guest: record.guest.clone(), nics });
         }
@@ -257,7 +269,7 @@ impl Index {
             Event::Neigh { ip, mac, index, gone, permanent, ext_learned } => {
                 let Some(bridge) = self.links.get(index) else { return Vec::new() };
                 let judge = |nic: &Nic| {
-                    if nic.incoming || nic.bridge != bridge.name || !nic.ips.contains(ip) {
+                    if nic.incoming || nic.bridge != bridge.name || !nic.has(*ip) {
                         return None;
                     }
                     match (gone, ext_learned) {

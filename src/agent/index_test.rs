@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::{Network, Origin, Vrf};
+use crate::model::{Address, Source};
 use crate::plan::seen::LinkKind;
 use crate::register::Endpoint;
 
@@ -15,6 +16,10 @@ fn mac() -> Mac {
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
+}
+
+fn declared(text: &str) -> Address {
+    Address::new(ip(text), Source::Metadata)
 }
 
 fn link(index: u32, name: &str, master: Option<u32>) -> Link {
@@ -43,7 +48,7 @@ fn guest(stage: Stage) -> GuestRecord {
             bridge: "red-l2".parse().unwrap(),
             device: "vnet0".parse().unwrap(),
             mac: Some(mac()),
-            ips: vec![ip("10.1.0.60"), ip("fd00:1::60")],
+            ips: vec![declared("10.1.0.60"), declared("fd00:1::60")],
             port: None,
             enslaved: false,
             stage,
@@ -252,7 +257,7 @@ fn a_record_replaces_what_was_known() {
         "claimed or settled is the hook's affair"
     );
     let mut other = guest(Stage::Registered);
-    other.endpoints[0].ips = vec![ip("10.1.0.61")];
+    other.endpoints[0].ips = vec![declared("10.1.0.61")];
     assert_eq!(index.put_guest(VM1, Some(&other)), Record::Changed);
     assert_eq!(index.react(&neigh(true, false, false)), [], "not its address any more");
     assert_eq!(index.react(&fdb_gone(TAP)), vm1(Why::Lost));

@@ -1,12 +1,13 @@
 //! Guests: start, started, stopped; the same for VMs, containers and devices attached by hand.
 
 use super::{Engine, EngineError};
+use crate::config::Network;
 use crate::event::{GuestPhase, Nic};
 use crate::hypervisor;
 use crate::input::libvirt_status::Life;
 use crate::journal::Message;
 use crate::kernel::Kernel;
-use crate::model::{Guest, GuestKind, IfName};
+use crate::model::{Address, Guest, GuestKind, IfName, Mac, Source};
 use crate::plan::guest::{Seen, Wanted, register, wire, withdraw};
 use crate::plan::seen::World;
 use crate::plan::{Plan, Refusal, Step};
@@ -89,9 +90,8 @@ impl Engine {
         for endpoint in &mut endpoints {
             let known = before.iter().flat_map(|b| &b.endpoints).find(|e| e.device == endpoint.device);
             endpoint.enslaved |= known.is_some_and(|k| k.enslaved);
-            // libvirt does not repeat what only a hot-plug or the fabric told us.
-            if let Some(known) = known.filter(|k| again && endpoint.ips.is_empty() && k.mac == endpoint.mac) {
-                endpoint.ips.clone_from(&known.ips);
+            if let Some(known) = known.filter(|_| again) {
+                endpoint.remember(known);
             }
         }
         let record = GuestRecord {
@@ -196,7 +196,7 @@ impl Engine {
     fn no_longer(&mut self, who: &str, old: &Endpoint, now: &[Endpoint]) -> Result<Plan, EngineError> {
         let heirs: Vec<&Endpoint> = now.iter().filter(|n| n.mac == old.mac && n.bridge == old.bridge).collect();
         let mut left = old.clone();
-        left.ips.retain(|ip| !heirs.iter().any(|n| n.ips.contains(ip)));
+        left.ips.retain(|a| !heirs.iter().any(|n| n.ips.iter().any(|b| b.ip == a.ip)));
         let same_mac = heirs.iter().any(|n| n.device == old.device);
         if same_mac && left.ips.is_empty() {
             return Ok(Plan::new());
@@ -327,7 +327,7 @@ impl Engine {
         let mut detail = String::new();
         for e in &record.endpoints {
             let mac = e.mac.map(|m| m.to_string()).unwrap_or_default();
-            let ips: Vec<String> = e.ips.iter().map(ToString::to_string).collect();
+            let ips: Vec<String> = e.ips.iter().map(|a| a.ip.to_string()).collect();
             detail += &format!(", {} on {} {mac} {}", e.device, e.network, ips.join(" "));
         }
         self.journal.say(&Message::Done { what, object: &record.guest.name, detail: &detail });
@@ -414,9 +414,9 @@ pub(super) fn endpoints_on(
         let network = record.network;
         let mut ips = nic.ips;
         if let (true, Some(mac)) = (ips.is_empty(), nic.mac) {
-            ips = network.hosts.get(&mac).cloned().unwrap_or_default();
+            ips = by_dhcp_host(&network, mac);
         }
-        if let Some(gateway) = network.gateway.iter().find(|g| ips.contains(&g.addr())) {
+        if let Some(gateway) = network.gateway.iter().find(|g| ips.iter().any(|a| a.ip == g.addr())) {
             return EngineError::refused(format!(
                 "{guest}: address {} of device {device} is network {}'s gateway: give the guest another",
                 gateway.addr(),
@@ -435,6 +435,11 @@ pub(super) fn endpoints_on(
         });
     }
     Ok(endpoints)
+}
+
+/// What the network's `<dhcp><host>` says of a MAC.
+pub(super) fn by_dhcp_host(network: &Network, mac: Mac) -> Vec<Address> {
+    network.hosts.get(&mac).into_iter().flatten().map(|ip| Address::new(*ip, Source::DhcpHost)).collect()
 }
 
 /// A guest by hand.
@@ -465,8 +470,8 @@ pub(super) fn observe(kernel: &mut Kernel, want: &Wanted) -> Result<Seen, Engine
     }
     if let (Some(bridge), Some(mac)) = (&seen.bridge, want.mac) {
         seen.fdb = kernel.fdb(bridge.index, mac)?;
-        for ip in want.ips {
-            seen.neighs.extend(kernel.neigh(bridge.index, *ip)?);
+        for address in want.ips {
+            seen.neighs.extend(kernel.neigh(bridge.index, address.ip)?);
         }
     }
     Ok(seen)

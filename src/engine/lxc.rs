@@ -4,7 +4,7 @@ use super::{Engine, EngineError};
 use crate::event::{GuestPhase, Nic};
 use crate::input::{LxcHook, LxcPhase};
 use crate::kernel::{Kernel, KernelError};
-use crate::model::{Guest, IfName, NetName};
+use crate::model::{Address, Guest, IfName, NetName, Source};
 use crate::plan::seen::LinkKind;
 use crate::register::Endpoint;
 use std::fs::File;
@@ -62,6 +62,7 @@ impl Engine {
         networks: &[NetName],
     ) -> Result<Option<String>, EngineError> {
         let Endpoint { network, bridge, device, mac, ips, .. } = endpoint;
+        let addresses = endpoint.addresses();
         if !networks.contains(network) {
             return Ok(Some(format!(
                 "its user may not join network {network}: add it to 'networks' of the user's [[unprivileged]] in config.toml"
@@ -76,7 +77,7 @@ impl Engine {
         // In a VRF each address becomes a host route, which would draw the traffic of other networks.
         if let Some(record) = self.register.network_of_bridge(bridge)?.filter(|r| r.network.vrf.is_some()) {
             let foreign = |ip: &&IpAddr| !record.network.gateway.iter().any(|g| g.contains(*ip));
-            if let Some(ip) = ips.iter().find(foreign) {
+            if let Some(ip) = addresses.iter().find(foreign) {
                 return Ok(Some(format!(
                     "address {ip} is in no subnet of network {network}: give the container one of those"
                 )));
@@ -84,7 +85,8 @@ impl Engine {
         }
         for other in self.register.guests().into_iter().flatten().filter(|o| !o.guest.is(guest)) {
             let taken = other.endpoints.iter().any(|o| {
-                o.device == *device || o.bridge == *bridge && (o.mac == *mac || o.ips.iter().any(|ip| ips.contains(ip)))
+                o.device == *device
+                    || o.bridge == *bridge && (o.mac == *mac || o.ips.iter().any(|a| addresses.contains(&a.ip)))
             });
             if taken {
                 return Ok(Some(format!(
@@ -127,7 +129,7 @@ pub struct Inner {
     /// The guest's MAC.
     pub mac: Option<crate::model::Mac>,
     /// Its global addresses.
-    pub ips: Vec<IpAddr>,
+    pub ips: Vec<Address>,
 }
 
 /// The veths in a network namespace, given by a path such as `/proc/PID/ns/net` or `/run/netns/NAME`.
@@ -158,7 +160,7 @@ fn veths_in(netns: &File) -> Result<Vec<Inner>, EngineError> {
         let (Some(peer), LinkKind::Other(kind)) = (link.link, &link.kind) else { continue };
         if kind == "veth" {
             let own = addresses.iter().filter(|a| a.index == link.index && a.global);
-            let ips = own.map(|a| a.net.addr()).collect();
+            let ips = own.map(|a| Address::new(a.net.addr(), Source::Container)).collect();
             inner.push(Inner { name: link.name, index: link.index, peer, mac: link.mac, ips });
         }
     }

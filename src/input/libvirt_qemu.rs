@@ -7,7 +7,7 @@
 use super::xml::{self, Flow, Node, Tag};
 use super::{InputError, inside, label, name_and_op, uuid};
 use crate::event::{Event, GuestPhase, Nic};
-use crate::model::{Guest, GuestKind, Mac, NetName, host_ip, quoted};
+use crate::model::{Address, Guest, GuestKind, Mac, NetName, Source, host_ip, quoted};
 use std::net::IpAddr;
 use std::ops::ControlFlow::{Break, Continue};
 
@@ -213,7 +213,8 @@ impl Interface {
             // nwfilter's own variables; CTRL_IP_LEARNING and the like are not addresses.
             ["filterref", "parameter"] if matches!(tag.get("name").as_deref(), Some("IP" | "IPV6")) => {
                 let ip = tag.get("value").and_then(|text| host_ip(&text).ok());
-                nic.ips.extend(ip.filter(|ip| !nic.ips.contains(ip)));
+                let new = ip.map(|ip| Address::new(ip, Source::Nwfilter)).filter(|new| !nic.ips.contains(new));
+                nic.ips.extend(new);
             }
             _ => (),
         }
@@ -244,7 +245,7 @@ impl Interface {
             _ => (),
         }
         if !hint.ips.is_empty() {
-            nic.ips.clone_from(&hint.ips);
+            nic.ips = hint.ips.iter().map(|ip| Address::new(*ip, Source::Metadata)).collect();
         }
         Ok(nic)
     }

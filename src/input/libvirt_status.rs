@@ -90,7 +90,8 @@ mod tests {
             .iter()
             .map(|nic| {
                 let bridge = nic.bridge.as_ref().map_or("none".to_owned(), ToString::to_string);
-                format!("{} {bridge} {:?}", nic.device.as_ref().unwrap(), nic.ips)
+                let ips: Vec<_> = nic.ips.iter().map(|a| a.ip).collect();
+                format!("{} {bridge} {ips:?}", nic.device.as_ref().unwrap())
             })
             .collect();
         assert_eq!(told, ["vnet0 red-l2 [10.1.0.60]", "vnet1 red-l2 []", "tapeth none []"]);

@@ -2,7 +2,7 @@
 
 use super::seen::{Fdb, Link, LinkKind, Neigh, World};
 use super::{Plan, Refusal, Step, order, plain, with_undo};
-use crate::model::{IfName, Mac};
+use crate::model::{Address, IfName, Mac};
 use std::net::IpAddr;
 
 /// What is wanted of one port.
@@ -19,12 +19,18 @@ pub struct Wanted<'a> {
     /// The guest's MAC; none wires only.
     pub mac: Option<Mac>,
     /// The guest's addresses.
-    pub ips: &'a [IpAddr],
+    pub ips: &'a [Address],
     /// Ours to enslave; otherwise libvirt or LXC has done it.
     pub enslave: bool,
     /// A repair: the port goes to its bridge whoever took it off, for its hypervisor says that it belongs there, or where nobody says, its
     /// record. A start refuses instead.
     pub mend: bool,
+}
+
+impl Wanted<'_> {
+    fn has(&self, ip: IpAddr) -> bool {
+        self.ips.iter().any(|a| a.ip == ip)
+    }
 }
 
 /// What is observed of one port.
@@ -53,7 +59,7 @@ impl Seen {
         }
         if let (Some(bridge), Some(mac)) = (bridge, want.mac) {
             seen.fdb = world.fdb(bridge.index, mac).cloned();
-            seen.neighs = want.ips.iter().filter_map(|ip| world.neigh(bridge.index, *ip)).cloned().collect();
+            seen.neighs = want.ips.iter().filter_map(|a| world.neigh(bridge.index, a.ip)).cloned().collect();
         }
         seen
     }
@@ -136,7 +142,7 @@ pub fn register(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
             Step::DelFdb { dev: want.device.clone(), mac },
         ));
     }
-    for ip in want.ips {
+    for Address { ip, .. } in want.ips {
         let held = |n: &&Neigh| n.ip == *ip && n.permanent && !n.ext_learned;
         let before = seen.neighs.iter().find(held).and_then(|n| n.mac);
         if before != Some(mac) {
@@ -158,7 +164,7 @@ pub fn withdraw(want: &Wanted, seen: &Seen) -> Plan {
     let mut plan = Plan::new();
     let Some(mac) = want.mac else { return release(want, seen, plan) };
     for neigh in &seen.neighs {
-        if want.ips.contains(&neigh.ip) && (is_local(neigh, mac) || was_ours(neigh, mac)) {
+        if want.has(neigh.ip) && (is_local(neigh, mac) || was_ours(neigh, mac)) {
             let bridge = want.bridge.clone();
             plan.push(with_undo(
                 Step::DelNeigh { bridge: bridge.clone(), ip: neigh.ip },
@@ -184,7 +190,7 @@ pub fn tell(want: &Wanted, seen: &Seen) -> Plan {
     if seen.fdb.as_ref().is_some_and(|f| f.port == device.index) {
         plan.push(plain(Step::TellFdb { dev: want.device.clone(), mac }));
     }
-    for neigh in seen.neighs.iter().filter(|n| want.ips.contains(&n.ip) && is_local(n, mac)) {
+    for neigh in seen.neighs.iter().filter(|n| want.has(n.ip) && is_local(n, mac)) {
         plan.push(plain(Step::TellNeigh { bridge: want.bridge.clone(), ip: neigh.ip, mac }));
     }
     plan

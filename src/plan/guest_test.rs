@@ -1,6 +1,7 @@
 //! What a guest's plan is, word for word, and what is never touched.
 
 use super::*;
+use crate::model::Source;
 use crate::plan::fixture::{link, mac, name};
 use crate::plan::shown;
 
@@ -36,7 +37,7 @@ fn whole() -> Seen {
 
 /// Calls a planner with what is wanted of `vnet0`.
 fn with<T>(enslave: bool, mac_of: Option<&str>, plan: impl FnOnce(&Wanted) -> T) -> T {
-    let ips = ["10.1.0.60".parse().unwrap(), "fd00:1::60".parse().unwrap()];
+    let ips = ["10.1.0.60", "fd00:1::60"].map(|ip| Address::new(ip.parse().unwrap(), Source::Metadata));
     let (device, bridge) = (name("vnet0"), name("red-l2"));
     plan(&Wanted {
         mend: false,
@@ -207,7 +208,7 @@ fn withdraw_takes_what_dhcp_made_of_our_neighbour_and_nothing_of_others() {
         bridge: &bridge,
         network: "red",
         mac: Some(mac),
-        ips: &[ip],
+        ips: &[Address::new(ip, Source::Metadata)],
         enslave: false,
     };
     let taken = |permanent, ours, ext_learned, owner: &str| {

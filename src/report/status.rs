@@ -2,7 +2,7 @@
 
 use crate::config::{Network, Vrf};
 use crate::engine::{Engine, EngineError, host_wants, lacks};
-use crate::model::{Guest, IfName, Mac, NetName, Vni};
+use crate::model::{Address, Guest, IfName, Mac, NetName, Vni};
 use crate::plan::seen::World;
 use crate::register::{Endpoint, Stage};
 use crate::speaker::{Dump, Frr, SpeakerError};
@@ -51,6 +51,8 @@ pub struct EndpointStatus {
     pub mac: Option<Mac>,
     /// Its addresses.
     pub ips: Vec<IpAddr>,
+    /// The same with who told each.
+    pub addresses: Vec<Address>,
     /// `incoming`, `registered`, `advertised` or `failed`.
     pub state: &'static str,
     /// What is missing, in words.
@@ -154,7 +156,7 @@ fn endpoint(
         (Stage::Incoming, ..) => "incoming",
         _ if !held => "failed",
         // What a silent speaker is about stands at the network already.
-        (_, Some(mac), Some(Ok(dump))) => match dump.advertised(mac, &endpoint.ips).problem() {
+        (_, Some(mac), Some(Ok(dump))) => match dump.advertised(mac, &endpoint.addresses()).problem() {
             None => "advertised",
             Some(problem) => {
                 problems.push(problem);
@@ -168,7 +170,8 @@ fn endpoint(
         network: endpoint.network.clone(),
         device: endpoint.device.clone(),
         mac: endpoint.mac,
-        ips: endpoint.ips.clone(),
+        ips: endpoint.addresses(),
+        addresses: endpoint.ips.clone(),
         state,
         problems,
     }
@@ -207,7 +210,7 @@ pub fn text(status: &Status) -> String {
 
 fn endpoint_text(out: &mut String, endpoint: &EndpointStatus) {
     let mac = endpoint.mac.map_or("MAC unknown".to_owned(), |m| m.to_string());
-    let ips: Vec<String> = endpoint.ips.iter().map(ToString::to_string).collect();
+    let ips: Vec<String> = endpoint.addresses.iter().map(|a| format!("{} ({})", a.ip, a.source)).collect();
     let _ = writeln!(
         out,
         "  {:<24} {:<15} {mac}  {:<10} {}",

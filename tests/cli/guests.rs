@@ -34,7 +34,13 @@ ip neigh replace fd00:1::60 lladdr {MAC} dev flat-l2 nud permanent
     assert!(run.stdout.starts_with("registered in ") && run.stdout.ends_with(" ms\n"), "{run:?}");
     let endpoints = value!([{
         "guest": {"kind": "manual", "name": "vm1", "id": "vm1"}, "network": "flat", "device": "vnet0", "mac": MAC,
-        "ips": ["10.1.0.60", "10.1.0.61", "fd00:1::60"], "state": "registered", "problems": [],
+        "ips": ["10.1.0.60", "10.1.0.61", "fd00:1::60"],
+        "addresses": [
+            { "ip": "10.1.0.60", "source": "manual" },
+            { "ip": "10.1.0.61", "source": "manual" },
+            { "ip": "fd00:1::60", "source": "manual" },
+        ],
+        "state": "registered", "problems": [],
     }]);
     assert_eq!(host.status()["endpoints"], endpoints);
     assert_eq!(fdb(), format!("fdb {MAC} dev vnet0\n"));

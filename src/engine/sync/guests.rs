@@ -163,10 +163,7 @@ impl Engine {
         for endpoint in &mut endpoints {
             if let Some(old) = old().find(|o| o.device == endpoint.device) {
                 endpoint.enslaved |= old.enslaved;
-                // What only the start, a hot-plug or the fabric told us nobody repeats.
-                if endpoint.ips.is_empty() && (old.mac, &old.network) == (endpoint.mac, &endpoint.network) {
-                    endpoint.ips.clone_from(&old.ips);
-                }
+                endpoint.remember(old);
             }
         }
         let mut there = Vec::new();
@@ -243,8 +240,10 @@ fn is_settled(record: &GuestRecord, truth: &Truth, world: &World, networks: &Has
         Truth::Runs(nics, _) => nics,
     };
     let same = |new: &Endpoint, old: &Endpoint| {
-        let ips = new.ips.is_empty() || new.ips == old.ips;
-        ips && (&new.device, &new.bridge, &new.network, new.mac) == (&old.device, &old.bridge, &old.network, old.mac)
+        let mut now = new.clone();
+        now.remember(old);
+        now.addresses() == old.addresses()
+            && (&new.device, &new.bridge, &new.network, new.mac) == (&old.device, &old.bridge, &old.network, old.mac)
     };
     let find = |nic: &Nic| match (&nic.bridge, &nic.network) {
         (Some(bridge), _) => networks.get(bridge).copied().cloned(),

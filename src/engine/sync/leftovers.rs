@@ -5,7 +5,7 @@ use crate::config::Vrf;
 use crate::engine::network::{devices_of, devices_of_vrf};
 use crate::engine::{Engine, EngineError, by_hand};
 use crate::event::Nic;
-use crate::model::{IfName, Vni};
+use crate::model::{Address, IfName, Source, Vni};
 use crate::plan::seen::{LinkKind, Neigh, World};
 use crate::plan::{Plan, Planned, Step};
 use crate::register::{NetworkRecord, VrfRecord};
@@ -102,7 +102,7 @@ fn ghosts(look: &Look, troubled: bool) -> (Plan, BTreeMap<IfName, Nic>) {
     ghosts.sort_by_key(|(index, n)| (*index, n.ip));
     let (mut claimed, mut devices) = (HashSet::new(), HashSet::new());
     for endpoint in look.guests.iter().flat_map(|record| &record.endpoints) {
-        claimed.extend(endpoint.ips.iter().map(|ip| (&endpoint.bridge, *ip)));
+        claimed.extend(endpoint.ips.iter().map(|a| (&endpoint.bridge, a.ip)));
         devices.insert(&endpoint.device);
     }
     let mut lost = BTreeMap::<IfName, Nic>::new();
@@ -122,7 +122,7 @@ fn ghosts(look: &Look, troubled: bool) -> (Plan, BTreeMap<IfName, Nic>) {
                     mac: neigh.mac,
                     ..Nic::default()
                 });
-                nic.ips.push(neigh.ip);
+                nic.ips.push(Address::new(neigh.ip, Source::Manual));
             }
             // Its network is to come up and could not: whose it is can be told the next time.
             Some(_) if troubled => {}

@@ -94,7 +94,7 @@ impl Engine {
                         dumps.entry(endpoint.bridge.clone()).or_insert(frr.dump(network.network.vni)?)
                     }
                 };
-                if let Some(why) = dump.advertised(mac, &endpoint.ips).problem() {
+                if let Some(why) = dump.advertised(mac, &endpoint.addresses()).problem() {
                     missed.push((record.guest.clone(), endpoint.clone(), why));
                 }
             }
