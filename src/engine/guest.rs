@@ -158,7 +158,13 @@ impl Engine {
         for old in before.iter().flat_map(|b| b.held()) {
             plan.extend(self.no_longer(&who, old, &record.endpoints)?);
         }
+        let came = |device: &IfName| {
+            before.iter().flat_map(|b| &b.endpoints).any(|e| e.device == *device && e.stage == Stage::Incoming)
+        };
         for endpoint in record.endpoints.iter_mut().filter(|e| which(e)) {
+            if how == How::Mend && came(&endpoint.device) {
+                self.adopt(endpoint)?;
+            }
             let want = Wanted { mend: how == How::Mend, ..wanted(&who, endpoint) };
             let seen = observe(self.kernel()?, &want)?;
             let steps = if how == How::Incoming { wire(&want, &seen)? } else { register(&want, &seen)? };

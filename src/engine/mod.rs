@@ -5,12 +5,14 @@
 mod addresses;
 mod guest;
 mod host;
+mod learned;
 mod lxc;
 mod network;
 mod sync;
 
 pub use guest::{attach, by_hand, detach, lacks};
 pub use host::{undo_host, vtep_and_mtu};
+pub use learned::Learned;
 pub use lxc::{Inner, inside};
 pub use network::host_wants;
 pub use sync::Synced;

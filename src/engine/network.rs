@@ -387,6 +387,7 @@ impl Engine {
         if record.network.name == network.name && record.network.hosts != network.hosts {
             record.network.hosts.clone_from(&network.hosts);
             self.register.put_network(&record)?;
+            self.hosts_changed(&record.network);
         }
         Ok(())
     }

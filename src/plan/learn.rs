@@ -1,0 +1,76 @@
+//! An address that a guest shows to have: may it be taken for its own, and from whom? What is declared is never taken away by what is heard.
+
+use super::seen::Neigh;
+use crate::config::Network;
+use crate::model::{Address, Mac, Source, not_a_host};
+use std::net::IpAddr;
+
+/// The most addresses of one NIC that are learned: each is an entry in every hypervisor of the fabric. A host with privacy addresses has some
+/// eight at a time (RFC 8981 §3.4).
+pub const MOST: usize = 64;
+
+/// How sure a guest's word is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// It uses the address, or a server gave it: whoever had it before has it no more.
+    Uses,
+    /// It asks whether it is free (RFC 5227 §2.1.1, RFC 4862 §5.4): its own only where nobody else has it.
+    Asks,
+}
+
+/// Why an address cannot be a guest's on this network; `None` where it can.
+///
+/// In a VRF each address becomes a host route of the whole tenant, so only those of the network's own subnets are taken there: a guest could
+/// otherwise draw the traffic of any other network to itself.
+pub fn unfit(network: &Network, ip: IpAddr) -> Option<&'static str> {
+    if let Some(what) = not_a_host(ip) {
+        return Some(what);
+    }
+    let mut nets = network.gateway.iter().filter(|g| g.addr().is_ipv4() == ip.is_ipv4()).peekable();
+    if network.gateway.iter().any(|g| g.addr() == ip) {
+        return Some("the gateway's");
+    }
+    if matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+        return None;
+    }
+    let bound = network.vrf.is_some() || nets.peek().is_some();
+    let Some(net) = nets.find(|net| net.contains(&ip)) else {
+        return bound.then_some("in none of the network's subnets");
+    };
+    let roomy = net.max_prefix_len() - net.prefix_len() > 1;
+    let special = ip == net.network() || ip.is_ipv4() && ip == net.broadcast();
+    (roomy && special).then_some("its subnet's own or broadcast address")
+}
+
+/// Who else has it, by the bridge's neighbour entry: `true` for another VTEP, `false` for another guest of this host.
+pub fn other_holder(neigh: Option<&Neigh>, mac: Mac) -> Option<bool> {
+    let neigh = neigh.filter(|n| n.mac.is_some_and(|of| of != mac))?;
+    match (neigh.ext_learned, neigh.permanent) {
+        (true, _) => Some(true),
+        (false, true) => Some(false),
+        // Only the kernel's own memory of who had it last.
+        (false, false) => None,
+    }
+}
+
+/// What an endpoint's addresses are with this one; `None` where nothing changes.
+pub fn with(ips: &[Address], new: Address) -> Option<Vec<Address>> {
+    let mut ips = ips.to_vec();
+    if let Some(known) = ips.iter_mut().find(|a| a.ip == new.ip) {
+        // A lease is renewed, and says more than that the guest was heard.
+        let better = known.source.is_learned() && new.source <= known.source && *known != new;
+        *known = new;
+        return better.then_some(ips);
+    }
+    if ips.iter().filter(|a| a.source.is_learned()).count() >= MOST {
+        // The oldest that nobody gave: a privacy address of long ago, which it would show again if it still had it.
+        let oldest = ips.iter().position(|a| a.source > Source::Lease)?;
+        ips.remove(oldest);
+    }
+    ips.push(new);
+    Some(ips)
+}
+
+#[cfg(test)]
+#[path = "learn_test.rs"]
+mod test;

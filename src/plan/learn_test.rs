@@ -1,0 +1,103 @@
+use super::*;
+use crate::config::{Origin, Vrf};
+use std::collections::BTreeMap;
+
+fn network(gateway: &[&str], routed: bool) -> Network {
+    let vrf = Vrf { name: "red".parse().unwrap(), table: 10.try_into().unwrap(), vni: None };
+    Network {
+        name: "red".parse().unwrap(),
+        origin: Origin::Config,
+        bridge: "red-l2".parse().unwrap(),
+        vni: 20.try_into().unwrap(),
+        vrf: routed.then_some(vrf),
+        gateway: gateway.iter().map(|g| g.parse().unwrap()).collect(),
+        mac: None,
+        mtu: None,
+        vlan_aware: false,
+        hosts: BTreeMap::new(),
+    }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn learned(text: &str) -> Address {
+    Address::new(ip(text), Source::Neighbour)
+}
+
+#[test]
+fn in_a_vrf_only_what_is_in_the_networks_subnets() {
+    let red = network(&["10.1.0.1/24", "10.1.1.1/24", "fd00:1::1/64"], true);
+    for fine in ["10.1.0.60", "10.1.1.254", "fd00:1::60", "fe80::5054:ff:fe03:82d8"] {
+        assert_eq!(unfit(&red, ip(fine)), None, "{fine}");
+    }
+    for (bad, why) in [
+        ("10.1.0.1", "the gateway's"),
+        ("fd00:1::1", "the gateway's"),
+        ("10.1.0.0", "its subnet's own or broadcast address"),
+        ("10.1.0.255", "its subnet's own or broadcast address"),
+        ("10.2.0.60", "in none of the network's subnets"),
+        ("8.8.8.8", "in none of the network's subnets"),
+        ("fd00:2::60", "in none of the network's subnets"),
+        ("224.0.0.1", "multicast"),
+        ("0.0.0.0", "the unspecified address"),
+        ("::1", "a loopback address"),
+    ] {
+        assert_eq!(unfit(&red, ip(bad)), Some(why), "{bad}");
+    }
+    let v6_only = network(&["fd00:1::1/64"], true);
+    assert_eq!(unfit(&v6_only, ip("10.1.0.60")), Some("in none of the network's subnets"));
+}
+
+#[test]
+fn on_layer_2_alone_the_subnets_count_only_where_they_are_known() {
+    assert_eq!(unfit(&network(&[], false), ip("192.0.2.7")), None);
+    let half = network(&["10.1.0.1/24"], false);
+    assert_eq!(unfit(&half, ip("192.0.2.7")), Some("in none of the network's subnets"));
+    assert_eq!(unfit(&half, ip("2001:db8::7")), None);
+    assert_eq!(unfit(&network(&["10.1.0.0/31"], true), ip("10.1.0.1")), None, "RFC 3021");
+}
+
+#[test]
+fn who_else_has_it() {
+    let (own, other): (Mac, Mac) = ("52:54:00:00:00:01".parse().unwrap(), "52:54:00:00:00:02".parse().unwrap());
+    let neigh = |mac, permanent, ext_learned| Neigh {
+        ip: ip("10.1.0.60"),
+        mac: Some(mac),
+        permanent,
+        ext_learned,
+        ours: false,
+    };
+    assert_eq!(other_holder(None, own), None);
+    assert_eq!(other_holder(Some(&neigh(own, false, true)), own), None, "itself, where it came from");
+    assert_eq!(other_holder(Some(&neigh(other, false, true)), own), Some(true));
+    assert_eq!(other_holder(Some(&neigh(other, true, false)), own), Some(false));
+    assert_eq!(other_holder(Some(&neigh(other, false, false)), own), None, "the kernel's memory");
+}
+
+#[test]
+fn what_is_declared_stays_and_what_is_learned_comes_on_top() {
+    let declared = Address::new(ip("10.1.0.60"), Source::Metadata);
+    assert_eq!(with(&[declared], learned("10.1.0.60")), None);
+    assert_eq!(with(&[declared], learned("10.1.0.61")), Some(vec![declared, learned("10.1.0.61")]));
+    let lease = Address { until: Some(100), ..Address::new(ip("10.1.0.61"), Source::Lease) };
+    let renewed = Address { until: Some(200), ..lease };
+    assert_eq!(with(&[learned("10.1.0.61")], lease), Some(vec![lease]), "who gave it says more than who was heard");
+    assert_eq!(with(&[lease], learned("10.1.0.61")), None);
+    assert_eq!(with(&[lease], renewed), Some(vec![renewed]));
+    assert_eq!(with(&[renewed], renewed), None);
+}
+
+#[test]
+fn too_many_push_out_the_oldest_that_nobody_gave() {
+    let number = |n: usize| learned(&format!("fd00:1::{n:x}"));
+    let lease = Address::new(ip("fd00:1::ffff"), Source::Lease);
+    let mut full = vec![lease];
+    full.extend((1..MOST).map(number));
+    let more = with(&full, number(MOST)).unwrap();
+    assert_eq!(more.len(), MOST);
+    assert!(more.contains(&lease) && more.contains(&number(2)) && !more.contains(&number(1)), "{more:?}");
+    let leases: Vec<_> = (0..MOST).map(|n| Address { source: Source::Lease, ..number(n + 1) }).collect();
+    assert_eq!(with(&leases, number(MOST + 1)), None);
+}
