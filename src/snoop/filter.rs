@@ -1,0 +1,120 @@
+//! The filter that the kernel runs on each frame of a port, so that nothing but what tells of addresses wakes anybody: classic BPF
+//! (Documentation/networking/filter.rst), which any kernel has and which needs no loader.
+//!
+//! It also holds the direction, so that nobody behind it has to ask: what only a guest may say is let in when it comes from the port
+//! (`PACKET_HOST`, `_BROADCAST`, `_MULTICAST`, `_OTHERHOST`), what only a server may say when it goes to the port (`PACKET_OUTGOING`).
+
+use super::frame::{ARP, DHCP_CLIENT, DHCP_SERVER, DHCP6_CLIENT, DHCP6_SERVER, ICMPV6, IPV4, IPV6, UDP};
+use socket2::SockFilter;
+
+/// A longer frame is cut; no message that counts is as long.
+pub const SNAP: usize = 1600;
+
+/// `BPF_CLASS | BPF_SIZE | BPF_MODE`, include/uapi/linux/bpf_common.h.
+const LOAD_WORD: u16 = 0x20;
+const LOAD_HALF: u16 = 0x28;
+const LOAD_BYTE: u16 = 0x30;
+/// A half word behind X.
+const LOAD_HALF_X: u16 = 0x48;
+/// X becomes 4 * (byte & 0xf): an IPv4 header's length.
+const LOAD_X_IHL: u16 = 0xb1;
+const JUMP_EQUAL: u16 = 0x15;
+const JUMP_ANY_BIT: u16 = 0x45;
+const RETURN: u16 = 0x06;
+
+/// `SKF_AD_OFF + SKF_AD_PKTTYPE` and `+ SKF_AD_VLAN_TAG_PRESENT`, include/uapi/linux/filter.h: what the kernel knows of a frame besides its bytes.
+const PACKET_TYPE: u32 = (-0x1000_i32 + 4) as u32;
+const VLAN_TAG_PRESENT: u32 = (-0x1000_i32 + 48) as u32;
+/// include/uapi/linux/if_packet.h.
+const PACKET_OUTGOING: u32 = 4;
+
+/// Where a jump goes: forward only, to a line that bears the name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Next,
+    Ip4,
+    Ip6,
+    Udp6,
+    FromGuest,
+    ToGuest,
+    Accept,
+    Refuse,
+}
+
+enum Line {
+    Named(Way),
+    Plain(u16, u32),
+    Jump(u16, u32, Way, Way),
+}
+
+/// Lets in ARP, neighbour discovery and DHCP, each in its direction.
+pub fn addresses() -> Vec<SockFilter> {
+    use Line::{Jump, Named, Plain};
+    use Way::{Accept, FromGuest, Ip4, Ip6, Next, Refuse, ToGuest, Udp6};
+    let equal = |value: u16, yes, no| Jump(JUMP_EQUAL, value.into(), yes, no);
+    assemble(&[
+        // A tagged frame is of another segment; the kernel has taken the tag out of its bytes (skb_vlan_untag, before any packet socket).
+        Plain(LOAD_WORD, VLAN_TAG_PRESENT),
+        Jump(JUMP_EQUAL, 0, Next, Refuse),
+        Plain(LOAD_HALF, 12),
+        equal(IPV4, Ip4, Next),
+        equal(IPV6, Ip6, Next),
+        equal(ARP, FromGuest, Refuse),
+        // UDP, no fragment (neither MF nor an offset), and the destination port behind however many options.
+        Named(Ip4),
+        Plain(LOAD_BYTE, 14 + 9),
+        equal(UDP.into(), Next, Refuse),
+        Plain(LOAD_HALF, 14 + 6),
+        Jump(JUMP_ANY_BIT, 0x3fff, Refuse, Next),
+        Plain(LOAD_X_IHL, 14),
+        Plain(LOAD_HALF_X, 14 + 2),
+        equal(DHCP_SERVER, FromGuest, Next),
+        equal(DHCP_CLIENT, ToGuest, Refuse),
+        // No extension header, so no fragment either: neighbour discovery and DHCPv6 carry none.
+        Named(Ip6),
+        Plain(LOAD_BYTE, 14 + 6),
+        equal(UDP.into(), Udp6, Next),
+        equal(ICMPV6.into(), Next, Refuse),
+        Plain(LOAD_BYTE, 14 + 40),
+        Jump(JUMP_EQUAL, 133, FromGuest, Next),
+        Jump(JUMP_EQUAL, 135, FromGuest, Next),
+        Jump(JUMP_EQUAL, 136, FromGuest, Refuse),
+        Named(Udp6),
+        Plain(LOAD_HALF, 14 + 40 + 2),
+        equal(DHCP6_SERVER, FromGuest, Next),
+        equal(DHCP6_CLIENT, ToGuest, Refuse),
+        Named(FromGuest),
+        Plain(LOAD_WORD, PACKET_TYPE),
+        Jump(JUMP_EQUAL, PACKET_OUTGOING, Refuse, Accept),
+        Named(ToGuest),
+        Plain(LOAD_WORD, PACKET_TYPE),
+        Jump(JUMP_EQUAL, PACKET_OUTGOING, Accept, Refuse),
+        Named(Accept),
+        Plain(RETURN, SNAP as u32),
+        Named(Refuse),
+        Plain(RETURN, 0),
+    ])
+}
+
+/// Lets in nothing: for a port that is too loud, whose frames then cost no copy and no memory either.
+pub fn nothing() -> Vec<SockFilter> {
+    assemble(&[Line::Plain(RETURN, 0)])
+}
+
+/// Names become distances. A name that is not below would be a distance of 0 and is caught by the tests of each way through.
+fn assemble(lines: &[Line]) -> Vec<SockFilter> {
+    let code = |lines: &[Line]| lines.iter().filter(|line| !matches!(line, Line::Named(_))).count();
+    let distance = |at: usize, to: Way| match to {
+        Way::Next => 0,
+        to => {
+            let below = lines[at + 1..].iter().position(|line| matches!(line, Line::Named(name) if *name == to));
+            code(&lines[at + 1..at + 1 + below.unwrap_or_default()]) as u8
+        }
+    };
+    let line = |(at, line): (usize, &Line)| match *line {
+        Line::Named(_) => None,
+        Line::Plain(code, value) => Some(SockFilter::new(code, 0, 0, value)),
+        Line::Jump(code, value, yes, no) => Some(SockFilter::new(code, distance(at, yes), distance(at, no), value)),
+    };
+    lines.iter().enumerate().filter_map(line).collect()
+}
