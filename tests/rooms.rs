@@ -37,9 +37,12 @@ const RULES: &[(&str, &[&str])] = &[
             "speaker",
         ],
     ),
-    ("agent", &["config", "door", "engine", "hypervisor", "input", "journal", "kernel", "model", "plan", "register"]),
-    ("door", &["config", "engine", "input", "journal", "kernel", "model", "plan", "register"]),
     ("snoop", &["model"]),
+    (
+        "agent",
+        &["config", "door", "engine", "hypervisor", "input", "journal", "kernel", "model", "plan", "register", "snoop"],
+    ),
+    ("door", &["config", "engine", "input", "journal", "kernel", "model", "plan", "register"]),
     ("report", &["config", "engine", "model", "plan", "register", "speaker"]),
     ("cli", &["model"]),
 ];

@@ -78,7 +78,7 @@ impl One {
                     return Ok(None);
                 }
             }
-            self.senses.wait(None, None)?;
+            self.senses.wait([], None)?;
             let (looks, signs) = self.take(engine)?;
             look_closely = !looks.is_empty() || signs;
         }
@@ -92,7 +92,7 @@ impl One {
             if self.record(engine)?.is_none() {
                 return Ok(false);
             }
-            self.senses.wait(None, Some(until))?;
+            self.senses.wait([], Some(until))?;
             let (looks, _) = self.take(engine)?;
             // A device on another bridge was put there; who did it tells of it himself.
             let moved = looks.iter().any(|look| matches!(look, Look::Guest(_, Why::Moved)));

@@ -2,7 +2,9 @@
 
 use super::AgentError;
 use super::arrival;
+use super::claims::Claims;
 use super::due::{Due, HOLD, PARTING, Patience, SOON, Task, Unsure};
+use super::hearing::Leases;
 use super::index::{Index, Key, Look, Record, Why};
 use super::notify::Notify;
 use super::senses::Senses;
@@ -10,13 +12,15 @@ use super::watch::{Place, Sign};
 use crate::config::SpeakerKind;
 use crate::door::{self, Door};
 use crate::engine::{Engine, EngineError, Synced};
-use crate::hypervisor::libvirt;
+use crate::hypervisor::{leases, libvirt};
 use crate::input::libvirt_status::Life;
 use crate::journal::Message;
 use crate::model::{Guest, NetName};
 use crate::register::{GuestRecord, Lock, Stage, guest_key};
+use crate::snoop::Ears;
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -54,14 +58,18 @@ enum Tell {
     Steps,
 }
 
-struct Agent {
-    engine: Engine,
+pub(super) struct Agent {
+    pub(super) engine: Engine,
     senses: Senses,
+    /// None where there are no packet sockets: then nothing is learned but from lists of leases.
+    pub(super) ears: Option<Ears>,
     /// None where another has it: there is one for the host, and it is not what an agent is for in the first place.
     door: Option<Door>,
     notify: Notify,
-    index: Index,
-    due: Due,
+    pub(super) index: Index,
+    pub(super) due: Due,
+    pub(super) claims: Claims,
+    pub(super) leases: Leases,
     patience: Patience,
     unsure: Unsure,
     /// What was told as wrong, so that it is not told again each time it is looked at.
@@ -84,6 +92,7 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
         (Place::Guests, engine.register.guests_dir()),
         (Place::Domains, libvirt::DOMAINS.into()),
         (Place::LibvirtNetworks, libvirt::NETWORKS.into()),
+        (Place::Leases, leases::LEASES.into()),
     ];
     // A watch needs a directory that is there whatever the current one is.
     let config = std::path::absolute(&engine.config_path.0).ok();
@@ -91,11 +100,14 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
     places.extend(speaker.clone().map(|dir| (Place::Speaker, dir)));
     let mut agent = Agent {
         senses: Senses::open(places)?,
+        ears: open_ears(&mut engine),
         door: open_door(&mut engine),
         engine,
         notify,
         index: Index::default(),
         due: Due::default(),
+        claims: Claims::default(),
+        leases: Leases::default(),
         patience: Patience::default(),
         unsure: Unsure::default(),
         told: HashMap::new(),
@@ -119,6 +131,14 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
     }
 }
 
+fn open_ears(engine: &mut Engine) -> Option<Ears> {
+    let ears = Ears::open();
+    ears.map_err(|error| {
+        engine.journal.say(&Message::Warning(&format!("no addresses are learned from guests: {error}")))
+    })
+    .ok()
+}
+
 fn open_door(engine: &mut Engine) -> Option<Door> {
     let door = Door::bind(Path::new(door::PATH));
     door.map_err(|error| {
@@ -130,8 +150,11 @@ fn open_door(engine: &mut Engine) -> Option<Door> {
 
 impl Agent {
     fn round(&mut self) -> Result<(), AgentError> {
-        let next = self.due.next().into_iter().chain(self.unsure.next()).min();
-        self.senses.wait(self.door.as_ref(), next)?;
+        self.tune();
+        let wakes = self.ears.as_ref().and_then(Ears::wakes);
+        let next = self.due.next().into_iter().chain(self.unsure.next()).chain(wakes).min();
+        let others = self.door.iter().map(AsFd::as_fd).chain(self.ears.iter().map(AsFd::as_fd));
+        self.senses.wait(others, next)?;
         if let Some(door) = &mut self.door {
             door.serve(&mut self.engine).map_err(AgentError::Door)?;
         }
@@ -140,10 +163,14 @@ impl Agent {
             self.heed(sign);
         }
         for event in &events {
+            self.unhear(event);
             for look in self.index.react(event) {
                 self.look(look);
             }
         }
+        // After the records: a guest is known before its first frame.
+        self.tune();
+        self.listen();
         // One task a round: what comes meanwhile is not left waiting behind a thousand others.
         let now = Instant::now();
         if self.due.crowd(now) {
@@ -164,6 +191,7 @@ impl Agent {
             Look::Guest(key, Why::Arrived) => return self.due.put(Task::Arrived(key), now),
             Look::Guest(key, why) => (Task::Guest(key), why),
             Look::Network(name, why) => (Task::Network(name), why),
+            Look::Address(key, ip) => return self.due.put(Task::Address(key, ip), now),
             Look::Everything => return self.due.put(Task::Everything, self.rest_until.max(now + SOON)),
         };
         let at = self.patience.when(&task, why, now);
@@ -181,6 +209,7 @@ impl Agent {
                 let new: Vec<NetName> = new.map(|(_, name)| name.clone()).collect();
                 new.into_iter().for_each(|name| self.expect(name));
             }
+            Sign::Appeared(Place::Leases) => self.read_all_leases(),
             Sign::Appeared(Place::Config) => self.due.put(Task::Config, now + EDITED),
             Sign::Appeared(Place::Domains | Place::LibvirtNetworks) => self.look(Look::Everything),
             Sign::Lost => {
@@ -207,6 +236,11 @@ impl Agent {
                 }
             }
             Sign::File(Place::Guests, key) => self.reload_guest(&key),
+            Sign::File(Place::Leases, bridge) => {
+                if let Ok(bridge) = bridge.parse() {
+                    self.due.put(Task::Leases(bridge), now);
+                }
+            }
             Sign::File(Place::Domains, name) => {
                 if let Some(key) = self.index.domain(&name)
                     && self.index.is_incoming(key)
@@ -255,6 +289,9 @@ impl Agent {
                 }
                 self.reload_guest(key);
             }
+            Task::Address(key, ip) => self.give_up(key, *ip),
+            Task::EndOfLease(key) => self.end_leases(key),
+            Task::Leases(bridge) => self.read_leases(bridge),
             Task::Domain(name) => {
                 let result = self.engine.sync_domain(name);
                 self.done(&task, name, result);
@@ -347,6 +384,7 @@ impl Agent {
         self.done(&Task::Everything, "", result);
         // What the sync changed of the records it has told by files too; but those who wait for a guest must not wait for a file.
         self.reload_records();
+        self.read_all_leases();
         let now = Instant::now();
         self.rest_until = now + (10 * (now - start)).clamp(BREATH, BREATH_MOST);
         let keys: Vec<Key> = self.index.guests().cloned().collect();
@@ -386,13 +424,14 @@ impl Agent {
         self.index.put_network(key, record.as_ref());
     }
 
-    fn reload_guest(&mut self, key: &str) {
+    pub(super) fn reload_guest(&mut self, key: &str) {
         let record = self.engine.register.guest_of_key(key).ok().flatten();
         self.take_guest(key, record);
     }
 
     fn take_guest(&mut self, key: &str, record: Option<GuestRecord>) {
         let became = self.index.put_guest(key, record.as_ref());
+        self.await_end_of_lease(&key.into(), record.as_ref());
         if became == Record::Arrived {
             self.patience.arrived(&key.into(), Instant::now());
         }

@@ -7,7 +7,7 @@ use crate::kernel::Event;
 use crate::model::{Guest, GuestKind, IfName, Mac, NetName};
 use crate::plan::seen::Link;
 use crate::register::{GuestRecord, NetworkRecord, Stage};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -22,6 +22,8 @@ pub enum Look {
     Guest(Key, Why),
     /// A network.
     Network(NetName, Why),
+    /// An address that a guest learned is another VTEP's guest's now.
+    Address(Key, IpAddr),
     /// All that there is.
     Everything,
 }
@@ -74,6 +76,29 @@ impl Nic {
     }
 }
 
+/// A guest's port, as one who hears something on it needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// The guest's name in the register.
+    pub key: Key,
+    /// The guest.
+    pub guest: Guest,
+    /// The port.
+    pub device: IfName,
+    /// The segment.
+    pub bridge: IfName,
+    /// The guest's MAC.
+    pub mac: Mac,
+    ips: Box<[Ip]>,
+}
+
+impl Port {
+    /// Is this address known to be its?
+    pub fn has(&self, ip: IpAddr) -> bool {
+        self.ips.iter().any(|a| a.ip == ip)
+    }
+}
+
 #[derive(Debug)]
 struct Known {
     guest: Guest,
@@ -104,11 +129,13 @@ pub struct Index {
     by_device: HashMap<IfName, Vec<Key>>,
     networks: BTreeMap<Key, Segment>,
     by_network_device: HashMap<IfName, Vec<Key>>,
+    ports_changed: bool,
 }
 
 impl Index {
     /// The devices as they are now; forgets what was known of them.
     pub fn put_links(&mut self, links: Vec<Link>) {
+        self.ports_changed = true;
         self.links = links
             .into_iter()
             .map(|link| (link.index, Device { name: link.name, master: link.master, up: link.up }))
@@ -127,6 +154,7 @@ impl Index {
             })
         });
         let nics: Option<Box<[Nic]>> = nics.map(Iterator::collect);
+        self.ports_changed = true;
         let before = self.guests.remove(key);
         let incoming = |nics: &[Nic]| nics.iter().any(|nic| nic.incoming);
         let became = match (before.as_ref().map(|b| &b.nics), &nics) {
@@ -205,6 +233,53 @@ impl Index {
         self.guests.iter().find(|(_, known)| is_it(known)).map(|(key, _)| key)
     }
 
+    /// The ports of guests that are here may be others than before.
+    pub fn ports_changed(&mut self) {
+        self.ports_changed = true;
+    }
+
+    /// The ports of all guests that are here and whose MAC is known, by index; `None` where nothing changed since the last call.
+    pub fn take_ports(&mut self) -> Option<HashSet<u32>> {
+        if !std::mem::take(&mut self.ports_changed) {
+            return None;
+        }
+        let indexes = self.links.keys().copied();
+        Some(indexes.filter(|index| self.port(*index).is_some()).collect())
+    }
+
+    /// The guest's port with this index; none while its guest still runs elsewhere.
+    pub fn port(&self, index: u32) -> Option<Port> {
+        let device = &self.links.get(&index)?.name;
+        self.by_device.get(device)?.iter().find_map(|key| self.port_of(key, |nic| nic.device == *device))
+    }
+
+    /// The ports of the guests with this MAC on this bridge: one, unless somebody gave it twice.
+    pub fn ports_of(&self, bridge: &IfName, mac: Mac) -> Vec<Port> {
+        let keys = self.by_mac.get(&mac).into_iter().flatten();
+        keys.filter_map(|key| self.port_of(key, |nic| nic.mac == Some(mac) && nic.bridge == *bridge)).collect()
+    }
+
+    fn port_of(&self, key: &Key, is_it: impl Fn(&Nic) -> bool) -> Option<Port> {
+        let known = self.guests.get(key)?;
+        let nic = known.nics.iter().find(|nic| !nic.incoming && is_it(nic))?;
+        Some(Port {
+            key: key.clone(),
+            guest: known.guest.clone(),
+            device: nic.device.clone(),
+            bridge: nic.bridge.clone(),
+            mac: nic.mac?,
+            ips: nic.ips.clone(),
+        })
+    }
+
+    /// The guests that have this address on this bridge.
+    pub fn holders(&self, bridge: &IfName, ip: IpAddr) -> Vec<Key> {
+        let has = |key: &&Key| {
+            self.guests.get(*key).is_some_and(|known| known.nics.iter().any(|nic| nic.bridge == *bridge && nic.has(ip)))
+        };
+        self.by_ip.get(&ip).into_iter().flatten().filter(has).cloned().collect()
+    }
+
     /// What an event means; remembers the devices as the event says that they are.
     pub fn react(&mut self, event: &Event) -> Vec<Look> {
         match event {
@@ -213,6 +288,7 @@ impl Index {
                 let changed = self.links.get(index) != Some(&now);
                 let mut looks = self.of_network_device(name, Why::Lost);
                 if changed {
+                    self.ports_changed = true;
                     let before = self.links.insert(*index, now);
                     looks.extend(self.of_device(name, Some(*master)));
                     // Renamed: what had its old name has lost its device.
@@ -268,8 +344,20 @@ impl Index {
             }
             Event::Neigh { ip, mac, index, gone, permanent, ext_learned } => {
                 let Some(bridge) = self.links.get(index) else { return Vec::new() };
+                let its = |nic: &Nic| !nic.incoming && nic.bridge == bridge.name && nic.has(*ip);
+                if *ext_learned && !gone {
+                    let lost =
+                        |nic: &Nic| its(nic) && *mac != nic.mac && nic.ips.iter().any(|a| a.ip == *ip && a.learned);
+                    let keys = self.by_ip.get(ip).into_iter().flatten();
+                    let losers =
+                        keys.filter(|key| self.guests.get(*key).is_some_and(|known| known.nics.iter().any(lost)));
+                    let looks: Vec<Look> = losers.map(|key| Look::Address(key.clone(), *ip)).collect();
+                    if !looks.is_empty() {
+                        return looks;
+                    }
+                }
                 let judge = |nic: &Nic| {
-                    if nic.incoming || nic.bridge != bridge.name || !nic.has(*ip) {
+                    if !its(nic) {
                         return None;
                     }
                     match (gone, ext_learned) {

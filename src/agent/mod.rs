@@ -4,13 +4,15 @@
 //! users: Door ─────┐                            ┌─▶ engine, for a user's container: at once
 //! kernel: Events ──┤                            ├─▶ engine.sync_guest, sync_network, sync_domain
 //! inotify: Watch ──┼─▶ Index.react ─▶ Due ──────┼─▶ engine.arrived        (a migration's guest runs here now)
-//! records ─────────┘   what it means   when     └─▶ engine.verify         (does the speaker advertise it?)
+//! records ─────────┘   what it means   when     ├─▶ engine.verify         (does the speaker advertise it?)
+//! guests: Ears ───── claims ────────────────────┴─▶ engine.learn, forget   (an address that nobody declared)
 //! ```
 //! One thread, one poll(2), no timer while nothing is due. What is right and what to do about it only the engine knows; here is decided what to
 //! look at, and when:
 //!
 //! - [`index`]: pure, event → guests and networks to look at.
 //! - [`due`]: pure, when: at once, after a hold, ever more seldom.
+//! - `hearing`: addresses that nobody declared: what guests say on their ports, what dnsmasq gave. [`claims`]: pure, how often who is believed.
 //! - [`watch`]: files that tell what happened. libvirt's status files say what its events say, sooner, and also while libvirtd is down.
 //! - [`senses`]: both sources in the order in which nothing is missed.
 //! - [`daemon`]: the loop. [`arrival`]: the same for one guest, where no agent runs.
@@ -19,8 +21,10 @@
 //! It may be killed at any moment: it keeps nothing that is not in the register or the kernel, and each step is crash-safe.
 
 pub mod arrival;
+pub mod claims;
 pub mod daemon;
 pub mod due;
+mod hearing;
 pub mod index;
 pub mod notify;
 pub mod senses;

@@ -2,13 +2,12 @@
 
 use super::AgentError;
 use super::watch::{Place, Sign, Watch};
-use crate::door::Door;
 use crate::kernel::{Event, Events};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 use std::collections::BTreeSet;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -27,13 +26,17 @@ impl Senses {
         Ok(Senses { events: Events::open()?, watch: Watch::new(places)? })
     }
 
-    /// Sleeps until something comes, somebody knocks, or until then.
-    pub fn wait(&self, door: Option<&Door>, until: Option<Instant>) -> Result<(), Errno> {
+    /// Sleeps until something comes, here or to one of these, or until then.
+    pub fn wait<'a>(
+        &'a self,
+        others: impl IntoIterator<Item = BorrowedFd<'a>>,
+        until: Option<Instant>,
+    ) -> Result<(), Errno> {
         let mut fds = vec![
             PollFd::from_borrowed_fd(self.events.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.watch.as_fd(), PollFlags::IN),
         ];
-        fds.extend(door.map(|door| PollFd::from_borrowed_fd(door.as_fd(), PollFlags::IN)));
+        fds.extend(others.into_iter().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let timeout = left.map(|left| Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),

@@ -20,6 +20,8 @@ pub enum Place {
     Domains,
     /// libvirt's status files of active networks.
     LibvirtNetworks,
+    /// What libvirt's dnsmasq gave.
+    Leases,
     /// FRR's sockets.
     Speaker,
     /// What lies beside config.toml; its files are told by their whole names.
@@ -65,6 +67,7 @@ impl Place {
         match self {
             Place::Networks | Place::Guests => ".json",
             Place::Domains | Place::LibvirtNetworks => ".xml",
+            Place::Leases => ".status",
             Place::Speaker => ".vty",
             Place::Config => "",
         }

@@ -10,7 +10,7 @@ mod lxc;
 mod network;
 mod sync;
 
-pub use guest::{attach, by_hand, detach, lacks};
+pub use guest::{attach, boot_seconds, by_hand, detach, lacks};
 pub use host::{undo_host, vtep_and_mtu};
 pub use learned::Learned;
 pub use lxc::{Inner, inside};

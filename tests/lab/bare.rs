@@ -8,29 +8,28 @@ use evpn_hook::plan::Step;
 
 use crate::fabric::{FdbEvents, Host};
 
-const BRIDGE: &str = "red-l2";
-
 /// A port that stands for a guest's: a veth whose far end is in no bridge, up while the value lives.
 pub struct Port<'a> {
     host: &'a Host,
     name: &'static str,
+    bridge: &'static str,
 }
 
 impl<'a> Port<'a> {
-    pub fn new(host: &'a Host, name: &'static str) -> Port<'a> {
+    pub fn new(host: &'a Host, name: &'static str, bridge: &'static str) -> Port<'a> {
         host.sh(&format!(
-            "ip link add {name} type veth peer name {name}-far; ip link set {name} master {BRIDGE} up; ip link set {name}-far up"
+            "ip link add {name} type veth peer name {name}-far; ip link set {name} master {bridge} up; ip link set {name}-far up"
         ));
-        Port { host, name }
+        Port { host, name, bridge }
     }
 
     /// As a hook would; gives the time just before the first message.
     pub fn register(&self, mac: Mac, ip: IpAddr) -> Instant {
-        register(self.host, self.name, mac, ip)
+        register(self.host, self.name, self.bridge, mac, ip)
     }
 
     pub fn withdraw(&self, mac: Mac, ip: IpAddr) {
-        withdraw(self.host, self.name, mac, ip);
+        withdraw(self.host, self.name, self.bridge, mac, ip);
     }
 }
 
@@ -44,19 +43,19 @@ fn name(text: &str) -> IfName {
     text.parse().expect("an interface name")
 }
 
-fn register(host: &Host, port: &str, mac: Mac, ip: IpAddr) -> Instant {
+fn register(host: &Host, port: &str, bridge: &str, mac: Mac, ip: IpAddr) -> Instant {
     let mut kernel = host.kernel();
     let begun = Instant::now();
-    for step in [Step::AddFdb { dev: name(port), mac }, Step::AddNeigh { bridge: name(BRIDGE), ip, mac }] {
+    for step in [Step::AddFdb { dev: name(port), mac }, Step::AddNeigh { bridge: name(bridge), ip, mac }] {
         kernel.apply(&step).expect("an entry");
     }
     begun
 }
 
 /// An entry that zebra has taken over by then is its own to delete.
-fn withdraw(host: &Host, port: &str, mac: Mac, ip: IpAddr) {
+fn withdraw(host: &Host, port: &str, bridge: &str, mac: Mac, ip: IpAddr) {
     let mut kernel = host.kernel();
-    for step in [Step::DelNeigh { bridge: name(BRIDGE), ip }, Step::DelFdb { dev: name(port), mac }] {
+    for step in [Step::DelNeigh { bridge: name(bridge), ip }, Step::DelFdb { dev: name(port), mac }] {
         kernel.apply(&step).expect("an entry gone");
     }
 }
@@ -78,6 +77,6 @@ impl<'a> IdealScript<'a> {
     /// Registers the guest when it arrives.
     pub fn run(self, timeout: Duration) {
         let tap = self.events.wait(self.mac, "vnet", timeout);
-        register(self.host, &tap, self.mac, self.ip);
+        register(self.host, &tap, "red-l2", self.mac, self.ip);
     }
 }

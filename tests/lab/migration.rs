@@ -1,7 +1,6 @@
 //! Guests that move: the fabric follows a live migration the moment it happens, and not at all when it fails.
 
 use std::fmt::Write;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -11,6 +10,7 @@ use crate::fabric::{
     Agent, Capture, Container, Events, Fabric, Host, Line, Migration, Monitor, Nic, Ping, Pinger, Traces, Vm, VmSpec,
     wait_until,
 };
+use crate::figures::{JITTER, keep, median, milliseconds, signed};
 use crate::plot;
 use crate::tenant::{
     Configured, Network, RED, SOON, container_on, endpoint_status, expect_advertised, knows, remembers,
@@ -294,25 +294,11 @@ fn moved(monitor: &Monitor, from: usize, mac: &str, ip: &str, host: &Host) -> Ve
 }
 
 /// Seconds from `zero` to `at`, below zero if it came before.
-fn signed(zero: Instant, at: Instant) -> f64 {
-    at.saturating_duration_since(zero).as_secs_f64() - zero.saturating_duration_since(at).as_secs_f64()
-}
-
-fn milliseconds(seconds: f64) -> String {
-    format!("{:.0}", seconds * 1e3)
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 /// What FRR itself takes: entries moved from comp1 to comp2 by a bare netlink program, from its first message to each of
 /// comp3's, in seconds. Each time another MAC, for the same one moving so often would be a duplicate.
 fn floor(red: &Red, monitor: &Monitor) -> Vec<(&'static str, Vec<f64>)> {
     const SAMPLES: u8 = 9;
-    let ports = [red.comp1, red.comp2].map(|host| Port::new(host, "floor"));
+    let ports = [red.comp1, red.comp2].map(|host| Port::new(host, "floor", "red-l2"));
     let mut floor: Vec<(&'static str, Vec<f64>)> = Vec::new();
     for number in 1..=SAMPLES {
         let (mac, ip) = (format!("52:54:00:00:62:{number:02x}"), format!("10.1.0.{}", 200 + number));
@@ -515,14 +501,4 @@ lab_test! {
         let [(_, with_hook), (_, with_script)] = [hook, &ideal].map(Run::silence);
         assert!(with_hook <= 1.2 * with_script.max(0.0) + JITTER.as_secs_f64(), "more pings lost than with an ideal script");
     }
-}
-
-/// What a process here may have to wait for the one CPU until it can do what is due, or note a time: three scheduler ticks of
-/// user-mode-linux (100 Hz).
-const JITTER: Duration = Duration::from_millis(30);
-
-/// Leaves a result beside the lab's logs.
-fn keep(name: &str, contents: &str) {
-    let out = PathBuf::from(std::env::var_os("EVPN_LAB_OUT").unwrap_or_else(|| "/tmp".into()));
-    std::fs::write(out.join(name), contents).expect("the lab's output directory");
 }

@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports)] // shared by the scenarios and the lab shell, neither of which uses all of it
 
 mod agent;
+mod announce;
 mod capture;
 mod container;
 mod dump;
@@ -19,6 +20,7 @@ mod traces;
 mod transcript;
 mod vm;
 mod wait;
+mod wire;
 
 use std::sync::{Once, OnceLock};
 use std::time::{Duration, Instant};
@@ -35,6 +37,7 @@ pub use traces::Traces;
 pub use transcript::{Line, Transcript};
 pub use vm::{Nic, Vm, VmSpec};
 pub use wait::wait_until;
+pub use wire::Wire;
 
 pub struct Fabric {
     spine1: Host,

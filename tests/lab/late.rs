@@ -1,0 +1,218 @@
+//! Addresses that nobody declared: how soon the other hypervisor has them after they were given or taken, and when they go.
+
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use crate::bare::Port;
+use crate::fabric::{Agent, Container, Fabric, Host, Monitor, Nic, Vm, VmSpec, Wire, wait_until};
+use crate::figures::{JITTER, keep, median, milliseconds, signed};
+use crate::tenant::{Configured, Network, RED, SOON, endpoint_status, joined, remembers};
+
+const MAC: &str = "00:16:3e:00:00:61";
+
+/// Tenant dual: libvirt's dnsmasq on comp1 gives addresses to both hypervisors.
+struct Dual {
+    comp1: &'static Host,
+    comp2: &'static Host,
+    _networks: [Network<'static>; 2],
+    _agents: [Agent; 2],
+}
+
+impl Dual {
+    fn up(fabric: &'static Fabric) -> Dual {
+        let (comp1, comp2) = (fabric.comp1(), fabric.comp2());
+        let networks = [Network::shipped(comp1, "dual"), Network::without_dhcp(comp2, "dual")];
+        joined(fabric, 80);
+        Dual { comp1, comp2, _networks: networks, _agents: [Agent::start(comp1), Agent::start(comp2)] }
+    }
+}
+
+fn on(bridge: &str) -> String {
+    format!(
+        "lxc.include = /usr/share/evpn-hook/lxc/evpn-hook.conf\nlxc.net.0.type = veth\nlxc.net.0.link = {bridge}\n\
+         lxc.net.0.flags = up\nlxc.net.0.name = eth0\nlxc.net.0.hwaddr = {MAC}\n"
+    )
+}
+
+/// What FRR itself takes from a neighbour entry to the other hypervisor's, in seconds.
+fn floor(dual: &Dual, monitor: &Monitor) -> Vec<f64> {
+    const SAMPLES: u8 = 7;
+    let port = Port::new(dual.comp1, "floor", "dual-l2");
+    let mac = "52:54:00:00:62:01";
+    let mut register = |number: u8| {
+        let ip = format!("10.3.0.{}", 200 + number);
+        let from = monitor.transcript().len();
+        let begun = port.register(mac.parse().expect("a MAC"), ip.parse().expect("an address"));
+        signed(begun, known(monitor, from, mac, &ip))
+    };
+    // The first has to wait for its MAC's own route.
+    register(0);
+    let samples = (1..=SAMPLES).map(&mut register).collect();
+    for number in 0..=SAMPLES {
+        port.withdraw(mac.parse().expect("a MAC"), format!("10.3.0.{}", 200 + number).parse().expect("an address"));
+    }
+    samples
+}
+
+/// When the other hypervisor's kernel had the address.
+fn known(monitor: &Monitor, from: usize, mac: &str, ip: &str) -> Instant {
+    monitor.transcript().wait_from(from, &[&format!("{ip} dev dual-l2"), mac, "extern_learn"], SOON).1.at
+}
+
+/// `lease of 10.3.0.38 obtained` and the like.
+fn given(text: &str) -> String {
+    let word = text.split_whitespace().find(|word| word.starts_with("10.3.0."));
+    word.unwrap_or_else(|| panic!("a lease in {text}")).trim_end_matches(',').to_owned()
+}
+
+fn sources(host: &Host) -> Vec<(String, String)> {
+    let status = endpoint_status(host, MAC);
+    let addresses = status["addresses"].as_array().cloned().unwrap_or_default();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    addresses.iter().map(|address| (text(&address["ip"]), text(&address["source"]))).collect()
+}
+
+/// An address of each kind, several times; gives seconds from the acknowledgement or the probe to the other hypervisor's entry.
+fn learned(host: &Host, other: &Host) -> Vec<(&'static str, Vec<f64>)> {
+    let monitor = other.monitor();
+    let container = Container::start(host, "late", &on("dual-l2"));
+    let port = endpoint_status(host, MAC)["device"].as_str().expect("a device").to_owned();
+    let wire = Wire::tap(host, &port, "port 67 or port 68 or port 546 or port 547 or icmp6");
+    assert_eq!(endpoint_status(host, MAC)["ips"], serde_json::json!([]), "no address before it has one");
+    let mut samples = vec![("DHCP", Vec::new()), ("DHCPv6", Vec::new()), ("DAD", Vec::new())];
+    let mut had = Vec::new();
+    for round in 0..3 {
+        let (from, heard) = (monitor.transcript().len(), wire.transcript().len());
+        // Another client identifier is given another address.
+        let id = format!("0x3d:000{round}");
+        let lease = container.ok(&["udhcpc", "-i", "eth0", "-n", "-q", "-t", "10", "-T", "1", "-x", &id]);
+        let ip = given(&lease);
+        let at = known(&monitor, from, MAC, &ip);
+        samples[0].1.push(signed(wire.last(heard, &["BOOTP/DHCP, Reply"]), at));
+        had.push((ip, "lease"));
+    }
+    for round in 0..3 {
+        let (from, heard) = (monitor.transcript().len(), wire.transcript().len());
+        let netns = format!("--net=/proc/{}/ns/net", container.pid().expect("the container runs"));
+        // A new file is a new identifier.
+        let (leases, pid) = (format!("/run/dhclient6-{}-{round}", host.name()), format!("/run/dhclient6-{round}.pid"));
+        host.ok(&[
+            "nsenter",
+            &netns,
+            "dhclient",
+            "-6",
+            "-1",
+            "-cf",
+            "/dev/null",
+            "-lf",
+            &leases,
+            "-pf",
+            &pid,
+            "-sf",
+            "/bin/true",
+            "eth0",
+        ]);
+        let lease = host.ok(&["cat", &leases]);
+        let ip = lease.split_whitespace().skip_while(|word| *word != "iaaddr").nth(1).expect("an address").to_owned();
+        let at = known(&monitor, from, MAC, &ip);
+        samples[1].1.push(signed(wire.last(heard, &["dhcp6 reply"]), at));
+        host.run(&["sh", "-c", &format!("kill $(cat {pid})")]);
+        had.push((ip, "lease"));
+    }
+    for round in 0..5 {
+        let (from, heard) = (monitor.transcript().len(), wire.transcript().len());
+        let ip = format!("fd00:3::a{round}");
+        container.ok(&["ip", "-6", "address", "add", &format!("{ip}/64"), "dev", "eth0"]);
+        let at = known(&monitor, from, MAC, &ip);
+        samples[2].1.push(signed(wire.last(heard, &["neighbor solicitation", &format!("who has {ip}")]), at));
+        had.push((ip, "neighbour"));
+    }
+    let now = sources(host);
+    for (ip, source) in &had {
+        assert!(now.contains(&(ip.clone(), (*source).to_owned())), "{ip} by {source} in {now:?}");
+    }
+    // Without SLAAC's prefix there is still the link-local address.
+    assert!(now.iter().any(|(ip, source)| ip.starts_with("fe80::") && source == "neighbour"), "{now:?}");
+    wait_until("all of it in FRR", SOON, || endpoint_status(host, MAC)["state"] == "advertised");
+    drop(container);
+    wait_until("the other hypervisor to forget", SOON, || !remembers(other, MAC));
+    samples
+}
+
+lab_test! {
+    /// Given by a server on its own host, and by one across the fabric.
+    fn an_address_that_is_given_late_is_everywhere_as_fast_as_frr_can(fabric) {
+        let dual = Dual::up(fabric);
+        let floor = floor(&dual, &dual.comp2.monitor());
+        let mut table = format!("{:<44}{:>8}{:>8}  each\n", "ms to the other hypervisor's neighbour entry", "median", "ratio");
+        let mut row = |what: &str, samples: &[f64]| {
+            let all: Vec<String> = samples.iter().map(|sample| milliseconds(*sample)).collect();
+            let ratio = median(samples) / median(&floor);
+            let _ = writeln!(table, "{what:<44}{:>8}{ratio:>8.2}  {}", milliseconds(median(samples)), all.join(" "));
+        };
+        row("FRR's floor: a bare neighbour entry", &floor);
+        let mut late = Vec::new();
+        for (host, other, whose) in [(dual.comp1, dual.comp2, "server on its own host"), (dual.comp2, dual.comp1, "server across the fabric")] {
+            for (kind, samples) in learned(host, other) {
+                row(&format!("{kind}, {whose}"), &samples);
+                if median(&samples) > 1.5 * median(&floor) + JITTER.as_secs_f64() {
+                    late.push(format!("{kind}, {whose}"));
+                }
+            }
+        }
+        eprintln!("{table}");
+        keep("late.txt", &table);
+        assert!(late.is_empty(), "slower than 1.5 times FRR's floor and {JITTER:?}: {late:?}");
+    }
+}
+
+lab_test! {
+    /// IPv6 alone, by router advertisements: the guest makes its own address.
+    fn an_address_that_a_guest_makes_is_learned_by_its_probe(fabric) {
+        const SLAAC: &str = "<network><name>slaac</name><metadata>
+<evpn:network xmlns:evpn='urn:evpn-hook:1' vni='90'><evpn:vrf name='slaac' table='91' vni='91'/></evpn:network></metadata>
+<forward mode='open'/><bridge name='slaac-l2' stp='off' delay='0'/><mac address='00:00:00:11:11:90'/><dns enable='no'/>
+<ip family='ipv6' address='fd00:9::1' prefix='64'/></network>";
+        let (comp1, comp2) = (fabric.comp1(), fabric.comp2());
+        let _networks = [comp1, comp2].map(|host| Network::start_xml(host, "slaac", SLAAC));
+        joined(fabric, 90);
+        let _agents = [comp1, comp2].map(Agent::start);
+        let container = Container::start(comp1, "slaac", &on("slaac-l2"));
+        let own = "fd00:9::216:3eff:fe00:61";
+        wait_until("the container's own address on comp2", SOON, || {
+            comp2.ok(&["ip", "-6", "neigh", "show", "dev", "slaac-l2"]).lines().any(|line| line.starts_with(&format!("{own} ")) && line.contains("extern_learn"))
+        });
+        assert!(sources(comp1).contains(&(own.to_owned(), "neighbour".to_owned())), "{:?}", sources(comp1));
+        assert!(comp2.ok(&["ip", "-6", "route", "show", "vrf", "slaac"]).contains(own));
+        drop(container);
+        wait_until("comp2 to forget it", SOON, || !remembers(comp2, MAC));
+    }
+}
+
+lab_test! {
+    /// No agent: the hook itself follows the network's list.
+    fn a_reservation_that_comes_later_reaches_a_running_guest(fabric) {
+        const VM: &str = "52:54:00:00:00:77";
+        let (comp1, comp2) = (fabric.comp1(), fabric.comp2());
+        let _red = Network::shipped(comp1, "red");
+        let _configured = Configured::up(comp2, &[RED]);
+        joined(fabric, 20);
+        let nics = vec![Nic::Network { mac: VM, network: "red" }];
+        let _vm = Vm::start(comp1, &VmSpec { name: "later", nics, bare: true, ..VmSpec::default() });
+        assert_eq!(endpoint_status(comp1, VM)["ips"], serde_json::json!([]));
+        let update = |verb: &str, ip: &str| {
+            let host = format!("<host mac='{VM}' ip='{ip}'/>");
+            comp1.ok(&["virsh", "--quiet", "net-update", "red", verb, "ip-dhcp-host", &host, "--live"]);
+        };
+        let there = |ip: &str| comp2.ok(&["ip", "neigh", "show", "dev", "red-l2"]).contains(&format!("{ip} lladdr {VM} extern_learn"));
+        update("add-last", "10.1.0.77");
+        wait_until("10.1.0.77 on comp2", SOON, || there("10.1.0.77"));
+        let addresses = endpoint_status(comp1, VM)["addresses"].clone();
+        assert_eq!(addresses, serde_json::json!([{ "ip": "10.1.0.77", "source": "dhcp-host" }]));
+        update("modify", "10.1.0.78");
+        wait_until("10.1.0.78 on comp2, and no more 10.1.0.77", SOON, || there("10.1.0.78") && !there("10.1.0.77"));
+        update("delete", "10.1.0.78");
+        wait_until("no address on comp2", SOON, || !there("10.1.0.78"));
+        assert_eq!(endpoint_status(comp1, VM)["state"], "advertised");
+    }
+}
