@@ -21,18 +21,13 @@ impl Container<'_> {
         };
         let netns = self.netns();
         let socket = netns::socket(&netns, libc::AF_PACKET, libc::SOCK_RAW, 0);
-        let index = netns::inside(&netns, || {
-            std::fs::read_to_string("/proc/net/dev_mcast").expect("the namespace's devices").lines().find_map(|line| {
-                let mut words = line.split_whitespace();
-                let index = words.next()?.parse().ok();
-                (words.next() == Some("eth0")).then_some(index).flatten()
-            })
-        });
+        // SAFETY: the name is a C string that lives until it returns.
+        let index = netns::inside(&netns, || unsafe { libc::if_nametoindex(c"eth0".as_ptr()) });
         // SAFETY: all zeros is a valid sockaddr_ll; the kernel reads both buffers within the lengths it is given.
         let sent = unsafe {
             let mut to: libc::sockaddr_ll = std::mem::zeroed();
             to.sll_family = u16::try_from(libc::AF_PACKET).expect("16 bits");
-            to.sll_ifindex = index.expect("eth0");
+            to.sll_ifindex = i32::try_from(index).expect("an index");
             let length = u32::try_from(size_of::<libc::sockaddr_ll>()).expect("a small struct");
             libc::sendto(
                 socket.as_raw_fd(),
