@@ -39,5 +39,7 @@ mod neighbourhood;
 mod networks;
 mod plot;
 mod restarts;
+mod silent;
+mod suppression;
 mod tenant;
 mod underlay;
