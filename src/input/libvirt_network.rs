@@ -107,8 +107,11 @@ impl Found {
             ["network", "mac"] => self.mac = tag.get("address"),
             ["network", "mtu"] => self.mtu = tag.get("size"),
             ["network", "ip"] => self.ips.push(["address", "netmask", "prefix"].map(|key| tag.get(key))),
-            // Hosts of IPv6 have a DUID or a name, no MAC.
-            ["network", "ip", "dhcp", "host"] => self.hosts.extend(tag.get("mac").zip(tag.get("ip"))),
+            // Hosts of IPv6 have no MAC: libvirt wants a DUID or a name there.
+            ["network", "ip", "dhcp", "host"] => {
+                let mac = tag.get("mac").or_else(|| mac_of_duid(&tag.get("id")?));
+                self.hosts.extend(mac.zip(tag.get("ip")));
+            }
             ["network", "metadata", "evpn:network"] => {
                 tag.only(&["vni"])?;
                 if self.metadata.is_some() {
@@ -201,6 +204,17 @@ fn gateway([address, netmask, prefix]: &[Option<String>; 3]) -> Result<IpNet, St
         },
     };
     IpNet::new(ip, bits).map_err(|_| wrong())
+}
+
+/// The MAC in a DHCPv6 client's identifier that is made from one: DUID-LL `0:3:0:1:MAC` and DUID-LLT `0:1:0:1:TIME:MAC`, hardware type
+/// Ethernet (RFC 8415 §11.2 and §11.4). It is that of the machine's first NIC, which may have others.
+fn mac_of_duid(id: &str) -> Option<String> {
+    let bytes: Vec<u8> = id.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>().ok()?;
+    let mac: &[u8; 6] = match bytes.as_slice() {
+        [0, 3, 0, 1, mac @ ..] | [0, 1, 0, 1, _, _, _, _, mac @ ..] => mac.try_into().ok()?,
+        _ => return None,
+    };
+    Some(Mac::from_bytes(mac)?.to_string())
 }
 
 /// Addresses of guests before they ask for them. An entry that no guest can have is libvirt's affair.

@@ -42,5 +42,7 @@ mod neighbourhood;
 mod networks;
 mod plot;
 mod restarts;
+mod silent;
+mod suppression;
 mod tenant;
 mod underlay;

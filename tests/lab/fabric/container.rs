@@ -48,7 +48,7 @@ impl<'a> Container<'a> {
     }
 
     /// Its network namespace.
-    pub(super) fn netns(&self) -> File {
+    pub fn netns(&self) -> File {
         let pid = self.pid().expect("the container runs");
         File::open(format!("/proc/{pid}/ns/net")).expect("the container's network namespace")
     }

@@ -56,3 +56,18 @@ pub fn device_name(socket: &OwnedFd, index: i32) -> String {
         }
     }
 }
+
+/// Its number in the socket's namespace.
+pub fn device_index(socket: &OwnedFd, name: &str) -> i32 {
+    // SAFETY: all zeros is a valid ifreq; the name is shorter than its field, so a NUL follows it.
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        assert!(name.len() < request.ifr_name.len(), "{name} is no device's name");
+        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+            *to = from.cast_signed();
+        }
+        let found = libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFINDEX, &mut request);
+        assert_eq!(found, 0, "{name}: {}", io::Error::last_os_error());
+        request.ifr_ifru.ifru_ifindex
+    }
+}
