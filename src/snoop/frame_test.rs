@@ -145,8 +145,11 @@ fn answers6(xid: u8, options: &[u8]) -> Vec<u8> {
     dhcp6(GUEST, OTHER, DHCP6_CLIENT, 7, xid, options)
 }
 
-/// One of each kind that says something, with what must have been heard before.
-fn samples() -> Vec<(Vec<Vec<u8>>, Vec<u8>, Vec<Said>)> {
+/// What must have been heard before, a frame, and what it says.
+type Sample = (Vec<Vec<u8>>, Vec<u8>, Vec<Said>);
+
+/// One of each kind that says something.
+fn samples() -> Vec<Sample> {
     let request = asks(3, 7, [0; 4], &[&wanted(OWN)]);
     vec![
         (vec![], arp(1, GUEST, OWN, [10, 1, 0, 1]), has("10.1.0.60")),
