@@ -3,8 +3,10 @@
 //! - `order`: the ordering laws, each with its reason; the other two obey them, and a debug build sees to it
 //! - `network`: a tenant segment up and down
 //! - `guest`: an endpoint wired, registered, withdrawn
+//! - `duplicate`: what of an endpoint another guest has already
 //! - `step`, `seen`: the vocabulary of what goes out and what comes in
 
+pub mod duplicate;
 #[cfg(test)]
 mod fixture;
 pub mod guest;
