@@ -3,12 +3,14 @@
 //! Nothing is decided here that the plan can decide; here is only what has to be asked, and in which order.
 
 mod addresses;
+mod duplicates;
 mod guest;
 mod host;
 mod lxc;
 mod network;
 mod sync;
 
+pub(crate) use guest::boot_seconds;
 pub use guest::{attach, by_hand, detach, lacks};
 pub use host::{undo_host, vtep_and_mtu};
 pub use lxc::{Inner, inside};
@@ -67,6 +69,8 @@ pub struct Engine {
     pub planned: Plan,
     /// A guest that this event left on its way to here: somebody has to see it arrive.
     pub awaited: Option<Guest>,
+    /// A duplicate may be waited for: nobody else waits for this process.
+    may_wait: bool,
     /// How many steps were taken.
     walked: usize,
     kernel: Option<Kernel>,
@@ -83,6 +87,7 @@ impl Engine {
             dry_run: false,
             planned: Plan::new(),
             awaited: None,
+            may_wait: true,
             walked: 0,
             kernel: None,
             config: None,
