@@ -119,6 +119,24 @@ pub struct Endpoint {
     pub enslaved: bool,
     /// How far it has come.
     pub stage: Stage,
+    /// What another guest of the fabric had when this one took it. FRR shows the fabric's hosts one of the two, so that nobody else knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken: Vec<Taken>,
+}
+
+/// What an endpoint took from a guest behind another VTEP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// The address; none where it is the MAC itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IpAddr>,
+    /// The other's MAC.
+    pub mac: Mac,
+    /// The other's VTEP, where it was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vtep: Option<IpAddr>,
+    /// Seconds since boot (CLOCK_BOOTTIME) when it was taken last.
+    pub since: u64,
 }
 
 impl Endpoint {

@@ -44,6 +44,7 @@ fn guest(stage: Stage) -> GuestRecord {
         guest: Guest::new(GuestKind::Libvirt, "vm1", "1").unwrap(),
         incoming_since: None,
         endpoints: vec![Endpoint {
+            taken: Vec::new(),
             network: "red".parse().unwrap(),
             bridge: "red-l2".parse().unwrap(),
             device: "vnet0".parse().unwrap(),

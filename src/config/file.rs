@@ -65,6 +65,7 @@ fn words(text: &str, error: &toml::de::Error) -> String {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct RawConfig {
+    on_duplicate: OnDuplicate,
     vtep: RawVtep,
     speaker: RawSpeaker,
     host: RawHost,
@@ -125,7 +126,7 @@ struct RawUnprivileged {
 
 impl RawConfig {
     fn check(self) -> Result<Config, Fault> {
-        let mut config = Config::default();
+        let mut config = Config { on_duplicate: self.on_duplicate, ..Config::default() };
         self.vtep.check(&mut config.vtep)?;
         self.speaker.check(&mut config.speaker)?;
         config.manage_host = self.host.manage.unwrap_or(config.manage_host);
@@ -288,7 +289,7 @@ mod tests {
         assert_eq!(
             load_text(b"\nvtap = 1\n"),
             format!(
-                "{shown} line 2: unknown field `vtap`, expected one of `vtep`, `speaker`, `host`, `vrf`, `network`, `unprivileged`"
+                "{shown} line 2: unknown field `vtap`, expected one of `on_duplicate`, `vtep`, `speaker`, `host`, `vrf`, `network`, `unprivileged`"
             )
         );
         assert_eq!(load_text(b"# \xff\n"), format!("{shown}: it is not UTF-8: is this config.toml?"));

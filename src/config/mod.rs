@@ -21,10 +21,23 @@ pub struct Config {
     pub speaker: SpeakerConfig,
     /// May we change host-wide settings (IP forwarding, the local routing rule) when a VRF needs them?
     pub manage_host: bool,
+    /// What a start comes to whose address or MAC another guest has.
+    pub on_duplicate: OnDuplicate,
     /// Networks for hosts without libvirt, by name; VRFs resolved.
     pub networks: Vec<Network>,
     /// Who else than root may put containers on which networks.
     pub unprivileged: Vec<Unprivileged>,
+}
+
+/// What to do where a guest starts with an address or MAC that another, live guest of the fabric has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDuplicate {
+    /// It does not start.
+    Refuse,
+    /// It starts, and the log names both. The default: a host that died has its routes until BGP notices, and its guests start elsewhere before.
+    #[default]
+    Warn,
 }
 
 /// `[[unprivileged]]`: a user whose own containers may join these networks.
@@ -141,6 +154,7 @@ impl Default for Config {
             vtep: VtepConfig { source: VtepSource::Interface("lo".parse().expect("lo is a name")), port: 4789 },
             speaker: SpeakerConfig { kind: SpeakerKind::Frr, manage_vrfs: true, socket_dir: PathBuf::from("/run/frr") },
             manage_host: true,
+            on_duplicate: OnDuplicate::default(),
             networks: Vec::new(),
             unprivileged: Vec::new(),
         }

@@ -167,12 +167,18 @@ impl Engine {
                 self.adopt(endpoint)?;
             }
             let want = Wanted { mend: how == How::Mend, ..wanted(&who, endpoint) };
-            let seen = observe(self.kernel()?, &want)?;
-            let steps = if how == How::Incoming { wire(&want, &seen)? } else { register(&want, &seen)? };
+            let mut seen = observe(self.kernel()?, &want)?;
+            let steps = |seen: &Seen| if how == How::Incoming { wire(&want, seen) } else { register(&want, seen) };
+            steps(&seen)?;
+            let known = before.iter().flat_map(|b| &b.endpoints).find(|e| e.device == endpoint.device);
+            let known = known.filter(|k| k.mac == endpoint.mac).map_or(&[][..], |k| &k.taken);
+            let taken = self.taken(&record.guest, &want, &mut seen, how, known)?;
+            let steps = steps(&seen)?;
             // Ours to release is only what we enslaved, now or for an earlier record: not a tap that libvirt or a script put there.
             let earlier = before.iter().flat_map(|b| &b.endpoints).any(|e| e.device == endpoint.device && e.enslaved);
             let now = want.enslave && steps.iter().any(|p| matches!(p.step, Step::SetMaster { .. }));
             endpoint.enslaved = now || earlier;
+            endpoint.taken = taken;
             plan.extend(steps);
         }
         if self.dry_run {
@@ -439,6 +445,7 @@ pub(super) fn endpoints_on(
             port: nic.port,
             enslaved: nic.enslave,
             stage: Stage::Pending,
+            taken: Vec::new(),
         });
     }
     Ok(endpoints)

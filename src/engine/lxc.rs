@@ -52,7 +52,11 @@ impl Engine {
                 return EngineError::refused(format!("{guest}: {why}"));
             }
         }
-        self.start(guest, endpoints, false)
+        // The agent is at work here, for the whole host: a user must not hold it up.
+        self.may_wait = false;
+        let started = self.start(guest, endpoints, false);
+        self.may_wait = true;
+        started
     }
 
     fn not_a_users(

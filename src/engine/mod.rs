@@ -3,6 +3,7 @@
 //! Nothing is decided here that the plan can decide; here is only what has to be asked, and in which order.
 
 mod addresses;
+mod duplicates;
 mod guest;
 mod host;
 mod learned;
@@ -69,6 +70,8 @@ pub struct Engine {
     pub planned: Plan,
     /// A guest that this event left on its way to here: somebody has to see it arrive.
     pub awaited: Option<Guest>,
+    /// A duplicate may be waited for: nobody else waits for this process.
+    may_wait: bool,
     /// How many steps were taken.
     walked: usize,
     kernel: Option<Kernel>,
@@ -85,6 +88,7 @@ impl Engine {
             dry_run: false,
             planned: Plan::new(),
             awaited: None,
+            may_wait: true,
             walked: 0,
             kernel: None,
             config: None,

@@ -177,6 +177,19 @@ pub(super) fn fdb(message: NeighbourMessage) -> Option<(u32, Fdb, u16)> {
     Some((master?, entry, vlan))
 }
 
+/// A VXLAN device's own entry: the tunnel's other end. The family is the bridge's, so the library leaves it as bytes.
+pub(super) fn remote(message: NeighbourMessage) -> Option<IpAddr> {
+    message.attributes.into_iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => Some(IpAddr::V4(v4)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => Some(IpAddr::V6(v6)),
+        NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => match bytes.len() {
+            4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+            _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        },
+        _ => None,
+    })
+}
+
 /// An address; `IFA_LOCAL` is the device's own where the two differ (a point-to-point peer is in `IFA_ADDRESS`).
 pub(super) fn address(message: AddressMessage) -> Option<Address> {
     let (mut own, mut other) = (None, None);

@@ -7,11 +7,14 @@ use super::error::{KernelError, NetlinkError};
 use crate::model::{IfName, Mac};
 use netlink_packet_core::{NLA_TYPE_MASK, NetlinkBuffer};
 use netlink_sys::protocols::NETLINK_ROUTE;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use rustix::time::Timespec;
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
 
 /// `RTNLGRP_LINK`, `_NEIGH`, `_IPV4_IFADDR`, `_IPV4_RULE`, `_IPV6_IFADDR`, `_IPV6_RULE`, include/uapi/linux/rtnetlink.h. A bridge's FDB comes with the neighbours.
 const GROUPS: [u32; 6] = [1, 3, 5, 8, 9, 19];
@@ -145,6 +148,18 @@ impl Events {
         };
         let inner = open().map_err(|e| KernelError::Open(NetlinkError::Socket(e)))?;
         Ok(Events { inner, buffer: Vec::with_capacity(BUFFER), ready: VecDeque::new() })
+    }
+
+    /// Sleeps until something comes (true) or until then.
+    pub fn wait(&self, until: Instant) -> Result<bool, KernelError> {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout =
+            Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&self.inner, PollFlags::IN)], Some(&timeout)) {
+            Ok(count) => Ok(count > 0),
+            Err(Errno::INTR) => Ok(true),
+            Err(error) => Err(KernelError::Open(NetlinkError::Socket(error.into()))),
+        }
     }
 
     /// The next change; `None` if there is none now: poll(2) for reading. What we do not decide on is skipped.

@@ -6,7 +6,7 @@ use crate::model::{IfName, Mac};
 use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh, World};
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
-use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage};
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
@@ -130,6 +130,16 @@ impl Kernel {
         };
         let entry = found.and_then(decode::fdb).filter(|(of, ..)| *of == bridge);
         Ok(entry.map(|(_, entry, _)| entry))
+    }
+
+    /// The VTEP that a VXLAN device sends a MAC's frames to; `None` if it does not know. An entry may outlive its meaning: believe it only
+    /// where the bridge has this MAC behind the device.
+    pub fn vtep_of(&mut self, vxlan: u32, mac: Mac) -> Result<Option<IpAddr>, KernelError> {
+        let mut message = neigh_message(AddressFamily::Bridge, vxlan);
+        message.header.flags = NeighbourFlags::Own;
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()));
+        let found = self.get_neigh(message).map_err(|cause| read(format_args!("VTEP of {mac}"), cause))?;
+        Ok(found.and_then(decode::remote))
     }
 
     /// All devices and addresses.

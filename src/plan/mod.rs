@@ -3,9 +3,11 @@
 //! - `order`: the ordering laws, each with its reason; the other two obey them, and a debug build sees to it
 //! - `network`: a tenant segment up and down
 //! - `guest`: an endpoint wired, registered, withdrawn
+//! - `duplicate`: what of an endpoint another guest has already
 //! - `learn`: an address that a guest shows to have, and whose it is
 //! - `step`, `seen`: the vocabulary of what goes out and what comes in
 
+pub mod duplicate;
 #[cfg(test)]
 mod fixture;
 pub mod guest;

@@ -1,7 +1,8 @@
 //! `evpn-hook status`: what is wanted, what the kernel has, what the speaker says.
 
+use super::duplicates::{self, Claims};
 use crate::config::{Network, Vrf};
-use crate::engine::{Engine, EngineError, host_wants, lacks};
+use crate::engine::{Engine, EngineError, boot_seconds, host_wants, lacks};
 use crate::model::{Address, Guest, IfName, Mac, NetName, Vni};
 use crate::plan::seen::World;
 use crate::register::{Endpoint, Stage};
@@ -89,11 +90,16 @@ pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
         }
     }
     let mut endpoints = Vec::new();
-    for record in engine.register.guests() {
-        let record = record?;
+    let records = engine.register.guests().into_iter().collect::<Result<Vec<_>, _>>()?;
+    let (claims, now) = (Claims::of(&records), boot_seconds());
+    for record in &records {
         for e in &record.endpoints {
             let dump = dumps.iter().find(|(name, _)| *name == e.network).and_then(|(_, dump)| dump.as_ref());
-            endpoints.push(endpoint(&world, &record.guest, e, dump));
+            let said = dump.and_then(|dump| dump.as_ref().ok());
+            let others = duplicates::of(&world, said, &claims, &record.guest, e, now);
+            let mut status = endpoint(&world, &record.guest, e, dump);
+            status.problems.extend(others.iter().map(|other| format!("{other}: {}", other.mend())));
+            endpoints.push(status);
         }
     }
     Ok(Status { networks, endpoints })

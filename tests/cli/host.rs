@@ -54,6 +54,14 @@ impl Run {
         self
     }
 
+    /// Fails the test unless it was done with one warning that has all of these parts.
+    #[track_caller]
+    pub fn tells(&self, parts: &[&str]) {
+        assert_eq!((self.status, self.stderr.lines().count()), (0, 1), "{self:?}");
+        let warning = self.stderr.strip_prefix("evpn-hook: warning: ");
+        assert!(warning.is_some_and(|w| parts.iter().all(|part| w.contains(part))), "{self:?}");
+    }
+
     /// Fails the test unless it ended with this status and one line on stderr that has all of these parts, in this order.
     #[track_caller]
     pub fn says(&self, status: i32, parts: &[&str]) {

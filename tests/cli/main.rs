@@ -10,6 +10,7 @@ mod clash;
 mod common;
 mod crowd;
 mod door;
+mod duplicates;
 mod faults;
 mod guests;
 mod half_way;

@@ -169,21 +169,17 @@ lab_test! {
 lab_test! {
     /// IPv6 alone, by router advertisements: the guest makes its own address.
     fn an_address_that_a_guest_makes_is_learned_by_its_probe(fabric) {
-        const SLAAC: &str = "<network><name>slaac</name><metadata>
-<evpn:network xmlns:evpn='urn:evpn-hook:1' vni='90'><evpn:vrf name='slaac' table='91' vni='91'/></evpn:network></metadata>
-<forward mode='open'/><bridge name='slaac-l2' stp='off' delay='0'/><mac address='00:00:00:11:11:90'/><dns enable='no'/>
-<ip family='ipv6' address='fd00:9::1' prefix='64'/></network>";
         let (comp1, comp2) = (fabric.comp1(), fabric.comp2());
-        let _networks = [comp1, comp2].map(|host| Network::start_xml(host, "slaac", SLAAC));
-        joined(fabric, 90);
+        let _networks = [comp1, comp2].map(|host| Network::shipped(host, "v6only"));
+        joined(fabric, 100);
         let _agents = [comp1, comp2].map(Agent::start);
-        let container = Container::start(comp1, "slaac", &on("slaac-l2"));
-        let own = "fd00:9::216:3eff:fe00:61";
+        let container = Container::start(comp1, "slaac", &on("v6only-l2"));
+        let own = "fd00:4::216:3eff:fe00:61";
         wait_until("the container's own address on comp2", SOON, || {
-            comp2.ok(&["ip", "-6", "neigh", "show", "dev", "slaac-l2"]).lines().any(|line| line.starts_with(&format!("{own} ")) && line.contains("extern_learn"))
+            comp2.ok(&["ip", "-6", "neigh", "show", "dev", "v6only-l2"]).lines().any(|line| line.starts_with(&format!("{own} ")) && line.contains("extern_learn"))
         });
         assert!(sources(comp1).contains(&(own.to_owned(), "neighbour".to_owned())), "{:?}", sources(comp1));
-        assert!(comp2.ok(&["ip", "-6", "route", "show", "vrf", "slaac"]).contains(own));
+        assert!(comp2.ok(&["ip", "-6", "route", "show", "vrf", "v6only"]).contains(own));
         drop(container);
         wait_until("comp2 to forget it", SOON, || !remembers(comp2, MAC));
     }
