@@ -78,19 +78,14 @@ fn learned(host: &Host, other: &Host) -> Vec<(&'static str, Vec<f64>)> {
     let container = Container::start(host, "late", &on("dual-l2"));
     let port = endpoint_status(host, MAC)["device"].as_str().expect("a device").to_owned();
     let wire = Wire::tap(host, &port, "port 67 or port 68 or port 546 or port 547 or icmp6");
-    assert_eq!(endpoint_status(host, MAC)["ips"], serde_json::json!([]), "no address before it has one");
+    let before = sources(host);
+    assert!(before.iter().all(|(ip, _)| ip.starts_with("fe80::")), "an address before it has one: {before:?}");
     let mut samples = vec![("DHCP", Vec::new()), ("DHCPv6", Vec::new()), ("DAD", Vec::new())];
     let mut had = Vec::new();
-    for round in 0..3 {
-        let (from, heard) = (monitor.transcript().len(), wire.transcript().len());
-        // Another client identifier is given another address.
-        let id = format!("0x3d:000{round}");
-        let lease = container.ok(&["udhcpc", "-i", "eth0", "-n", "-q", "-t", "10", "-T", "1", "-x", &id]);
-        let ip = given(&lease);
-        let at = known(&monitor, from, MAC, &ip);
-        samples[0].1.push(signed(wire.last(heard, &["BOOTP/DHCP, Reply"]), at));
-        had.push((ip, "lease"));
-    }
+    wait_until("the container's link-local address", SOON, || {
+        let addresses = container.ok(&["ip", "-6", "address", "show", "dev", "eth0"]);
+        addresses.lines().any(|line| line.contains("inet6 fe80::") && !line.contains("tentative"))
+    });
     for round in 0..3 {
         let (from, heard) = (monitor.transcript().len(), wire.transcript().len());
         let netns = format!("--net=/proc/{}/ns/net", container.pid().expect("the container runs"));
@@ -100,6 +95,7 @@ fn learned(host: &Host, other: &Host) -> Vec<(&'static str, Vec<f64>)> {
             "nsenter",
             &netns,
             "dhclient",
+            "-v",
             "-6",
             "-1",
             "-cf",
@@ -126,6 +122,17 @@ fn learned(host: &Host, other: &Host) -> Vec<(&'static str, Vec<f64>)> {
         let at = known(&monitor, from, MAC, &ip);
         samples[2].1.push(signed(wire.last(heard, &["neighbor solicitation", &format!("who has {ip}")]), at));
         had.push((ip, "neighbour"));
+    }
+    // Last, for its script takes the others off.
+    for round in 0..3 {
+        let (from, heard) = (monitor.transcript().len(), wire.transcript().len());
+        // Another client identifier is given another address.
+        let id = format!("0x3d:000{round}");
+        let lease = container.ok(&["udhcpc", "-i", "eth0", "-n", "-q", "-t", "10", "-T", "1", "-x", &id]);
+        let ip = given(&lease);
+        let at = known(&monitor, from, MAC, &ip);
+        samples[0].1.push(signed(wire.last(heard, &["BOOTP/DHCP, Reply"]), at));
+        had.push((ip, "lease"));
     }
     let now = sources(host);
     for (ip, source) in &had {
