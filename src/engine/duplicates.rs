@@ -7,7 +7,7 @@ use crate::journal::Message;
 use crate::kernel::{Event, Events};
 use crate::model::Guest;
 use crate::plan::Refusal;
-use crate::plan::duplicate::{Duplicate, Holder, Suspect, judge, suspects};
+use crate::plan::duplicate::{By, Duplicate, Holder, Suspect, judge, suspects};
 use crate::plan::guest::{Seen, Wanted};
 use crate::plan::seen::LinkKind;
 use crate::register::{Stage, Taken};
@@ -97,11 +97,12 @@ impl Engine {
         let mut found = Vec::new();
         for suspect in suspects(want, seen) {
             let kernel = self.kernel()?;
-            let port = match kernel.fdb(bridge, suspect.mac)? {
-                Some(entry) => kernel.link_by_index(entry.port)?,
-                None => None,
+            let ports = match (suspect.by, kernel.fdb(bridge, suspect.mac)?) {
+                (By::Neighbour, _) => kernel.ports_of(bridge)?,
+                (_, Some(entry)) => kernel.link_by_index(entry.port)?.into_iter().collect(),
+                (_, None) => Vec::new(),
             };
-            let tunnel = port.filter(|port| matches!(port.kind, LinkKind::Vxlan { .. }));
+            let tunnel = ports.into_iter().find(|port| matches!(port.kind, LinkKind::Vxlan { .. }));
             let vtep = match &tunnel {
                 Some(tunnel) => kernel.vtep_of(tunnel.index, suspect.mac)?,
                 None => None,

@@ -133,7 +133,7 @@ impl Kernel {
     }
 
     /// The VTEP that a VXLAN device sends a MAC's frames to; `None` if it does not know. An entry may outlive its meaning: believe it only
-    /// where the bridge has this MAC behind the device.
+    /// where the bridge's FDB or neighbours say that the MAC is elsewhere.
     pub fn vtep_of(&mut self, vxlan: u32, mac: Mac) -> Result<Option<IpAddr>, KernelError> {
         let mut message = neigh_message(AddressFamily::Bridge, vxlan);
         message.header.flags = NeighbourFlags::Own;

@@ -4,6 +4,7 @@
 //! starts second is the only one who can say no.
 
 use super::guest::{Seen, Wanted};
+use super::seen::Neigh;
 use crate::model::Mac;
 use std::fmt;
 use std::net::IpAddr;
@@ -35,8 +36,19 @@ pub struct Suspect {
     pub ip: Option<IpAddr>,
     /// The MAC that the entry has.
     pub mac: Mac,
-    /// NTF_EXT_LEARNED: the speaker put it there for another VTEP, or had done so before somebody here took the MAC.
-    pub ext_learned: bool,
+    /// What speaks for it.
+    pub by: By,
+}
+
+/// What speaks for another's claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// A neighbour that the speaker put there: it is behind another VTEP.
+    Neighbour,
+    /// An FDB entry with NTF_EXT_LEARNED: the speaker put it there, if it is behind the tunnel. The flag stays where somebody here took the MAC.
+    Fdb,
+    /// An entry of this host.
+    Host,
 }
 
 /// What in the way of these entries is seen. What the kernel learned by itself is no claim: it may be minutes old. Nor is an address that the guest
@@ -44,26 +56,31 @@ pub struct Suspect {
 pub fn suspects(want: &Wanted, seen: &Seen) -> Vec<Suspect> {
     let Some(own) = want.mac else { return Vec::new() };
     let port = seen.device.as_ref().map(|d| d.index);
+    let neighs = || seen.neighs.iter().filter(|n| want.ips.iter().any(|a| a.ip == n.ip));
+    // A container's first frames come before its hook, and the bridge then has the MAC on its port already: hence the neighbours.
+    let twin = neighs().any(|n| n.ext_learned && n.mac == Some(own)).then_some(By::Neighbour);
     let fdb = seen.fdb.iter().filter(|f| Some(f.port) != port && (f.ext_learned || f.is_static));
-    let macs = fdb.map(|f| Suspect { ip: None, mac: f.mac, ext_learned: f.ext_learned });
-    let ips =
-        seen.neighs.iter().filter(|n| want.ips.iter().any(|a| a.ip == n.ip && !a.source.is_learned())).filter_map(
-            |n| {
-                let mac = n.mac.filter(|mac| *mac != own)?;
-                let claim = n.ext_learned || n.permanent || n.ours;
-                claim.then_some(Suspect { ip: Some(n.ip), mac, ext_learned: n.ext_learned })
-            },
-        );
-    macs.chain(ips).collect()
+    let by = twin.or(fdb.map(|f| if f.ext_learned { By::Fdb } else { By::Host }).next());
+    let learned = |n: &Neigh| want.ips.iter().any(|a| a.ip == n.ip && a.source.is_learned());
+    let ips = neighs().filter(|n| !learned(n)).filter_map(|n| {
+        let by = match n.ext_learned {
+            true => By::Neighbour,
+            false if n.permanent || n.ours => By::Host,
+            false => return None,
+        };
+        Some(Suspect { ip: Some(n.ip), mac: n.mac.filter(|mac| *mac != own)?, by })
+    });
+    by.map(|by| Suspect { ip: None, mac: own, by }).into_iter().chain(ips).collect()
 }
 
 /// Is it another guest's? `tunnel`: the FDB has its MAC behind the VXLAN device; `vtep`: to which end that sends it; `owner`: the guest of this
 /// host that is registered with it. An entry on this host that is nobody's is a leftover.
 pub fn judge(suspect: Suspect, tunnel: bool, vtep: Option<IpAddr>, owner: Option<String>) -> Option<Duplicate> {
-    let Suspect { ip, mac, ext_learned } = suspect;
-    let holder = match ext_learned && (tunnel || ip.is_some()) {
-        true => Holder::Vtep(vtep),
-        false => Holder::Here(owner?),
+    let Suspect { ip, mac, by } = suspect;
+    let holder = match by {
+        By::Neighbour => Holder::Vtep(vtep),
+        By::Fdb if tunnel => Holder::Vtep(vtep),
+        By::Fdb | By::Host => Holder::Here(owner?),
     };
     Some(Duplicate { ip, mac, holder })
 }

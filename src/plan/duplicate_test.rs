@@ -40,11 +40,6 @@ fn neigh(lladdr: &str, permanent: bool, ext_learned: bool) -> Neigh {
 fn what_is_its_own_or_merely_learned_is_no_claim() {
     assert_eq!(suspected(None, vec![]), []);
     assert_eq!(suspected(fdb(12, true, true), vec![neigh(OWN, true, false)]), [], "its own, attached again");
-    assert_eq!(
-        suspected(fdb(12, false, false), vec![neigh(OWN, false, true)]),
-        [],
-        "the same MAC elsewhere is the MAC's"
-    );
     assert_eq!(suspected(fdb(13, false, false), vec![neigh(OTHER, false, false)]), [], "learned by the kernel");
     let other_address = Neigh { ip: "10.1.0.61".parse().unwrap(), ..neigh(OTHER, true, false) };
     assert_eq!(suspected(None, vec![other_address]), []);
@@ -52,14 +47,16 @@ fn what_is_its_own_or_merely_learned_is_no_claim() {
 
 #[test]
 fn what_others_hold_is_suspect() {
-    let ip = |ext_learned| Suspect { ip: IP.parse().ok(), mac: mac(OTHER), ext_learned };
-    let own = |ext_learned| Suspect { ip: None, mac: mac(OWN), ext_learned };
-    assert_eq!(suspected(None, vec![neigh(OTHER, false, true)]), [ip(true)]);
-    assert_eq!(suspected(None, vec![neigh(OTHER, true, false)]), [ip(false)]);
+    let ip = |by| Suspect { ip: IP.parse().ok(), mac: mac(OTHER), by };
+    let own = |by| Suspect { ip: None, mac: mac(OWN), by };
+    assert_eq!(suspected(None, vec![neigh(OTHER, false, true)]), [ip(By::Neighbour)]);
+    assert_eq!(suspected(None, vec![neigh(OTHER, true, false)]), [ip(By::Host)]);
     let turned = Neigh { ours: true, ..neigh(OTHER, false, false) };
-    assert_eq!(suspected(None, vec![turned]), [ip(false)], "dnsmasq made a permanent one of ours a learned one");
-    assert_eq!(suspected(fdb(9, false, true), vec![]), [own(true)]);
-    assert_eq!(suspected(fdb(13, true, false), vec![neigh(OTHER, false, true)]), [own(false), ip(true)]);
+    assert_eq!(suspected(None, vec![turned]), [ip(By::Host)], "dnsmasq made a permanent one of ours a learned one");
+    assert_eq!(suspected(fdb(9, false, true), vec![]), [own(By::Fdb)]);
+    let twin = vec![neigh(OWN, false, true)];
+    assert_eq!(suspected(fdb(12, false, false), twin), [own(By::Neighbour)], "its first frames came before its hook");
+    assert_eq!(suspected(fdb(13, true, false), vec![neigh(OTHER, false, true)]), [own(By::Host), ip(By::Neighbour)]);
 }
 
 #[test]
@@ -68,12 +65,12 @@ fn where_the_other_is() {
     let told = |suspect, tunnel, vtep, owner: Option<&str>| {
         judge(suspect, tunnel, vtep, owner.map(str::to_owned)).map(|d| format!("{d}: {}", d.mend()))
     };
-    let address = Suspect { ip, mac: mac(OTHER), ext_learned: true };
+    let address = Suspect { ip, mac: mac(OTHER), by: By::Neighbour };
     let text = "10.1.0.60 is also 52:54:00:00:00:02's at VTEP 10.0.0.1: give one of the two another address";
     assert_eq!(told(address, true, vtep, None).as_deref(), Some(text));
     let text = "10.1.0.60 is also 52:54:00:00:00:02's at another VTEP: give one of the two another address";
     assert_eq!(told(address, false, None, None).as_deref(), Some(text), "its FDB entry is missing");
-    let own = Suspect { ip: None, mac: mac(OWN), ext_learned: true };
+    let own = Suspect { ip: None, mac: mac(OWN), by: By::Fdb };
     let text = "52:54:00:00:00:01 is also at VTEP 10.0.0.1: give one of the two another MAC, unless it is the same guest and has ended there";
     assert_eq!(told(own, true, vtep, None).as_deref(), Some(text));
     let text = "52:54:00:00:00:01 is also guest vm2's on this host: give one of the two another MAC";
@@ -82,7 +79,7 @@ fn where_the_other_is() {
         Some(text),
         "it was taken back from the fabric once"
     );
-    let here = Suspect { ext_learned: false, ..address };
+    let here = Suspect { by: By::Host, ..address };
     let text = "10.1.0.60 is also guest vm2's (52:54:00:00:00:02) on this host: give one of the two another address";
     assert_eq!(told(here, false, None, Some("guest vm2")).as_deref(), Some(text));
     assert_eq!(told(here, false, None, None), None, "a leftover, or an operator's own entry");
