@@ -277,3 +277,42 @@ fn two_guests_with_one_mac_are_both_looked_at() {
     index.put_guest(VM1, None);
     assert_eq!(index.react(&fdb_gone(TAP)), [Look::Guest("manual-x".into(), Why::Lost)]);
 }
+
+#[test]
+fn an_address_that_was_only_learned_is_the_one_who_took_its() {
+    let mut index = index(Stage::Registered);
+    let mut record = guest(Stage::Registered);
+    record.endpoints[0].ips[0].source = Source::Neighbour;
+    index.put_guest(VM1, Some(&record));
+    let taken = |by: Mac| Event::Neigh {
+        index: BRIDGE,
+        ip: ip("10.1.0.60"),
+        mac: Some(by),
+        gone: false,
+        permanent: false,
+        ext_learned: true,
+    };
+    let other: Mac = "52:54:00:00:00:99".parse().unwrap();
+    assert_eq!(index.react(&taken(other)), [Look::Address(VM1.into(), ip("10.1.0.60"))]);
+    assert_eq!(index.react(&taken(mac())), vm1(Why::Taken), "it moved with its guest");
+    index.put_guest(VM1, Some(&guest(Stage::Registered)));
+    assert_eq!(index.react(&taken(other)), vm1(Why::Taken), "a declared one is questioned after a hold");
+}
+
+#[test]
+fn the_ports_of_guests_that_are_here_are_listened_on() {
+    let mut index = index(Stage::Registered);
+    assert_eq!(index.take_ports(), Some([TAP].into()));
+    assert_eq!(index.take_ports(), None, "nothing changed");
+    assert_eq!(index.port(TAP).map(|port| (port.mac, port.has(ip("10.1.0.60")))), Some((mac(), true)));
+    assert_eq!(index.port(BRIDGE), None);
+    assert_eq!(index.ports_of(&"red-l2".parse().unwrap(), mac()).len(), 1);
+    assert_eq!(index.ports_of(&"blue-l2".parse().unwrap(), mac()), []);
+    assert_eq!(index.holders(&"red-l2".parse().unwrap(), ip("10.1.0.60")), [Key::from(VM1)]);
+    assert_eq!(index.holders(&"red-l2".parse().unwrap(), ip("10.1.0.61")), [] as [Key; 0]);
+    index.put_guest(VM1, Some(&guest(Stage::Incoming)));
+    assert_eq!(index.take_ports(), Some([].into()), "it still runs elsewhere");
+    index.put_guest(VM1, Some(&guest(Stage::Registered)));
+    index.react(&Event::LinkGone { index: TAP });
+    assert_eq!(index.take_ports(), Some([].into()));
+}

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::bare::Port;
 use crate::fabric::{Agent, Container, Fabric, Host, Monitor, Nic, Vm, VmSpec, Wire, wait_until};
 use crate::figures::{JITTER, keep, median, milliseconds, signed};
-use crate::tenant::{Configured, Network, RED, SOON, endpoint_status, joined, remembers};
+use crate::tenant::{Configured, Network, RED, SOON, endpoint_status, joined, knows, remembers};
 
 const MAC: &str = "00:16:3e:00:00:61";
 
@@ -217,5 +217,32 @@ lab_test! {
         update("delete", "10.1.0.78");
         wait_until("no address on comp2", SOON, || !there("10.1.0.78"));
         assert_eq!(endpoint_status(comp1, VM)["state"], "advertised");
+    }
+}
+
+lab_test! {
+    /// Nobody tells the target what the guest learned on the source: the fabric does.
+    fn a_learned_address_moves_with_its_guest(fabric) {
+        const VM: &str = "52:54:00:00:00:78";
+        let (comp1, comp2) = (fabric.comp1(), fabric.comp2());
+        let _networks = [Network::shipped(comp1, "red"), Network::without_dhcp(comp2, "red")];
+        joined(fabric, 20);
+        let _agents = [comp1, comp2].map(Agent::start);
+        let nics = vec![Nic::Network { mac: VM, network: "red" }];
+        let mut vm = Vm::start(comp1, &VmSpec { name: "leased", nics, cmdline: "lab.broadcast", ..VmSpec::default() });
+        vm.wait_ready();
+        let leased = |host: &Host| {
+            let status = endpoint_status(host, VM);
+            let addresses = status["addresses"].as_array().cloned().unwrap_or_default();
+            let v4 = addresses.iter().find(|a| a["ip"].as_str().is_some_and(|ip| ip.starts_with("10.1.0.")));
+            v4.map(|a| (a["ip"].as_str().unwrap_or_default().to_owned(), a["source"].as_str().unwrap_or_default().to_owned()))
+        };
+        wait_until("a lease", SOON, || leased(comp1).is_some());
+        let (ip, source) = leased(comp1).expect("a lease");
+        assert_eq!(source, "lease");
+        vm.migrate(comp2);
+        wait_until("the lease on the target", SOON, || leased(comp2) == Some((ip.clone(), "fabric".to_owned())));
+        wait_until("the source to follow", SOON, || knows(comp1, "red", "vxlan20", VM, &[&ip], "10.0.0.2"));
+        wait_until("FRR to have all of it", SOON, || endpoint_status(comp2, VM)["state"] == "advertised");
     }
 }
