@@ -9,6 +9,7 @@ packages=(
     lxc uidmap                                              # containers, also those of users
     user-mode-linux kmod                                    # a kernel with VRF where this one has none
     busybox-static cpio                                     # guest images
+    isc-dhcp-client                                         # DHCPv6, which this busybox has not
     iproute2 iputils-ping tcpdump procps util-linux
 )
 

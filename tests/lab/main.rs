@@ -32,6 +32,7 @@ mod faults;
 mod frr_down;
 mod guests;
 mod hotplug;
+mod ipv6;
 mod isolation;
 mod kinds;
 mod migration;
