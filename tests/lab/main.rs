@@ -44,3 +44,4 @@ mod silent;
 mod suppression;
 mod tenant;
 mod underlay;
+mod vtep6;
