@@ -10,7 +10,7 @@ use crate::plan::network::{OurVrf, Ours, Seen, Wanted, down, precheck, up, vrf_d
 use crate::plan::seen::{Link, LinkKind, World};
 use crate::plan::{Plan, Planned, Step};
 use crate::register::{GuestRecord, NetworkRecord, VrfRecord};
-use crate::speaker::{Added, Frr};
+use crate::speaker::{Added, Frr, Version};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -127,6 +127,17 @@ impl Asked {
     }
 }
 
+/// Why this speaker cannot announce that tunnel end; none where it can, or does not say what it is.
+fn speaks_not(frr: Option<&mut Frr>, vtep: IpAddr) -> Option<String> {
+    let version = frr.filter(|_| vtep.is_ipv6())?.version().ok()??;
+    (version < Version::IPV6_VTEP).then(|| {
+        format!(
+            "VTEP {vtep} is IPv6, and FRR {version} would announce routes that lead to no VTEP: give this host an IPv4 VTEP ([vtep] address in config.toml), or FRR {} or newer",
+            Version::IPV6_VTEP
+        )
+    })
+}
+
 /// Is the network's bridge there, and what is missing of it, in words (`status`).
 pub fn host_wants(
     engine: &mut Engine,
@@ -138,10 +149,11 @@ pub fn host_wants(
     let mut asked = engine.ask(world, network, frr.as_mut())?;
     // A silent FRR is a problem of its own, which the caller tells.
     asked.seen.speaker_has_vrf |= asked.missing.is_none();
-    let missing = match up(&asked.wanted(network, vtep), &asked.seen) {
+    let mut missing: Vec<String> = match up(&asked.wanted(network, vtep), &asked.seen) {
         Ok(plan) => plan.iter().map(|p| format!("missing: {}", p.step)).collect(),
         Err(refusal) => vec![refusal.to_string()],
     };
+    missing.extend(speaks_not(frr.as_mut(), vtep));
     Ok((asked.seen.bridge.is_some(), missing))
 }
 
@@ -166,11 +178,21 @@ impl Engine {
     }
 
     fn check_network(&mut self, network: Network) -> Result<(), EngineError> {
-        let (network, _) = self.resolve(network)?;
+        let (network, vtep) = self.resolve(network)?;
         self.check_owner(&network)?;
+        self.check_vtep(&network, vtep)?;
         let world = self.kernel()?.world()?;
         let seen = observe(self.kernel()?, &world, &network)?;
         Ok(precheck(&network, &seen)?)
+    }
+
+    /// Routes that lead nowhere are worse than none: other hosts would send this network's traffic to them.
+    fn check_vtep(&mut self, network: &Network, vtep: IpAddr) -> Result<(), EngineError> {
+        let mut frr = if vtep.is_ipv6() { self.frr()? } else { None };
+        match speaks_not(frr.as_mut(), vtep) {
+            Some(why) => EngineError::refused(format!("network {}: {why}", network.name)),
+            None => Ok(()),
+        }
     }
 
     /// A bridge is one network's, and a name one bridge's.
@@ -211,6 +233,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let (network, vtep) = self.resolve(network)?;
         self.check_owner(&network)?;
+        self.check_vtep(&network, vtep)?;
         // A second VXLAN beside the first would join two segments; a VXLAN device does not change its VNI or VTEP.
         if let Some(before) = self.register.network(&network.name)?
             && (before.network.vni, before.vtep) != (network.vni, vtep)

@@ -74,7 +74,7 @@ impl Address {
     }
 }
 
-/// All of a VNI at once, for `status` over thousands of endpoints: three questions instead of two per endpoint and two per address.
+/// All of a VNI at once, for `status` over thousands of endpoints: three or four questions instead of two per endpoint and two per address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dump {
     /// zebra's MACs. AUTO ones are not listed by FRR and look absent here.
@@ -137,10 +137,16 @@ impl Frr {
 
     /// All of a VNI.
     pub fn dump(&mut self, vni: Vni) -> Result<Dump, SpeakerError> {
+        let all = ask(&mut self.bgpd, &format!("show bgp l2vpn evpn route vni {vni} json"))?;
+        let mut routes = show::routes(&all);
+        // FRR 8.4 does not know this question, and needs none.
+        if show::lacks_macs(&all) {
+            routes.extend(show::routes(&self.ask_more(&format!("show bgp vni {vni} type 2 mac json"))?));
+        }
         Ok(Dump {
             macs: show::macs(&ask(&mut self.zebra, &format!("show evpn mac vni {vni} json"))?),
             arps: show::arps(&ask(&mut self.zebra, &format!("show evpn arp-cache vni {vni} json"))?),
-            routes: show::routes(&ask(&mut self.bgpd, &format!("show bgp l2vpn evpn route vni {vni} json"))?),
+            routes,
         })
     }
 }

@@ -34,7 +34,7 @@ pub use advertised::{Address, Advertised, Dump};
 pub use error::SpeakerError;
 pub use render::{Added, BgpLine, stanzas};
 pub use running::{Instance, Running};
-pub use show::{ArpState, MacState, VniInfo, VniKind, VrfInfo};
+pub use show::{ArpState, MacState, Version, VniInfo, VniKind, VrfInfo};
 pub use vty::Vty;
 
 use crate::model::{IfName, Mac, Vni};
@@ -79,6 +79,11 @@ impl Frr {
     /// With a vtysh that is not /usr/bin/vtysh.
     pub fn with_vtysh(self, program: &Path) -> Frr {
         Frr { vtysh: program.to_owned(), ..self }
+    }
+
+    /// bgpd's version; none where it calls itself something else.
+    pub fn version(&mut self) -> Result<Option<Version>, SpeakerError> {
+        self.bgpd.show("show version").map(|text| show::version(&text))
     }
 
     /// bgpd's running configuration.
@@ -141,8 +146,25 @@ impl Frr {
 
     /// Has bgpd a type-2 route of our own for this MAC, or MAC and address, as its best?
     pub fn bgp_route(&mut self, vni: Vni, mac: Mac, ip: Option<IpAddr>) -> Result<bool, SpeakerError> {
-        let ip = ip.map_or_else(String::new, |ip| format!(" ip {ip}"));
-        Ok(show::route(&ask(&mut self.bgpd, &format!("show bgp l2vpn evpn route vni {vni} mac {mac}{ip} json"))?))
+        let of = ip.map_or_else(String::new, |ip| format!(" ip {ip}"));
+        let found =
+            show::route(&ask(&mut self.bgpd, &format!("show bgp l2vpn evpn route vni {vni} mac {mac}{of} json"))?);
+        if found || ip.is_some() {
+            return Ok(found);
+        }
+        // FRR 10 finds no route of a MAC that way (10.7.1 says {}), but does where bgpd announces it from: below the VNI's distinguisher.
+        let of_vni = self.ask_more(&format!("show bgp l2vpn evpn vni {vni} json"))?;
+        let Some(rd) = show::distinguisher(&of_vni) else { return Ok(false) };
+        Ok(show::route(&self.ask_more(&format!("show bgp l2vpn evpn route rd {rd} mac {mac} json"))?))
+    }
+
+    /// A question of bgpd whose answer, where there is nothing, is any words of some version ("% Network not in table"; 8.4.4 says `{}` and
+    /// more of a VNI that it does not know).
+    fn ask_more(&mut self, command: &str) -> Result<Value, SpeakerError> {
+        match ask(&mut self.bgpd, command) {
+            Err(error) if !error.is_absence() => Ok(Value::Null),
+            answer => answer,
+        }
     }
 }
 

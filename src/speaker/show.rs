@@ -7,6 +7,7 @@ use crate::model::{Mac, Vni, quoted};
 use ipnet::IpNet;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Layer 2 or layer 3.
@@ -98,6 +99,29 @@ pub struct VrfInfo {
     pub bgp: bool,
     /// The L3VNI that bgpd holds for it; 0 is none. bgpd refuses to remove the instance while this is not 0.
     pub bgp_vni: u32,
+}
+
+/// FRR's version: major, minor. Releases order by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u32, pub u32);
+
+impl Version {
+    /// The first with IPv6 VTEPs. Older ones take such a VXLAN device, and advertise its routes with an IPv4 address of the host
+    /// as next hop (<https://github.com/FRRouting/frr/issues/5885>; the release notes of 10.6.0, "BGP IPv6 VTEP support").
+    pub const IPV6_VTEP: Version = Version(10, 6);
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+/// `show version`: "FRRouting 8.4.4 (comp1) on Linux(6.1.0).", "FRRouting 10.7-dev (…"; none where it is not said so.
+pub(super) fn version(text: &str) -> Option<Version> {
+    let word = text.lines().find_map(|line| line.strip_prefix("FRRouting "))?.split_whitespace().next()?;
+    let mut numbers = word.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some(Version(numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 /// Parses an answer. Some commands answer nothing, or a sentence, where others answer `{}`: all of it is `Null` here.
@@ -210,23 +234,24 @@ pub(super) fn arps(value: &Value) -> BTreeMap<IpAddr, ArpState> {
 
 /// Is one of these paths our own and the best? The detail form says `"local":true` and `"bestpath":{"overall":true}`, the list form
 /// `"bestpath":true` and, for our own, `"peerId":"(unspec)"`. A remote path that is best here is another VTEP's MAC.
-fn own_best(paths: &Value) -> bool {
+fn own_best(paths: &Value) -> Option<&Value> {
     match paths {
-        Value::Array(list) => list.iter().any(own_best),
+        Value::Array(list) => list.iter().find_map(own_best),
         path => {
             let best = match path.get("bestpath") {
                 Some(Value::Bool(best)) => *best,
                 Some(detail) => flag(detail, "overall"),
                 None => false,
             };
-            best && (flag(path, "local") || path.get("peerId").and_then(Value::as_str) == Some("(unspec)"))
+            let own = flag(path, "local") || path.get("peerId").and_then(Value::as_str) == Some("(unspec)");
+            (best && own).then_some(path)
         }
     }
 }
 
 /// `show bgp l2vpn evpn route vni N mac M [ip IP] json`
 pub(super) fn route(value: &Value) -> bool {
-    value.get("paths").is_some_and(own_best)
+    value.get("paths").and_then(own_best).is_some()
 }
 
 /// `show bgp l2vpn evpn route vni N json`: the type-2 routes of our own that are best.
@@ -234,14 +259,16 @@ pub(super) fn routes(value: &Value) -> BTreeSet<(Mac, Option<IpAddr>)> {
     let own = |(key, value): (&String, &Value)| {
         // [2]:[0]:[48]:[52:54:00:03:82:d8]:[32]:[10.1.0.60], as RFC 7432 §7.2 counts it
         let mut parts = key.strip_prefix("[2]:[")?.strip_suffix(']')?.split("]:[").skip(2);
-        let mac = parts.next()?.parse().ok()?;
+        let path = own_best(value.get("paths")?)?;
+        // FRR 10 keeps addresses in a table of their own, by address alone: 00:00:00:00:00:00 stands there, and the MAC in the path.
+        let mac = parts.next()?.parse().ok().or_else(|| text(path, &["mac"])?.parse().ok())?;
         let ip = parts.nth(1).map(|ip| ip.parse().ok());
         let ip = match ip {
             Some(None) => return None,
             Some(ip) => ip,
             None => None,
         };
-        route(value).then_some((mac, ip))
+        Some((mac, ip))
     };
     value.as_object().into_iter().flatten().filter_map(own).collect()
 }
@@ -256,6 +283,17 @@ pub(super) fn vrf(zebra: &Value, bgpd: &Value, name: &str) -> VrfInfo {
         bgp: instance.is_some(),
         bgp_vni: instance.map_or(0, |vrf| number(vrf, "l3vni")),
     }
+}
+
+/// The route distinguisher of a VNI, in bgpd's `show bgp l2vpn evpn vni N json`: two numbers or an address and a number.
+pub(super) fn distinguisher(value: &Value) -> Option<&str> {
+    text(value, &["rd"]).filter(|rd| rd.chars().all(|c| c.is_ascii_digit() || c == '.' || c == ':'))
+}
+
+/// Does a list of all of a VNI's routes lack those of MACs? FRR 10 has them in a table of their own.
+pub(super) fn lacks_macs(value: &Value) -> bool {
+    let mut keys = value.as_object().into_iter().flatten().map(|(key, _)| key).filter(|key| key.starts_with("[2]:"));
+    keys.all(|key| key.contains("[00:00:00:00:00:00]"))
 }
 
 /// The router-id of a VRF's instance, none for the default one's, in bgpd's `show bgp vrfs json`. 0.0.0.0 is none.

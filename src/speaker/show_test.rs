@@ -82,6 +82,26 @@ fn routes_in_bulk() {
     assert_eq!(routes(&json(v6).unwrap()), BTreeSet::from([(guest(), Some("fd00:1::60".parse().unwrap()))]));
 }
 
+/// As FRR 10.7.1 answers: addresses in one table, by address alone, and MACs in another.
+#[test]
+fn routes_in_two_tables() {
+    let ip: IpAddr = "10.1.0.60".parse().unwrap();
+    let own = r#""bestpath":true,"peerId":"(unspec)","mac":"52:54:00:03:82:d8""#;
+    let far = r#""bestpath":true,"peerId":"c0d1:ffff::201","mac":"52:54:00:00:00:02""#;
+    let ips = json(&format!(
+        r#"{{"[2]:[0]:[48]:[00:00:00:00:00:00]:[32]:[10.1.0.60]":{{"paths":[[{{{own}}}]]}},
+            "[2]:[0]:[48]:[00:00:00:00:00:00]:[32]:[10.1.0.61]":{{"paths":[[{{{far}}}]]}},"[3]:[0]:[128]:[c0d1::2]":{{}},"numPrefix":3}}"#
+    ));
+    let macs = json(&format!(r#"{{"[2]:[0]:[48]:[52:54:00:03:82:d8]":{{"paths":[[{{{own}}}]]}}}}"#)).unwrap();
+    let ips = ips.unwrap();
+    assert!(lacks_macs(&ips) && !lacks_macs(&macs) && !lacks_macs(&golden!("routes.json")));
+    assert_eq!(routes(&ips), BTreeSet::from([(guest(), Some(ip))]));
+    assert_eq!(routes(&macs), BTreeSet::from([(guest(), None)]));
+    for (text, wanted) in [(r#"{"rd":"10.0.0.1:3"}"#, Some("10.0.0.1:3")), (r#"{"rd":"1 mac"}"#, None), ("{}", None)] {
+        assert_eq!(distinguisher(&json(text).unwrap()), wanted, "{text}");
+    }
+}
+
 #[test]
 fn vrfs() {
     let up = vrf(&golden!("vrf-vni.json"), &golden!("bgp-vrfs.json"), "red");
@@ -143,4 +163,23 @@ fn an_interfaces_addresses() {
     assert_eq!(known, ["10.1.0.1/24", "fd00:1::1/64"]);
     assert!(interface(text, "green").is_empty(), "still, or again, elsewhere");
     assert!(interface("% Can't find interface red-l2\n", "red").is_empty());
+}
+
+#[test]
+fn versions_order_by_their_numbers() {
+    for (text, wanted) in [
+        (
+            "FRRouting 8.4.4 (comp1) on Linux(6.1.0-42-amd64).\nCopyright 1996-2005 Kunihiro Ishiguro, et al.",
+            Some(Version(8, 4)),
+        ),
+        ("FRRouting 10.7.1 (comp1) on Linux(6.1.0).\n", Some(Version(10, 7))),
+        ("FRRouting 10.6-dev (x)", Some(Version(10, 6))),
+        ("FRRouting unknown (x)", None),
+        ("Quagga 1.2.4 (x)", None),
+        ("", None),
+    ] {
+        assert_eq!(version(text), wanted, "{text}");
+    }
+    assert!(Version(8, 4) < Version::IPV6_VTEP && Version(10, 5) < Version::IPV6_VTEP);
+    assert!(Version(10, 6) >= Version::IPV6_VTEP && Version(11, 0) >= Version::IPV6_VTEP);
 }

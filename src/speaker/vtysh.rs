@@ -38,9 +38,12 @@ pub(super) fn configure(
     Err(SpeakerError::Refused { command: lines.join(" / "), words })
 }
 
-/// FRR's words without line breaks and without vtysh's remark on a missing vtysh.conf, which says nothing about the command.
+/// FRR's words without line breaks and without vtysh's remark on a missing vtysh.conf, which says nothing about the command. From FRR 10 on
+/// it has a second line.
 fn one_line(text: &str) -> String {
-    let remark = |line: &str| line.contains("vtysh.conf");
+    let remark = |line: &str| {
+        line.contains("vtysh.conf") || line.starts_with("Configuration file[") && line.contains("] processing failure")
+    };
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !remark(line));
     lines.collect::<Vec<_>>().join("; ")
 }
@@ -86,7 +89,8 @@ mod test {
     #[test]
     fn the_remark_on_vtysh_conf_is_no_word_of_frr() {
         let remark =
-            "echo \"% Can't open configuration file /etc/frr/vtysh.conf due to 'No such file or directory'.\" >&2";
+            "echo \"% Can't open configuration file /etc/frr/vtysh.conf due to 'No such file or directory'.\" >&2
+             echo 'Configuration file[/etc/frr/frr.conf] processing failure: 11' >&2";
         assert_eq!(run("remark", remark, LONG).unwrap(), "");
     }
 

@@ -159,6 +159,8 @@ lab_test! {
         let policy = Policy::set(red.comp1, "refuse");
         let container = Container::start(red.comp2, "c1", &container_on("red", VM_MAC, Some(IP)));
         wait_until("comp1 to know it", SOON, || knows(red.comp1, "red", "vxlan20", VM_MAC, &[IP], "10.0.0.2"));
+        // With a word of its own it would take the MAC back.
+        container.ok(&["sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6"]);
         let text = |vtep: &str| {
             format!("{VM_MAC} is also at VTEP {vtep}: give one of the two another MAC, unless it is the same guest and has ended there")
         };

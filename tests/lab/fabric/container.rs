@@ -88,6 +88,20 @@ impl<'a> Container<'a> {
         addresses.iter().copied().filter(|address| answered.lines().any(|line| line == *address)).collect()
     }
 
+    /// Asks for an IPv6 address by DHCPv6, with a DUID made from the NIC's MAC; gives the address. The client is the host's, in the container's network.
+    pub fn dhcpv6(&self) -> String {
+        let pid = self.pid().expect("the container runs");
+        let script = project().join("tests/lab/guest/dhclient.script");
+        let leases = format!("/run/{}-{pid}.leases", self.name);
+        self.host.sh(&format!(
+            "cd /; nsenter --target {pid} --net timeout 60 dhclient -6 -1 -q -D LL -sf {} -lf {leases} -pf {leases}.pid eth0
+             kill $(cat {leases}.pid); sed -n 's/^ *iaaddr \\(.*\\) {{/\\1/p' {leases} | tail -n 1",
+            script.display()
+        ))
+        .trim()
+        .to_owned()
+    }
+
     /// Runs a command inside; the busybox applets are there.
     pub fn run(&self, argv: &[&str]) -> Output {
         self.host.run(&self.attach(argv))

@@ -32,6 +32,7 @@ pub use capture::{Capture, Frame};
 pub use container::{Container, Probe};
 pub use echo::echo;
 pub use fdb_events::FdbEvents;
+pub use frr::OtherFrr;
 pub use host::{Host, Output, Running};
 pub use migration::{Events, Migration};
 pub use monitor::Monitor;

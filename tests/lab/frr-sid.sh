@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Unpacks FRR of Debian sid with all libraries that it wants into target/lab/frr-sid/: bookworm's FRR has no IPv6 VTEPs, which came with 10.6.
+# Nothing is installed and nobody's apt is touched: it has a root of its own. Nothing to do when it is there and newer than this script.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+sid=$(cd "$here/../.." && pwd -P)/target/lab/frr-sid
+
+stamp=$sid/.unpacked
+[ ! -e "$stamp" ] || [ "${BASH_SOURCE[0]}" -nt "$stamp" ] || exit 0
+rm -rf "$sid"
+echo "lab: fetching FRR of Debian sid" >&2
+
+# An apt that knows of no installed package and of sid alone; its answer is the whole closure.
+apt=$sid/apt
+mkdir -p "$apt"/etc/apt/{apt.conf.d,preferences.d,trusted.gpg.d} "$apt"/var/lib/apt/lists/partial \
+    "$apt"/var/cache/apt/archives/partial "$apt"/var/lib/dpkg "$sid/root"
+: >"$apt/var/lib/dpkg/status"
+echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian sid main" >"$apt/etc/apt/sources.list"
+options=(-qq -o "Dir=$apt" -o "Dir::State::status=$apt/var/lib/dpkg/status" -o APT::Sandbox::User=root -o Acquire::Retries=3
+         -o Acquire::Languages=none)
+apt-get "${options[@]}" update
+apt-get "${options[@]}" install --yes --no-install-recommends --download-only frr >&2
+
+# Of these only libraries are wanted: what would start, configure or log is FRR's own affair in the lab.
+for package in "$apt"/var/cache/apt/archives/*.deb; do
+    case $(basename "$package") in
+        frr_* | lib*) dpkg-deb -x "$package" "$sid/root" ;;
+        zlib1g_*) dpkg-deb -x "$package" "$sid/root" ;;
+    esac
+done
+rm -rf "$apt" "$sid/root/usr/share/doc"
+touch "$stamp"
