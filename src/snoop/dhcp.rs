@@ -1,7 +1,8 @@
 //! DHCP (RFC 2131, options RFC 2132) and DHCPv6 (RFC 8415), as far as a message says whose an address is.
 //!
-//! By hand: five fields and four options of the one, two options of the other. dhcproto would bring 50 crates and Unicode's tables for names in
-//! options that nobody here reads, and refuses a whole message for one such option.
+//! By hand: five fields and four options of the one, two options of the other. dhcproto (0.15) was tried: no shorter, it brings 60 crates and
+//! Unicode's tables for names in options that nobody here reads, refuses a whole message for one such option that is cut short, reads past the
+//! end where a guest's `hlen` lies, and its DHCPv6 subtracts before it compares.
 
 use super::Said;
 use super::frame::{Ethernet, array, byte, half, word};

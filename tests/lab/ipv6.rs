@@ -251,7 +251,7 @@ lab_test! {
         let mut vms: Vec<Vm> = guests.iter().zip([5, 6]).map(|(guest, subnet)| {
             let [v4, v6] = [guest.ips[0], guest.ips[1]];
             Vm::start(comp1, &VmSpec {
-                name: guest.mac.get(9..11).expect("a MAC"),
+                name: &format!("subnet{subnet}"),
                 nics: vec![Nic::Network { mac: guest.mac, network: "several" }],
                 cmdline: &format!("lab.ip0={v4}/24 lab.gw0=10.{subnet}.0.1 lab.ip6_0={v6}/64 lab.gw6_0=fd00:5::1"),
                 metadata: &format!("<evpn:guest xmlns:evpn='urn:evpn-hook:1'><evpn:interface mac='{}'>
