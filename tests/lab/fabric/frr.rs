@@ -104,7 +104,7 @@ pub fn start_reflector(host: &Host, hypervisors: usize) {
          >>/var/log/frr/start.log 2>&1");
 }
 
-/// Tells the running spine of one more hypervisor, as underlay neighbour and as client of the route reflector.
+/// Tells the running spine of one more hypervisor, as underlay neighbour and as client of the route reflector, and to know it after a restart.
 pub fn accept(spine: &Host, name: &str, number: u8) {
     let underlay = format!(
         "router bgp 65201
@@ -120,7 +120,7 @@ pub fn accept(spine: &Host, name: &str, number: u8) {
     let reflector = format!("router bgp {HYPERVISOR_AS}\n neighbor c0d1::{number} peer-group evpn\n");
     for (instance, config) in [("", underlay), ("-N reflector", reflector)] {
         spine.write("/run/accept.conf", &config);
-        spine.sh(&format!("vtysh {instance} -f /run/accept.conf"));
+        spine.sh(&format!("vtysh {instance} -f /run/accept.conf; vtysh {instance} -c 'write memory'"));
     }
 }
 
