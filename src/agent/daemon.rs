@@ -29,6 +29,8 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// All is looked at once a second at most, and for a tenth of the time if that takes no longer wait than this: guests wait for it.
 const BREATH: Duration = Duration::from_secs(1);
 const BREATH_MOST: Duration = Duration::from_secs(5);
+/// On a network with many guests dnsmasq's list is written again and again; what is in it was most often heard before.
+const LISTED: Duration = Duration::from_millis(100);
 /// Some editors move the old file away before they write the new one.
 const EDITED: Duration = Duration::from_millis(100);
 /// FRR makes its sockets before it has read its configuration, and bgpd tells zebra to read the kernel's entries only then, 10 s later if it found no
@@ -119,6 +121,7 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
     };
     // From now on nothing is missed. The first look may take as long as FRR makes it wait, and systemd waits for no more than that it runs.
     agent.notify.say("READY=1");
+    agent.was_deaf(|_, _| true);
     agent.everything(Tell::All);
     if agent.speaker_is_there() && !(agent.speaker_is_configured() && agent.speaker_reads()) {
         agent.speaker_came_back();
@@ -191,7 +194,6 @@ impl Agent {
             Look::Guest(key, Why::Arrived) => return self.due.put(Task::Arrived(key), now),
             Look::Guest(key, why) => (Task::Guest(key), why),
             Look::Network(name, why) => (Task::Network(name), why),
-            Look::Address(key, ip) => return self.due.put(Task::Address(key, ip), now),
             Look::Everything => return self.due.put(Task::Everything, self.rest_until.max(now + SOON)),
         };
         let at = self.patience.when(&task, why, now);
@@ -238,7 +240,7 @@ impl Agent {
             Sign::File(Place::Guests, key) => self.reload_guest(&key),
             Sign::File(Place::Leases, bridge) => {
                 if let Ok(bridge) = bridge.parse() {
-                    self.due.put(Task::Leases(bridge), now);
+                    self.due.put(Task::Leases(bridge), now + LISTED);
                 }
             }
             Sign::File(Place::Domains, name) => {
@@ -289,7 +291,6 @@ impl Agent {
                 }
                 self.reload_guest(key);
             }
-            Task::Address(key, ip) => self.give_up(key, *ip),
             Task::EndOfLease(key) => self.end_leases(key),
             Task::Leases(bridge) => self.read_leases(bridge),
             Task::Domain(name) => {

@@ -3,7 +3,6 @@
 use super::index::{Key, Why};
 use crate::model::{IfName, NetName};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// A loss seldom comes alone (FDB entry, neighbours, device): what comes within this is one look.
@@ -56,8 +55,6 @@ pub enum Task {
     Guest(Key),
     /// Look at what libvirt says of one domain.
     Domain(String),
-    /// Give up what another VTEP's guest has now.
-    Address(Key, IpAddr),
     /// Give up what was leased and has ended.
     EndOfLease(Key),
     /// Read what dnsmasq gave on this bridge.

@@ -4,12 +4,12 @@ use super::daemon::Agent;
 use super::due::Task;
 use super::index::{Key, Port};
 use crate::engine::{EngineError, Learned, boot_seconds};
-use crate::hypervisor::leases;
+use crate::hypervisor::leases::{self, Lease};
 use crate::journal::Message;
 use crate::kernel::Event;
-use crate::model::{Address, IfName, Mac, Source};
-use crate::plan::learn::Claim;
-use crate::register::GuestRecord;
+use crate::model::{Address, Guest, IfName, Source};
+use crate::plan::learn::{Claim, Other};
+use crate::register::{Endpoint, GuestRecord};
 use crate::snoop::{Said, SnoopError};
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -17,9 +17,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// A lease that ended this long ago was not renewed: its server gives it to somebody else by now.
 const LATE: Duration = Duration::from_secs(5);
+/// What could not be given up is tried again so much later.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// What dnsmasq gave on each bridge when it was looked at last.
-pub type Leases = BTreeMap<IfName, BTreeMap<IpAddr, Mac>>;
+pub type Leases = BTreeMap<IfName, BTreeMap<IpAddr, Lease>>;
 
 impl Agent {
     /// Listens on the ports of all guests that are here, and on no others.
@@ -31,8 +33,20 @@ impl Agent {
         for port in ports.difference(&known) {
             match ears.listen(*port) {
                 Ok(()) | Err(SnoopError::Gone(_)) => {}
-                Err(error) => self.engine.journal.say(&Message::Warning(&error)),
+                Err(error) => {
+                    let device = self.index.port(*port).map(|port| port.device);
+                    if device.is_some_and(|device| self.claims.may_tell(&device, Instant::now())) {
+                        self.engine.journal.say(&Message::Warning(&error));
+                    }
+                }
             }
+        }
+    }
+
+    /// Something may have been said on these ports that nobody heard.
+    pub(super) fn was_deaf(&mut self, on: impl Fn(&Guest, &IfName) -> bool) {
+        if let Err(error) = self.engine.forget_ends(|guest, endpoint| on(guest, &endpoint.device)) {
+            self.engine.journal.say(&Message::Warning(&error));
         }
     }
 
@@ -50,12 +64,8 @@ impl Agent {
         let heard = ears.hear();
         for index in ears.too_loud() {
             if let Some(port) = self.index.port(index) {
-                let what = format!(
-                    "{}: too many ARP, ND or DHCP frames on {}: not heard for a while",
-                    port.guest, port.device
-                );
-                self.engine.journal.object.clone_from(&port.guest.name);
-                self.engine.journal.say(&Message::Warning(&what));
+                self.was_deaf(|guest, device| guest.is(&port.guest) && *device == port.device);
+                self.warn(&port, "too many ARP, ND or DHCP frames: not heard for a while");
             }
         }
         for one in heard {
@@ -69,6 +79,7 @@ impl Agent {
                     let until = lifetime.map(|lifetime| boot_seconds().saturating_add(lifetime.as_secs()));
                     self.learn(&port, Address { until, ..Address::new(ip, Source::Lease) }, Claim::Uses);
                 }
+                Said::Released { ip, .. } if !port.has(ip) => {}
                 Said::Released { ip, .. } => {
                     let gone =
                         self.engine.forget(&port.guest, "released", |e, a| e.device == port.device && a.ip == ip);
@@ -83,30 +94,40 @@ impl Agent {
         if self.claims.is_refused(&port.key, ip, claim, now) {
             return;
         }
+        if !self.claims.may_claim(&port.device, now) {
+            return self.warn(port, "claims too many addresses: one a second is looked at");
+        }
         let weighed = self.claims.weigh(&port.bridge, ip, claim, now);
-        let learned = self.engine.learn(&port.guest, &port.device, address, weighed);
+        let learned = match self.index.declared(&port.bridge, ip, port.mac) {
+            // What is declared is never taken away by what is heard.
+            Some(owner) => Ok(Learned::Refused(format!("{ip} is {owner}'s"))),
+            None => self.engine.learn(&port.guest, &port.device, address, weighed),
+        };
         let what = match learned {
             Ok(Learned::Known) => return self.reload_guest(&port.key),
             Ok(Learned::Registered { taken }) => {
                 self.reload_guest(&port.key);
-                if taken {
-                    self.index.holders(&port.bridge, ip).iter().for_each(|key| self.reload_guest(key));
-                }
-                if !(taken && self.claims.taken(&port.bridge, ip, now)) {
-                    return;
-                }
-                format!(
-                    "{}: {ip} goes back and forth between two guests: it stays here unless it is claimed in 3 minutes",
-                    port.guest
-                )
+                let pause = taken.and_then(|from| self.claims.taken(&port.bridge, ip, from == Other::Vtep, now));
+                let Some(pause) = pause else { return };
+                let pause = pause.as_secs() / 60;
+                let what =
+                    format!("{ip} goes back and forth between two guests: not followed to here for {pause} minutes");
+                return self.warn(port, &what);
             }
-            Ok(Learned::Refused(why)) => format!("{}: an address on {} is not learned: {why}", port.guest, port.device),
-            Err(error) => format!("{}: {ip} on {} cannot be registered: {error}", port.guest, port.device),
+            Ok(Learned::Refused(why)) => format!("an address is not learned: {why}"),
+            Err(error) => format!("{ip} cannot be registered: {error}"),
         };
         // A guest may well ask whether an address is free that is not.
         if self.claims.refused(&port.key, ip, claim, now) && claim == Claim::Uses {
+            self.warn(port, &what);
+        }
+    }
+
+    /// Guests choose when this is said: so it is not said as often as they like.
+    fn warn(&mut self, port: &Port, what: &str) {
+        if self.claims.may_tell(&port.device, Instant::now()) {
             self.engine.journal.object.clone_from(&port.guest.name);
-            self.engine.journal.say(&Message::Warning(&what));
+            self.engine.journal.say(&Message::Warning(&format!("{}: {}: {what}", port.guest, port.device)));
         }
     }
 
@@ -117,13 +138,6 @@ impl Agent {
             Ok(_) => self.reload_guest(key),
             Err(error) => self.engine.journal.say(&Message::Warning(&error)),
         }
-    }
-
-    /// Another VTEP's guest has an address of this one.
-    pub(super) fn give_up(&mut self, key: &Key, ip: IpAddr) {
-        let Some(guest) = self.index.guest(key).cloned() else { return };
-        let gone = self.engine.give_up(&guest, ip);
-        self.forgotten(key, gone);
     }
 
     // ----- leases -----
@@ -144,6 +158,9 @@ impl Agent {
         let Some(guest) = self.index.guest(key).cloned() else { return };
         let now = boot_seconds();
         let gone = self.engine.forget(&guest, "lease ended", |_, a| a.until.is_some_and(|until| until < now));
+        if gone.is_err() {
+            self.due.put(Task::EndOfLease(key.clone()), Instant::now() + AGAIN);
+        }
         self.forgotten(key, gone);
     }
 
@@ -160,19 +177,24 @@ impl Agent {
             return;
         }
         let Some(now) = leases::of(bridge) else { return };
-        let listed: BTreeMap<IpAddr, Mac> = now.iter().map(|lease| (lease.ip, lease.mac)).collect();
-        let before = self.leases.insert(bridge.clone(), listed.clone()).unwrap_or_default();
-        for lease in &now {
+        let now: BTreeMap<IpAddr, Lease> = now.into_iter().map(|lease| (lease.ip, lease)).collect();
+        let before = self.leases.insert(bridge.clone(), now.clone());
+        // The file of a network whose <dhcp> was taken out stays and is not looked after any more; and at the first look nobody knows since when
+        // a lease is in it, so that another may have the address by now.
+        let claim = if before.is_some() { Claim::Uses } else { Claim::Asks };
+        let before = before.unwrap_or_default();
+        let ended = |lease: &Lease| lease.until.is_some_and(|until| until <= unix_seconds());
+        for lease in now.values().filter(|lease| before.get(&lease.ip) != Some(lease) && !ended(lease)) {
             for port in self.index.ports_of(bridge, lease.mac) {
                 let until = lease.until.map(boot_time_of);
-                self.learn(&port, Address { until, ..Address::new(lease.ip, Source::Lease) }, Claim::Uses);
+                self.learn(&port, Address { until, ..Address::new(lease.ip, Source::Lease) }, claim);
             }
         }
-        for (ip, mac) in before.into_iter().filter(|(ip, mac)| listed.get(ip) != Some(mac)) {
+        let has_still = |was: &Lease| now.get(&was.ip).is_some_and(|lease| lease.mac == was.mac);
+        for Lease { ip, mac, .. } in before.into_values().filter(|was| !has_still(was)) {
             for port in self.index.ports_of(bridge, mac) {
-                let lost = |e: &crate::register::Endpoint, a: &Address| {
-                    e.device == port.device && a.ip == ip && a.source == Source::Lease
-                };
+                let lost =
+                    |e: &Endpoint, a: &Address| e.device == port.device && a.ip == ip && a.source == Source::Lease;
                 let gone = self.engine.forget(&port.guest, "lease ended", lost);
                 self.forgotten(&port.key, gone);
             }
@@ -182,6 +204,9 @@ impl Agent {
 
 /// The clock on the wall may be set at any time; what a guest was promised is a duration.
 fn boot_time_of(unix: u64) -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    boot_seconds().saturating_add(unix.saturating_sub(now))
+    boot_seconds().saturating_add(unix.saturating_sub(unix_seconds()))
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -22,8 +22,6 @@ pub enum Look {
     Guest(Key, Why),
     /// A network.
     Network(NetName, Why),
-    /// An address that a guest learned is another VTEP's guest's now.
-    Address(Key, IpAddr),
     /// All that there is.
     Everything,
 }
@@ -68,12 +66,6 @@ struct Nic {
 struct Ip {
     ip: IpAddr,
     learned: bool,
-}
-
-impl Nic {
-    fn has(&self, ip: IpAddr) -> bool {
-        self.ips.iter().any(|a| a.ip == ip)
-    }
 }
 
 /// A guest's port, as one who hears something on it needs to know it.
@@ -154,7 +146,6 @@ impl Index {
             })
         });
         let nics: Option<Box<[Nic]>> = nics.map(Iterator::collect);
-        self.ports_changed = true;
         let before = self.guests.remove(key);
         let incoming = |nics: &[Nic]| nics.iter().any(|nic| nic.incoming);
         let became = match (before.as_ref().map(|b| &b.nics), &nics) {
@@ -162,6 +153,7 @@ impl Index {
             (Some(before), Some(now)) if incoming(before) && !incoming(now) => Record::Arrived,
             _ => Record::Changed,
         };
+        self.ports_changed |= became != Record::Same;
         for nic in before.iter().flat_map(|b| &b.nics) {
             drop_key(&mut self.by_device, &nic.device, key);
             nic.mac.iter().for_each(|mac| drop_key(&mut self.by_mac, mac, key));
@@ -272,12 +264,13 @@ impl Index {
         })
     }
 
-    /// The guests that have this address on this bridge.
-    pub fn holders(&self, bridge: &IfName, ip: IpAddr) -> Vec<Key> {
-        let has = |key: &&Key| {
-            self.guests.get(*key).is_some_and(|known| known.nics.iter().any(|nic| nic.bridge == *bridge && nic.has(ip)))
+    /// The guest that this address is declared for on this bridge, behind another MAC than this one.
+    pub fn declared(&self, bridge: &IfName, ip: IpAddr, mac: Mac) -> Option<&Guest> {
+        let declares = |nic: &Nic| {
+            nic.bridge == *bridge && nic.mac != Some(mac) && nic.ips.iter().any(|a| a.ip == ip && !a.learned)
         };
-        self.by_ip.get(&ip).into_iter().flatten().filter(has).cloned().collect()
+        let known = self.by_ip.get(&ip)?.iter().filter_map(|key| self.guests.get(key));
+        known.into_iter().find(|known| known.nics.iter().any(declares)).map(|known| &known.guest)
     }
 
     /// What an event means; remembers the devices as the event says that they are.
@@ -344,24 +337,15 @@ impl Index {
             }
             Event::Neigh { ip, mac, index, gone, permanent, ext_learned } => {
                 let Some(bridge) = self.links.get(index) else { return Vec::new() };
-                let its = |nic: &Nic| !nic.incoming && nic.bridge == bridge.name && nic.has(*ip);
-                if *ext_learned && !gone {
-                    let lost =
-                        |nic: &Nic| its(nic) && *mac != nic.mac && nic.ips.iter().any(|a| a.ip == *ip && a.learned);
-                    let keys = self.by_ip.get(ip).into_iter().flatten();
-                    let losers =
-                        keys.filter(|key| self.guests.get(*key).is_some_and(|known| known.nics.iter().any(lost)));
-                    let looks: Vec<Look> = losers.map(|key| Look::Address(key.clone(), *ip)).collect();
-                    if !looks.is_empty() {
-                        return looks;
-                    }
-                }
                 let judge = |nic: &Nic| {
-                    if !its(nic) {
+                    let own = nic.ips.iter().find(|a| a.ip == *ip)?;
+                    if nic.incoming || nic.bridge != bridge.name {
                         return None;
                     }
                     match (gone, ext_learned) {
                         (true, _) => Some(Why::Lost),
+                        // What was only learned is given up, for which nobody has to wait.
+                        (false, true) if own.learned && *mac != nic.mac => Some(Why::Lost),
                         (false, true) => Some(Why::Taken),
                         (false, false) if *permanent && *mac == nic.mac => None,
                         (false, false) => Some(Why::Lost),

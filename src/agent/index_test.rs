@@ -293,10 +293,32 @@ fn an_address_that_was_only_learned_is_the_one_who_took_its() {
         ext_learned: true,
     };
     let other: Mac = "52:54:00:00:00:99".parse().unwrap();
-    assert_eq!(index.react(&taken(other)), [Look::Address(VM1.into(), ip("10.1.0.60"))]);
+    assert_eq!(index.react(&taken(other)), vm1(Why::Lost), "given up at once");
     assert_eq!(index.react(&taken(mac())), vm1(Why::Taken), "it moved with its guest");
     index.put_guest(VM1, Some(&guest(Stage::Registered)));
     assert_eq!(index.react(&taken(other)), vm1(Why::Taken), "a declared one is questioned after a hold");
+}
+
+#[test]
+fn who_declares_an_address() {
+    let mut index = index(Stage::Registered);
+    let (red, other): (IfName, Mac) = ("red-l2".parse().unwrap(), "52:54:00:00:00:99".parse().unwrap());
+    assert_eq!(index.declared(&red, ip("10.1.0.60"), other), index.guest(VM1));
+    assert_eq!(index.declared(&red, ip("10.1.0.60"), mac()), None, "itself");
+    assert_eq!(index.declared(&red, ip("10.1.0.61"), other), None);
+    assert_eq!(index.declared(&"blue-l2".parse().unwrap(), ip("10.1.0.60"), other), None);
+    let mut record = guest(Stage::Registered);
+    record.endpoints[0].ips[0].source = Source::Neighbour;
+    index.put_guest(VM1, Some(&record));
+    assert_eq!(index.declared(&red, ip("10.1.0.60"), other), None, "only learned");
+}
+
+#[test]
+fn a_record_that_says_what_it_said_tunes_nobody() {
+    let mut index = index(Stage::Registered);
+    index.take_ports();
+    index.put_guest(VM1, Some(&guest(Stage::Registered)));
+    assert_eq!(index.take_ports(), None);
 }
 
 #[test]
@@ -308,8 +330,6 @@ fn the_ports_of_guests_that_are_here_are_listened_on() {
     assert_eq!(index.port(BRIDGE), None);
     assert_eq!(index.ports_of(&"red-l2".parse().unwrap(), mac()).len(), 1);
     assert_eq!(index.ports_of(&"blue-l2".parse().unwrap(), mac()), []);
-    assert_eq!(index.holders(&"red-l2".parse().unwrap(), ip("10.1.0.60")), [Key::from(VM1)]);
-    assert_eq!(index.holders(&"red-l2".parse().unwrap(), ip("10.1.0.61")), [] as [Key; 0]);
     index.put_guest(VM1, Some(&guest(Stage::Incoming)));
     assert_eq!(index.take_ports(), Some([].into()), "it still runs elsewhere");
     index.put_guest(VM1, Some(&guest(Stage::Registered)));

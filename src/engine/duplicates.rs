@@ -118,7 +118,8 @@ impl Engine {
         let others = self.register.guests().into_iter().flatten().filter(|r| !r.guest.is(guest));
         let mut has = others.filter(|r| {
             r.endpoints.iter().any(|e| {
-                let ip = suspect.ip.is_none_or(|ip| e.ips.iter().any(|a| a.ip == ip));
+                // What it only learned it gives up.
+                let ip = suspect.ip.is_none_or(|ip| e.declared().any(|a| a.ip == ip));
                 ip && e.bridge == *want.bridge && e.mac == Some(suspect.mac) && e.stage != Stage::Incoming
             })
         });

@@ -9,6 +9,7 @@ use crate::journal::Message;
 use crate::kernel::Kernel;
 use crate::model::{Address, Guest, GuestKind, IfName, Mac, Source};
 use crate::plan::guest::{Seen, Wanted, register, wire, withdraw};
+use crate::plan::learn::yields;
 use crate::plan::seen::World;
 use crate::plan::{Plan, Refusal, Step};
 use crate::register::{Endpoint, GuestRecord, NetworkRecord, Stage};
@@ -155,6 +156,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let who = record.guest.to_string();
         let mut plan = Plan::new();
+        let mut gave_up = Vec::new();
         // What was claimed and no longer is goes first: a hook that never heard of the guest's end must not leave its ghosts.
         for old in before.iter().flat_map(|b| b.held()) {
             plan.extend(self.no_longer(&who, old, &record.endpoints)?);
@@ -163,14 +165,20 @@ impl Engine {
             before.iter().flat_map(|b| &b.endpoints).any(|e| e.device == *device && e.stage == Stage::Incoming)
         };
         for endpoint in record.endpoints.iter_mut().filter(|e| which(e)) {
-            if how == How::Mend && came(&endpoint.device) {
+            // When it is wired, and once more: by its arrival the source may have withdrawn them.
+            if how == How::Incoming || how == How::Mend && came(&endpoint.device) {
                 self.adopt(endpoint)?;
             }
+            let mut seen = observe(self.kernel()?, &wanted(&who, endpoint))?;
+            let known = before.iter().flat_map(|b| &b.endpoints).find(|e| e.device == endpoint.device);
+            if let (How::Mend, Some(mac), Some(known)) = (how, endpoint.mac, known) {
+                let (lost, ips) = endpoint.ips.iter().partition(|a| yields(a, &known.ips, &seen.neighs, mac));
+                endpoint.ips = ips;
+                gave_up.extend::<Vec<Address>>(lost);
+            }
             let want = Wanted { mend: how == How::Mend, ..wanted(&who, endpoint) };
-            let mut seen = observe(self.kernel()?, &want)?;
             let steps = |seen: &Seen| if how == How::Incoming { wire(&want, seen) } else { register(&want, seen) };
             steps(&seen)?;
-            let known = before.iter().flat_map(|b| &b.endpoints).find(|e| e.device == endpoint.device);
             let known = known.filter(|k| k.mac == endpoint.mac).map_or(&[][..], |k| &k.taken);
             let taken = self.taken(&record.guest, &want, &mut seen, how, known)?;
             let steps = steps(&seen)?;
@@ -201,7 +209,17 @@ impl Engine {
                 None => Stage::Pending,
             };
         }
-        Ok(self.register.put_guest(record)?)
+        self.register.put_guest(record)?;
+        if !gave_up.is_empty() {
+            let gave_up: Vec<String> = gave_up.iter().map(|a| a.ip.to_string()).collect();
+            let detail = format!(": {}", gave_up.join(" "));
+            self.journal.say(&Message::Done {
+                what: "gave up what is another's now",
+                object: &record.guest.name,
+                detail: &detail,
+            });
+        }
+        Ok(())
     }
 
     /// What of an endpoint the guest does not want any more. Its addresses may live on behind another device: a container that

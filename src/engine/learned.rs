@@ -1,13 +1,13 @@
-//! Addresses that became known after the start: registered as soon as anybody tells of them, given up as soon as they are another's.
+//! Addresses that became known after the start: registered as soon as anybody tells of them. That one is another's by now is seen when its guest is
+//! looked at (`carry_out`).
 
 use super::guest::{How, by_dhcp_host, is_incoming};
 use super::{Engine, EngineError};
 use crate::config::Network;
 use crate::journal::Message;
-use crate::model::{Address, Guest, IfName, Mac, Source};
-use crate::plan::learn::{Claim, other_holder, unfit, with};
+use crate::model::{Address, Guest, IfName, Source};
+use crate::plan::learn::{Claim, Other, other_holder, unfit, with};
 use crate::register::{Endpoint, GuestRecord, Stage};
-use std::net::IpAddr;
 
 /// What came of an address that was heard of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,15 +16,16 @@ pub enum Learned {
     Known,
     /// It is registered now. Was it another's before?
     Registered {
-        /// Another guest of this host, or of another VTEP, had it.
-        taken: bool,
+        /// Who had it.
+        taken: Option<Other>,
     },
     /// It is not this guest's, for this reason.
     Refused(String),
 }
 
 impl Engine {
-    /// The guest behind this port has this address: registers it, and takes it from who had it before where that one only learned it, too.
+    /// The guest behind this port has this address: registers it, whoever learned it before. The caller has seen to it that it is declared for no
+    /// other guest of this host.
     pub fn learn(
         &mut self,
         guest: &Guest,
@@ -33,7 +34,7 @@ impl Engine {
         claim: Claim,
     ) -> Result<Learned, EngineError> {
         self.journal.object.clone_from(&guest.name);
-        let lock = self.register.lock_guest(guest)?;
+        let _lock = self.register.lock_guest(guest)?;
         let Some(before) = self.register.guest(guest)? else {
             // The lock was made for a record that is not there.
             self.register.remove_guest(guest)?;
@@ -55,56 +56,31 @@ impl Engine {
         if let Some(why) = unfit(&network.network, address.ip) {
             return Ok(Learned::Refused(format!("{} is {why}", address.ip)));
         }
-        let holder = self.holder(&bridge, address.ip, mac)?;
-        if let Some((who, declared)) = &holder
-            && (claim == Claim::Asks || *declared)
-        {
-            return Ok(Learned::Refused(format!("{} is {who}'s", address.ip)));
+        let kernel = self.kernel()?;
+        let Some(link) = kernel.link(&bridge)? else { return Ok(Learned::Known) };
+        if kernel.addresses(Some(link.index))?.iter().any(|own| own.net.addr() == address.ip) {
+            return Ok(Learned::Refused(format!("{} is the gateway's", address.ip)));
+        }
+        let neigh = kernel.neigh(link.index, address.ip)?;
+        let taken = other_holder(neigh.as_ref(), mac);
+        let of = neigh.and_then(|n| n.mac).map(|mac| mac.to_string()).unwrap_or_default();
+        let whose = match taken {
+            None => String::new(),
+            Some(Other::Vtep) => format!("{of}'s behind another VTEP"),
+            Some(Other::Here) => format!("{of}'s on this host"),
+            Some(Other::Operator) => format!("{of}'s by an entry that is not evpn-hook's"),
+        };
+        if taken == Some(Other::Operator) || taken.is_some() && claim == Claim::Asks {
+            return Ok(Learned::Refused(format!("{} is {whose}", address.ip)));
         }
         let record = self.change(Some(before), record, How::Mend, |e| e.device == *device)?;
-        let from = holder.as_ref().map_or(String::new(), |(who, _)| format!(", before {who}'s"));
+        let from = taken.map_or(String::new(), |_| format!(", before {whose}"));
         let detail = format!(": {} ({}) on {device}{from}", address.ip, address.source);
         self.journal.say(&Message::Done { what: "learned", object: &record.guest.name, detail: &detail });
-        drop(lock);
-        if holder.is_some() {
-            self.take_from_others(guest, &bridge, address.ip)?;
-        }
-        Ok(Learned::Registered { taken: holder.is_some() })
+        Ok(Learned::Registered { taken })
     }
 
-    /// Who else has an address on this bridge, and was it declared to be so? Of another VTEP's nobody here knows; if it was declared there,
-    /// that host takes it back.
-    fn holder(&mut self, bridge: &IfName, ip: IpAddr, mac: Mac) -> Result<Option<(String, bool)>, EngineError> {
-        let kernel = self.kernel()?;
-        let Some(link) = kernel.link(bridge)? else { return Ok(None) };
-        let neigh = kernel.neigh(link.index, ip)?;
-        let of = neigh.as_ref().and_then(|n| n.mac).map(|mac| mac.to_string()).unwrap_or_default();
-        match other_holder(neigh.as_ref(), mac) {
-            None => Ok(None),
-            Some(true) => Ok(Some((format!("{of} behind another VTEP"), false))),
-            Some(false) => {
-                let records: Vec<GuestRecord> = self.register.guests().into_iter().flatten().collect();
-                let has = |e: &&Endpoint| e.bridge == *bridge && e.mac != Some(mac) && e.addresses().contains(&ip);
-                let found = records.iter().find_map(|r| Some((&r.guest, r.endpoints.iter().find(has)?)));
-                Ok(Some(match found {
-                    Some((guest, e)) => (guest.to_string(), e.declared().any(|a| a.ip == ip)),
-                    // Somebody else's permanent entry is the operator's own.
-                    None => (of, !neigh.is_some_and(|n| n.ours)),
-                }))
-            }
-        }
-    }
-
-    /// Their neighbour entry names the new owner by now: only their records change.
-    fn take_from_others(&mut self, owner: &Guest, bridge: &IfName, ip: IpAddr) -> Result<(), EngineError> {
-        let others: Vec<GuestRecord> = self.register.guests().into_iter().flatten().collect();
-        for other in others.iter().filter(|o| !o.guest.is(owner)) {
-            self.forget(&other.guest, "no more its own", |e, a| e.bridge == *bridge && a.ip == ip)?;
-        }
-        Ok(())
-    }
-
-    /// Withdraws those learned addresses of a guest that match: released, expired, another's. Returns how many.
+    /// Withdraws those learned addresses of a guest that match: released or expired. Returns how many.
     pub fn forget(
         &mut self,
         guest: &Guest,
@@ -133,29 +109,33 @@ impl Engine {
             return Ok(0);
         }
         // No endpoint is looked at: what is not the guest's any more goes, nothing else.
-        let stages: Vec<Stage> = record.endpoints.iter().map(|e| e.stage).collect();
         let record = self.change(Some(before), record, How::Mend, |_| false)?;
-        debug_assert!(record.endpoints.iter().map(|e| e.stage).eq(stages));
         let detail = format!(": {}", left.join(" "));
         self.journal.say(&Message::Done { what: why, object: &record.guest.name, detail: &detail });
         Ok(left.len())
     }
 
-    /// Another VTEP's guest has it now, says the bridge's neighbour: gives up what was only learned.
-    pub fn give_up(&mut self, guest: &Guest, ip: IpAddr) -> Result<usize, EngineError> {
-        let Some(record) = self.register.guest(guest)? else { return Ok(0) };
-        let mut lost = Vec::new();
-        for endpoint in &record.endpoints {
-            let kernel = self.kernel()?;
-            let (Some(mac), Some(bridge)) = (endpoint.mac, kernel.link(&endpoint.bridge)?) else { continue };
-            if other_holder(kernel.neigh(bridge.index, ip)?.as_ref(), mac) == Some(true) {
-                lost.push(endpoint.device.clone());
+    /// Nobody listened for a while, and a lease may have been renewed meanwhile: when these end is not known any more. Such an address stays until
+    /// it is released, or another shows to have it.
+    pub fn forget_ends(&mut self, of: impl Fn(&Guest, &Endpoint) -> bool) -> Result<(), EngineError> {
+        let ends = |record: &GuestRecord| {
+            record.endpoints.iter().any(|e| of(&record.guest, e) && e.ips.iter().any(|a| a.until.is_some()))
+        };
+        for record in self.register.guests().into_iter().flatten().filter(ends) {
+            let _lock = self.register.lock_guest(&record.guest)?;
+            match self.register.guest(&record.guest)? {
+                None => self.register.remove_guest(&record.guest)?,
+                Some(mut record) => {
+                    let endpoints = record.endpoints.iter_mut().filter(|e| of(&record.guest, e));
+                    endpoints.flat_map(|e| &mut e.ips).for_each(|a| a.until = None);
+                    self.register.put_guest(&record)?;
+                }
             }
         }
-        self.forget(guest, "moved to another host", |e, a| a.ip == ip && lost.contains(&e.device))
+        Ok(())
     }
 
-    /// What the fabric knows of a guest that has just come from another host and told this one nothing: the addresses that its MAC has there.
+    /// What the fabric knows of a guest that comes from another host and has told this one nothing: the addresses that its MAC has there.
     pub(super) fn adopt(&mut self, endpoint: &mut Endpoint) -> Result<(), EngineError> {
         let Some(mac) = endpoint.mac else { return Ok(()) };
         let Some(network) = self.register.network_of_bridge(&endpoint.bridge)? else { return Ok(()) };

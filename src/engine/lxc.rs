@@ -90,7 +90,7 @@ impl Engine {
         for other in self.register.guests().into_iter().flatten().filter(|o| !o.guest.is(guest)) {
             let taken = other.endpoints.iter().any(|o| {
                 o.device == *device
-                    || o.bridge == *bridge && (o.mac == *mac || o.ips.iter().any(|a| addresses.contains(&a.ip)))
+                    || o.bridge == *bridge && (o.mac == *mac || o.declared().any(|a| addresses.contains(&a.ip)))
             });
             if taken {
                 return Ok(Some(format!(

@@ -1,5 +1,5 @@
-//! What libvirt's dnsmasq gave to whom: BRIDGE.status, which libvirt's leaseshelper writes anew (in place) at each change of a lease
-//! (src/network/leaseshelper.c, src/util/virlease.c `virLeaseNew`).
+//! What libvirt's dnsmasq gave to whom: BRIDGE.status, which libvirt's leaseshelper replaces at each change of a lease
+//! (src/network/leaseshelper.c, src/util/virfile.c `virFileRewriteStr`).
 
 use crate::model::{IfName, Mac, host_ip};
 use serde_json::Value;
@@ -25,7 +25,7 @@ pub struct Lease {
     pub until: Option<u64>,
 }
 
-/// The leases on one bridge; `None` where there are none to be told of, or the file is being written just now.
+/// The leases on one bridge; `None` where there is no such list, or none that can be understood.
 pub fn of(bridge: &IfName) -> Option<Vec<Lease>> {
     let path = Path::new(LEASES).join(format!("{bridge}.status"));
     let mut text = Vec::new();
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn half_written_says_nothing_and_an_empty_one_that_there_are_none() {
+    fn what_is_no_list_says_nothing_and_an_empty_one_that_there_are_none() {
         assert_eq!(parse(br#"[ { "ip-address": "10.1.0"#), None);
         assert_eq!(parse(b"{}"), None);
         assert_eq!(parse(b"[]"), Some(Vec::new()));

@@ -1,4 +1,5 @@
-//! An address that a guest shows to have: may it be taken for its own, and from whom? What is declared is never taken away by what is heard.
+//! An address that a guest shows to have: may it be taken for its own, and from whom? And it stays its own only until the kernel says that
+//! another has it: what was only learned is never fought for.
 
 use super::seen::Neigh;
 use crate::config::Network;
@@ -42,15 +43,35 @@ pub fn unfit(network: &Network, ip: IpAddr) -> Option<&'static str> {
     (roomy && special).then_some("its subnet's own or broadcast address")
 }
 
-/// Who else has it, by the bridge's neighbour entry: `true` for another VTEP, `false` for another guest of this host.
-pub fn other_holder(neigh: Option<&Neigh>, mac: Mac) -> Option<bool> {
+/// Who else has an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Other {
+    /// A guest behind another VTEP.
+    Vtep,
+    /// A guest of this host.
+    Here,
+    /// Nobody that we know: the operator has made an entry for it.
+    Operator,
+}
+
+/// Who else has it, by the bridge's neighbour entry.
+pub fn other_holder(neigh: Option<&Neigh>, mac: Mac) -> Option<Other> {
     let neigh = neigh.filter(|n| n.mac.is_some_and(|of| of != mac))?;
-    match (neigh.ext_learned, neigh.permanent) {
-        (true, _) => Some(true),
-        (false, true) => Some(false),
+    match neigh {
+        Neigh { ext_learned: true, .. } => Some(Other::Vtep),
+        // Also where dnsmasq has made it a learned one (`was_ours` in plan/guest.rs).
+        Neigh { ours: true, .. } => Some(Other::Here),
+        Neigh { permanent: true, .. } => Some(Other::Operator),
         // Only the kernel's own memory of who had it last.
-        (false, false) => None,
+        _ => None,
     }
+}
+
+/// Is it another's by now? Only what was learned before: an address that was heard of just now is on its way from whoever has it.
+pub fn yields(address: &Address, before: &[Address], neighs: &[Neigh], mac: Mac) -> bool {
+    address.source.is_learned()
+        && before.iter().any(|b| b.ip == address.ip)
+        && other_holder(neighs.iter().find(|n| n.ip == address.ip), mac).is_some()
 }
 
 /// What an endpoint's addresses are with this one; `None` where nothing changes.
@@ -58,7 +79,7 @@ pub fn with(ips: &[Address], new: Address) -> Option<Vec<Address>> {
     let mut ips = ips.to_vec();
     if let Some(known) = ips.iter_mut().find(|a| a.ip == new.ip) {
         // A lease is renewed, and says more than that the guest was heard.
-        let better = known.source.is_learned() && new.source <= known.source && *known != new;
+        let better = known.source.is_learned() && new.source <= known.source && !is_same(known, &new);
         *known = new;
         return better.then_some(ips);
     }
@@ -69,6 +90,15 @@ pub fn with(ips: &[Address], new: Address) -> Option<Vec<Address>> {
     }
     ips.push(new);
     Some(ips)
+}
+
+/// Two ways to tell the end of a lease differ by the rounding of two clocks.
+fn is_same(known: &Address, new: &Address) -> bool {
+    let near = match (known.until, new.until) {
+        (Some(known), Some(new)) => known.abs_diff(new) <= 2,
+        (known, new) => known == new,
+    };
+    known.source == new.source && near
 }
 
 #[cfg(test)]

@@ -71,9 +71,26 @@ fn who_else_has_it() {
     };
     assert_eq!(other_holder(None, own), None);
     assert_eq!(other_holder(Some(&neigh(own, false, true)), own), None, "itself, where it came from");
-    assert_eq!(other_holder(Some(&neigh(other, false, true)), own), Some(true));
-    assert_eq!(other_holder(Some(&neigh(other, true, false)), own), Some(false));
+    assert_eq!(other_holder(Some(&neigh(other, false, true)), own), Some(Other::Vtep));
+    assert_eq!(other_holder(Some(&neigh(other, true, false)), own), Some(Other::Operator));
     assert_eq!(other_holder(Some(&neigh(other, false, false)), own), None, "the kernel's memory");
+    for permanent in [true, false] {
+        let ours = Neigh { ours: true, ..neigh(other, permanent, false) };
+        assert_eq!(other_holder(Some(&ours), own), Some(Other::Here), "also where dnsmasq has touched it");
+    }
+}
+
+#[test]
+fn only_what_was_learned_before_yields() {
+    let (own, other): (Mac, Mac) = ("52:54:00:00:00:01".parse().unwrap(), "52:54:00:00:00:02".parse().unwrap());
+    let of = |mac| [Neigh { ip: ip("10.1.0.60"), mac: Some(mac), permanent: false, ext_learned: true, ours: false }];
+    let before = [learned("10.1.0.60")];
+    assert!(yields(&before[0], &before, &of(other), own));
+    assert!(!yields(&before[0], &before, &of(own), own), "its own, on its way from elsewhere");
+    assert!(!yields(&before[0], &before, &[], own), "lost, not taken");
+    assert!(!yields(&before[0], &[], &of(other), own), "it is being taken just now");
+    let declared = [Address::new(ip("10.1.0.60"), Source::Metadata)];
+    assert!(!yields(&declared[0], &declared, &of(other), own));
 }
 
 #[test]
@@ -87,6 +104,8 @@ fn what_is_declared_stays_and_what_is_learned_comes_on_top() {
     assert_eq!(with(&[lease], learned("10.1.0.61")), None);
     assert_eq!(with(&[lease], renewed), Some(vec![renewed]));
     assert_eq!(with(&[renewed], renewed), None);
+    assert_eq!(with(&[renewed], Address { until: Some(201), ..lease }), None, "the same, rounded otherwise");
+    assert_eq!(with(&[Address { until: None, ..lease }], lease), Some(vec![lease]), "its end is known again");
 }
 
 #[test]

@@ -45,6 +45,8 @@ const IA_NA: u16 = 3;
 const IA_TA: u16 = 4;
 const IAADDR: u16 = 5;
 const RAPID_COMMIT6: u16 = 14;
+/// So many addresses of one message count; a frame has room for 54, and each would be work.
+const MOST6: usize = 16;
 
 // ===== DHCP =====
 
@@ -66,15 +68,17 @@ pub fn request(ethernet: Ethernet, message: &[u8], xids: &mut Xids) -> Option<Ve
 }
 
 /// A server's message to the guest. It may be broadcast (RFC 2131 §4.1), so whom it means is chaddr.
-pub fn reply(ethernet: Ethernet, message: &[u8], xids: &Xids) -> Option<Vec<Said>> {
+pub fn reply(ethernet: Ethernet, message: &[u8], xids: &mut Xids) -> Option<Vec<Said>> {
     let mac = client(message, BOOTREPLY).filter(|guest| ethernet.broadcast || ethernet.to == Some(*guest))?;
     let given = Ipv4Addr::from(word(message, 16)?);
-    let said = match (kind(message)?, xids.asked(Xid::V4(word(message, 4)?), mac)?) {
+    let xid = Xid::V4(word(message, 4)?);
+    let said = match (kind(message)?, xids.asked(xid, mac)?) {
         (ACK, Asked::For(asked)) if asked == given => leased(mac, given.into(), lease(message)?),
         (ACK, Asked::AtOnce) if option(message, RAPID_COMMIT).is_some() => leased(mac, given.into(), lease(message)?),
         (NAK, Asked::For(asked)) => Said::Released { mac, ip: asked.into() },
         _ => return None,
     };
+    xids.answered(xid, mac);
     Some(vec![said])
 }
 
@@ -137,14 +141,15 @@ pub fn request6(ethernet: Ethernet, message: &[u8], xids: &mut Xids) -> Option<V
 }
 
 /// A server's answer. It goes to the guest alone (RFC 8415 §18.3.10), so the frame says to whom.
-pub fn reply6(ethernet: Ethernet, message: &[u8], xids: &Xids) -> Option<Vec<Said>> {
+pub fn reply6(ethernet: Ethernet, message: &[u8], xids: &mut Xids) -> Option<Vec<Said>> {
     let (kind, xid) = header6(message)?;
     let mac = ethernet.to.filter(|_| kind == REPLY6)?;
-    let rapid = || options6(message, 4).any(|(code, _)| code == RAPID_COMMIT6);
-    match xids.asked(xid, mac)? {
-        Asked::AtOnce if !rapid() => None,
-        _ => Some(addresses6(message).map(|(ip, valid)| leased(mac, ip, valid)).collect()),
+    let rapid = options6(message, 4).any(|(code, _)| code == RAPID_COMMIT6);
+    if xids.asked(xid, mac)? == Asked::AtOnce && !rapid {
+        return None;
     }
+    xids.answered(xid, mac);
+    Some(addresses6(message).map(|(ip, valid)| leased(mac, ip, valid)).collect())
 }
 
 /// The kind of message and its transaction.
@@ -153,7 +158,7 @@ fn header6(message: &[u8]) -> Option<(u8, Xid)> {
     Some((byte(message, 0)?, Xid::V6(first & 0xff_ffff)))
 }
 
-/// The addresses in all its IA_NA and IA_TA, with their valid lifetimes. A delegated prefix (IA_PD) is no address.
+/// The first addresses in its IA_NA and IA_TA, with their valid lifetimes. A delegated prefix (IA_PD) is no address.
 fn addresses6(message: &[u8]) -> impl Iterator<Item = (IpAddr, u32)> {
     let inside = |(code, value)| match code {
         IA_NA => Some(options6(value, 12)),
@@ -164,7 +169,7 @@ fn addresses6(message: &[u8]) -> impl Iterator<Item = (IpAddr, u32)> {
         let ip: [u8; 16] = array(value, 0).filter(|_| code == IAADDR)?;
         Some((IpAddr::from(ip), word(value, 20)?))
     };
-    options6(message, 4).filter_map(inside).flatten().filter_map(address)
+    options6(message, 4).filter_map(inside).flatten().filter_map(address).take(MOST6)
 }
 
 /// The options behind so many bytes; what is cut off ends them.

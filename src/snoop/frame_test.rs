@@ -5,7 +5,7 @@ use super::frame::{self, ARP, DHCP_CLIENT, DHCP_SERVER, DHCP6_CLIENT, DHCP6_SERV
 use super::xids::Xids;
 use crate::model::Mac;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const GUEST: [u8; 6] = [0x52, 0x54, 0x00, 0x03, 0x82, 0xd8];
 const OTHER: [u8; 6] = [0x52, 0x54, 0x00, 0x99, 0x99, 0x99];
@@ -155,7 +155,6 @@ fn samples() -> Vec<Sample> {
         (vec![], arp(1, GUEST, OWN, [10, 1, 0, 1]), has("10.1.0.60")),
         (vec![], arp(2, GUEST, OWN, [10, 1, 0, 1]), has("10.1.0.60")),
         (vec![], arp(1, GUEST, OWN, OWN), has("10.1.0.60")),
-        (vec![], arp(1, GUEST, [0; 4], OWN), wants("10.1.0.60")),
         (vec![], nd(135, "fd00:1::60", Some("fd00:1::1"), &link_layer(1, GUEST)), has("fd00:1::60")),
         (vec![], nd(135, "::", Some("fd00:1::60"), &[14, 1, 1, 2, 3, 4, 5, 6]), wants("fd00:1::60")),
         (vec![], nd(136, "fe80::1", Some("fd00:1::60"), &link_layer(2, GUEST)), has("fd00:1::60")),
@@ -321,13 +320,24 @@ fn the_last_eight_transactions_are_remembered() {
     let mut xids = after(&all);
     assert_eq!(frame::read(&answers(ALL, 5, 0, OWN, HOUR, &[]), &mut xids), []);
     assert_eq!(frame::read(&answers(ALL, 5, 1, OWN, HOUR, &[]), &mut xids), leased("10.1.0.60", 3600));
+    assert_eq!(frame::read(&answers(ALL, 6, 1, OWN, HOUR, &[]), &mut xids), [], "it was told already");
     // One that asks the same again and again drives out no other; the last word holds.
     let same: Vec<_> = (0..20).map(|_| asks(3, 8, [0; 4], &[&wanted([10, 1, 0, 61])])).collect();
     same.iter().for_each(|frame| assert_eq!(frame::read(frame, &mut xids), []));
-    assert_eq!(frame::read(&answers(ALL, 5, 1, OWN, HOUR, &[]), &mut xids), leased("10.1.0.60", 3600));
+    assert_eq!(frame::read(&answers(ALL, 5, 2, OWN, HOUR, &[]), &mut xids), leased("10.1.0.60", 3600));
     assert_eq!(frame::read(&answers(ALL, 5, 8, OWN, HOUR, &[]), &mut xids), []);
     // DHCPv6 counts apart from DHCP, though the number be the same.
     assert_eq!(frame::read(&answers6(8, &ia_na(&[iaaddr("fd00:1::60", HOUR)])), &mut xids), []);
+}
+
+#[test]
+fn an_answer_that_comes_late_is_nobodys() {
+    let (asked, xids) = (Instant::now(), &mut Xids::default());
+    assert_eq!(frame::read(&asks(3, 7, [0; 4], &[&wanted(OWN)]), xids.at(asked)), []);
+    let answer = answers(ALL, 5, 7, OWN, HOUR, &[]);
+    assert_eq!(frame::read(&answer, xids.at(asked + Duration::from_secs(61))), []);
+    assert_eq!(frame::read(&asks(3, 7, [0; 4], &[&wanted(OWN)]), xids), []);
+    assert_eq!(frame::read(&answer, xids.at(asked + Duration::from_secs(120))), leased("10.1.0.60", 3600));
 }
 
 #[test]
@@ -360,7 +370,6 @@ fn options_may_lie_in_the_fields_for_names() {
 fn what_is_no_hosts_address_is_not_told() {
     for address in [[0; 4], [255; 4], [224, 0, 0, 1], [127, 0, 0, 1]] {
         assert_eq!(read(&arp(2, GUEST, address, OWN)), [], "{address:?}");
-        assert_eq!(read(&arp(1, GUEST, [0; 4], address)), []);
         assert_eq!(read(&asks(7, 7, address, &[])), []);
     }
     for address in ["::", "::1", "ff02::1", "::ffff:10.1.0.60"] {
@@ -414,4 +423,5 @@ fn other_arp_is_refused() {
         assert_eq!(read(&frame), [], "byte {at}");
     }
     assert_eq!(read(&arp(2, GUEST, [0; 4], OWN)), [], "an answer of nobody");
+    assert_eq!(read(&arp(1, GUEST, [0; 4], OWN)), [], "a probe");
 }

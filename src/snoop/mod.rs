@@ -47,7 +47,7 @@ pub enum Said {
         /// The address.
         ip: IpAddr,
     },
-    /// It asks whether anybody has it, and takes it if nobody answers: an ARP probe (RFC 5227 §2.1.1), duplicate address detection (RFC 4862 §5.4.2).
+    /// It asks whether anybody has it, and takes it if nobody answers: duplicate address detection (RFC 4862 §5.4.2).
     Wants {
         /// Who asks.
         mac: Mac,
@@ -105,6 +105,12 @@ pub enum SnoopError {
     /// No epoll.
     #[error("open an epoll for the guests' ports: {0}")]
     Open(Errno),
+    /// No packet sockets.
+    #[error("open a packet socket: {cause}{}", hint(cause))]
+    None {
+        /// What the kernel says.
+        cause: io::Error,
+    },
     /// The port is gone: usual, when it goes as we come.
     #[error("listen on the port with index {0}: there is no such device any more")]
     Gone(u32),
@@ -149,6 +155,7 @@ impl Ears {
         let limit = getrlimit(Resource::Nofile);
         // Where it fails, a port is refused at the limit, with the way out.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+        packet::check().map_err(|cause| SnoopError::None { cause })?;
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(SnoopError::Open)?;
         Ok(Ears { epoll, ports: BTreeMap::new(), too_loud: Vec::new(), buffer: vec![0; filter::SNAP] })
     }
@@ -207,12 +214,12 @@ impl Ears {
     /// One port's turn.
     fn take(&mut self, index: u32, now: Instant, heard: &mut Vec<Heard>) {
         let Some(port) = self.ports.get_mut(&index) else { return };
-        let mut frames = 0;
+        let (mut frames, before) = (0, heard.len());
         while frames < FRAMES {
             match port.packet.recv(&mut self.buffer) {
                 Ok(frame) => {
                     frames += 1;
-                    heard.extend(frame::read(frame, &mut port.xids).into_iter().map(|said| Heard { index, said }));
+                    heard.extend(frame::read(frame, port.xids.at(now)).into_iter().map(|said| Heard { index, said }));
                 }
                 Err(Errno::INTR) => {}
                 // Down or gone (`packet_notifier`, net/packet/af_packet.c). Binding tells which, and binds to what has come again under this index.
@@ -221,7 +228,9 @@ impl Ears {
                 Err(_) => return self.forget(index),
             }
         }
-        if port.loudness.add(frames, now) {
+        // One message may speak of many addresses.
+        let words = u32::try_from(heard.len() - before).unwrap_or(u32::MAX);
+        if port.loudness.add(frames.max(words), now) {
             self.ignore(index);
         }
     }

@@ -12,6 +12,15 @@ const ETH_P_ALL: u16 = 3;
 /// What may wait, in bytes; the kernel doubles it and counts its own structures too: 30 to 80 small frames.
 const BACKLOG: usize = 32 * 1024;
 
+/// Are there packet sockets, and may we have them?
+pub fn check() -> io::Result<()> {
+    unbound().map(drop)
+}
+
+fn unbound() -> io::Result<Socket> {
+    Socket::new_raw(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None)
+}
+
 /// Hears frames of one port, and only those that the filter lets in.
 pub struct Packet {
     socket: Socket,
@@ -21,7 +30,7 @@ pub struct Packet {
 impl Packet {
     /// Opened without a protocol it hears nothing; then comes the filter, and only then the port: not one frame gets in past the filter.
     pub fn open(index: u32) -> io::Result<Packet> {
-        let socket = Socket::new_raw(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None)?;
+        let socket = unbound()?;
         socket.set_recv_buffer_size(BACKLOG)?;
         let packet = Packet { socket, index };
         packet.filter(&filter::addresses())?;

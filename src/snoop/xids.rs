@@ -1,11 +1,15 @@
-//! What a port has asked DHCP servers for of late: an answer counts only if its own guest asked.
+//! What a port has asked DHCP servers for of late: an answer counts only if its own guest asked, once, and soon after. Requests are broadcast, so whoever is on
+//! the segment knows the transaction.
 
 use crate::model::Mac;
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 /// A guest asks one thing at a time; several behind one port (macvlan, nested guests) may ask at once.
 const KEPT: usize = 8;
+/// A client sends its request again after 4, 8, 16, 32 and 64 s (RFC 2131 §4.1).
+const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
 /// A transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,20 +33,36 @@ pub enum Asked {
 
 /// The last few.
 #[derive(Debug, Default)]
-pub struct Xids(VecDeque<(Xid, Mac, Asked)>);
+pub struct Xids {
+    now: Option<Instant>,
+    kept: VecDeque<(Xid, Mac, Asked, Option<Instant>)>,
+}
 
 impl Xids {
+    /// The same at this time.
+    pub fn at(&mut self, now: Instant) -> &mut Xids {
+        self.now = Some(now);
+        let old = |at: Option<Instant>| at.is_some_and(|at| now.saturating_duration_since(at) > ANSWERED_WITHIN);
+        self.kept.retain(|(_, _, _, at)| !old(*at));
+        self
+    }
+
     /// This MAC asks; the same transaction asked again is replaced.
     pub fn ask(&mut self, xid: Xid, mac: Mac, asked: Asked) {
-        self.0.retain(|(known, who, _)| (*known, *who) != (xid, mac));
-        if self.0.len() == KEPT {
-            self.0.pop_front();
+        self.answered(xid, mac);
+        if self.kept.len() == KEPT {
+            self.kept.pop_front();
         }
-        self.0.push_back((xid, mac, asked));
+        self.kept.push_back((xid, mac, asked, self.now));
     }
 
     /// What this MAC asked in this transaction.
     pub fn asked(&self, xid: Xid, mac: Mac) -> Option<Asked> {
-        self.0.iter().find(|(known, who, _)| (*known, *who) == (xid, mac)).map(|(_, _, asked)| *asked)
+        self.kept.iter().find(|(known, who, ..)| (*known, *who) == (xid, mac)).map(|(_, _, asked, _)| *asked)
+    }
+
+    /// It was told: whoever answers after that is not heard.
+    pub fn answered(&mut self, xid: Xid, mac: Mac) {
+        self.kept.retain(|(known, who, ..)| (*known, *who) != (xid, mac));
     }
 }

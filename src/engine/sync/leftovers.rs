@@ -5,25 +5,33 @@ use crate::config::Vrf;
 use crate::engine::network::{devices_of, devices_of_vrf};
 use crate::engine::{Engine, EngineError, by_hand};
 use crate::event::Nic;
-use crate::model::{Address, IfName, Source, Vni};
+use crate::model::{Address, Guest, IfName, Source, Vni};
+use crate::plan::learn::{Claim, unfit, with};
 use crate::plan::seen::{LinkKind, Neigh, World};
 use crate::plan::{Plan, Planned, Step};
-use crate::register::{NetworkRecord, VrfRecord};
+use crate::register::{Endpoint, NetworkRecord, Stage, VrfRecord};
 use crate::speaker::Added;
 use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
 
 /// What nobody wants any more.
 struct Leftovers {
     ghosts: Plan,
     /// Devices that were attached by hand, of which the register was lost.
     lost: BTreeMap<IfName, Nic>,
+    /// What guests had learned whose records were lost.
+    learned: Vec<(Guest, IfName, IpAddr)>,
     devices: Plan,
     vrfs: Vec<VrfRecord>,
 }
 
 impl Leftovers {
     fn is_empty(&self) -> bool {
-        self.ghosts.is_empty() && self.lost.is_empty() && self.devices.is_empty() && self.vrfs.is_empty()
+        self.ghosts.is_empty()
+            && self.lost.is_empty()
+            && self.learned.is_empty()
+            && self.devices.is_empty()
+            && self.vrfs.is_empty()
     }
 }
 
@@ -43,6 +51,11 @@ impl Engine {
             let added = self.add_endpoint(guest, nic);
             out.keep(added);
         }
+        let learned = if self.dry_run { Vec::new() } else { left.learned };
+        for (guest, device, ip) in learned {
+            let again = self.learn(&guest, &device, Address::new(ip, Source::Fabric), Claim::Asks);
+            out.keep(again.map(drop));
+        }
         self.do_most(left.devices);
         for record in left.vrfs {
             let _lock = if self.dry_run { None } else { Some(self.register.lock_vrf(&record.vrf.name)?) };
@@ -58,11 +71,11 @@ impl Engine {
 
     fn leftovers(&mut self, look: &Look, out: &Synced) -> Result<Leftovers, EngineError> {
         let troubled = !out.problems.is_empty();
-        let (ghosts, found) = ghosts(look, troubled);
+        let left = ghosts(look, troubled);
         let Look { world, networks, .. } = look;
         // What could not be read or made anew is wanted all the same.
         if troubled {
-            return Ok(Leftovers { ghosts, lost: found, devices: Plan::new(), vrfs: Vec::new() });
+            return Ok(left);
         }
         let used = |name: &IfName| networks.iter().any(|n| n.network.vrf.as_ref().is_some_and(|v| v.name == *name));
         let mut vrfs: Vec<VrfRecord> =
@@ -90,13 +103,14 @@ impl Engine {
         lost.retain(|l| !ports(l.index));
         let del = |name: &IfName| Planned { step: Step::DelLink { name: name.clone() }, undo: Vec::new() };
         let devices = lost.into_iter().map(|l| del(&l.name)).collect();
-        Ok(Leftovers { ghosts, lost: found, devices, vrfs })
+        Ok(Leftovers { devices, vrfs, ..left })
     }
 }
 
 /// Our neighbours that no record claims: their guest has gone, or the register was lost and they are a device's that was attached by hand,
-/// of which nobody else knows. That one is to be recorded again from what the kernel holds of it.
-fn ghosts(look: &Look, troubled: bool) -> (Plan, BTreeMap<IfName, Nic>) {
+/// of which nobody else knows. That one is to be recorded again from what the kernel holds of it, and likewise what a guest had learned before
+/// its record was lost and made anew by what its hypervisor says.
+fn ghosts(look: &Look, troubled: bool) -> Leftovers {
     let world = &look.world;
     let mut ghosts: Vec<(u32, &Neigh)> = world.neighs().filter(|(_, n)| n.ours && !n.ext_learned).collect();
     ghosts.sort_by_key(|(index, n)| (*index, n.ip));
@@ -105,7 +119,7 @@ fn ghosts(look: &Look, troubled: bool) -> (Plan, BTreeMap<IfName, Nic>) {
         claimed.extend(endpoint.ips.iter().map(|a| (&endpoint.bridge, a.ip)));
         devices.insert(&endpoint.device);
     }
-    let mut lost = BTreeMap::<IfName, Nic>::new();
+    let (mut lost, mut learned) = (BTreeMap::<IfName, Nic>::new(), Vec::new());
     let mut plan = Plan::new();
     for (index, neigh) in ghosts {
         let Some(bridge) = world.by_index(index).map(|l| &l.name) else { continue };
@@ -114,6 +128,16 @@ fn ghosts(look: &Look, troubled: bool) -> (Plan, BTreeMap<IfName, Nic>) {
         }
         let fdb = neigh.mac.and_then(|mac| world.fdb(index, mac)).filter(|fdb| fdb.is_static);
         let port = fdb.and_then(|fdb| world.by_index(fdb.port)).filter(|port| port.index != index && !port.ours);
+        let is_its = |e: &&Endpoint| {
+            port.is_some_and(|port| port.name == e.device)
+                && (&e.bridge, e.mac, e.stage) == (bridge, neigh.mac, Stage::Registered)
+        };
+        let whole = look.guests.iter().filter(|record| record.leaving.is_empty());
+        let owner = whole.into_iter().find_map(|r| Some((&r.guest, r.endpoints.iter().find(is_its)?)));
+        if let Some((guest, endpoint)) = owner.filter(|(_, e)| fits(look, e, neigh.ip)) {
+            learned.push((guest.clone(), endpoint.device.clone(), neigh.ip));
+            continue;
+        }
         match port.filter(|port| !devices.contains(&port.name)) {
             Some(port) if look.networks.iter().any(|n| n.network.bridge == *bridge) => {
                 let nic = lost.entry(port.name.clone()).or_insert_with(|| Nic {
@@ -132,7 +156,14 @@ fn ghosts(look: &Look, troubled: bool) -> (Plan, BTreeMap<IfName, Nic>) {
             }
         }
     }
-    (plan, lost)
+    Leftovers { ghosts: plan, lost, learned, devices: Plan::new(), vrfs: Vec::new() }
+}
+
+/// May this guest have learned it?
+fn fits(look: &Look, endpoint: &Endpoint, ip: IpAddr) -> bool {
+    let network = look.networks.iter().find(|n| n.network.bridge == endpoint.bridge);
+    network.is_some_and(|n| unfit(&n.network, ip).is_none())
+        && with(&endpoint.ips, Address::new(ip, Source::Fabric)).is_some()
 }
 
 /// The L3VNI of a VRF, by the tunnel that is on its bridge.
