@@ -17,6 +17,7 @@ mod half_way;
 mod host;
 mod hostile;
 mod install;
+mod learned;
 mod lxc;
 mod networks;
 mod routed;
