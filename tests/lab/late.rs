@@ -89,8 +89,9 @@ fn learned(host: &Host, other: &Host) -> Vec<(&'static str, Vec<f64>)> {
     for round in 0..3 {
         let (from, heard) = (monitor.transcript().len(), wire.transcript().len());
         let netns = format!("--net=/proc/{}/ns/net", container.pid().expect("the container runs"));
-        // A new file is a new identifier.
+        // Another identifier is given another address; dhclient's own is made of the clock's seconds.
         let (leases, pid) = (format!("/run/dhclient6-{}-{round}", host.name()), format!("/run/dhclient6-{round}.pid"));
+        host.write(&leases, &format!("default-duid \"\\000\\003\\000\\001\\002\\000\\000\\000\\000\\00{round}\";\n"));
         host.ok(&[
             "nsenter",
             &netns,
