@@ -13,7 +13,7 @@ mod timeline;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::exit;
 
-use fabric::{Fabric, Host, Monitor};
+use fabric::{Agent, Fabric, Host, Monitor};
 use story::Story;
 
 /// One tenant of the reference fabric.
@@ -69,6 +69,8 @@ pub struct Stage {
     /// What the two kernels announce.
     pub comp1: Monitor,
     pub comp2: Monitor,
+    /// Each hypervisor's, once they were started.
+    pub agents: Vec<Agent>,
 }
 
 const PICTURE: &str = r"
@@ -83,7 +85,8 @@ const PICTURE: &str = r"
 fn play(fabric: &'static Fabric) -> i32 {
     let story = Story::default();
     println!("{PICTURE}");
-    let mut stage = Stage { fabric, story, comp1: fabric.comp1().monitor(), comp2: fabric.comp2().monitor() };
+    let (comp1, comp2) = (fabric.comp1().monitor(), fabric.comp2().monitor());
+    let mut stage = Stage { fabric, story, comp1, comp2, agents: Vec::new() };
     let before = leaving::Before::of(fabric);
     networks::up(&mut stage);
     let mut vms = guests::start_vms(&mut stage);

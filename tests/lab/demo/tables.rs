@@ -198,8 +198,7 @@ fn status(stage: &mut Stage) {
         check_status(stage, host);
     }
     stage.story.say(
-        "\nThe containers' addresses are not in it: they came by DHCP after the start, and FRR learned them by itself\n\
-         from the neighbour table. They stay known while the kernel keeps that entry; the VMs' entries are permanent.",
+        "\nEach address is shown with who told it: the network's <dhcp><host>, a DHCP server's answer, or the guest itself.",
     );
 }
 
@@ -213,5 +212,12 @@ fn check_status(stage: &mut Stage, host: &Host) {
     });
     stage.story.check(states("endpoints") == ["advertised", "advertised"], || {
         format!("{}: endpoints are {:?}", host.name(), states("endpoints"))
+    });
+    let v4 = |endpoint: &Value| {
+        let ips = endpoint["ips"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        ips.into_iter().any(|ip| ip.contains('.'))
+    };
+    stage.story.check(status["endpoints"].as_array().is_some_and(|all| all.iter().all(v4)), || {
+        format!("{}: an endpoint has no IPv4 address: {}", host.name(), status["endpoints"])
     });
 }
