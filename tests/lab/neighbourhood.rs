@@ -1,7 +1,7 @@
 //! Networks beside each other on one hypervisor: in one VRF, or with the same addresses in two.
 
-use crate::fabric::{Container, Traces};
-use crate::tenant::{BLUE_XML, Network, container_on, network_status};
+use crate::fabric::{Container, Traces, wait_until};
+use crate::tenant::{BLUE_XML, Network, SOON, container_on, network_status};
 
 const SECOND: &str = "<network><name>red2</name><metadata>
 <evpn:network xmlns:evpn='urn:evpn-hook:1' vni='22'><evpn:vrf name='red' table='10' vni='10'/></evpn:network></metadata>
@@ -14,12 +14,12 @@ lab_test! {
         let before = Traces::of(comp1);
         let first = Network::shipped(comp1, "red");
         let second = Network::start_xml(comp1, "red2", SECOND);
-        let routes = comp1.show_text("zebra", "show ip route vrf red");
-        assert!(routes.contains("C>* 10.1.0.0/24") && routes.contains("C>* 10.1.1.0/24"), "{routes}");
+        // zebra has an interface's address some ms before its route.
+        let connected = |subnet: &str| comp1.show_text("zebra", "show ip route vrf red").contains(&format!("C>* {subnet}"));
+        wait_until("both subnets in the VRF", SOON, || connected("10.1.0.0/24") && connected("10.1.1.0/24"));
 
         first.remove();
-        let routes = comp1.show_text("zebra", "show ip route vrf red");
-        assert!(!routes.contains("10.1.0.0/24") && routes.contains("C>* 10.1.1.0/24"), "{routes}");
+        wait_until("the second alone", SOON, || !connected("10.1.0.0/24") && connected("10.1.1.0/24"));
         let status = network_status(comp1, "red2");
         assert_eq!(status["state"], "up", "{status:#}");
 
@@ -34,8 +34,10 @@ lab_test! {
         let _red = Network::shipped(comp1, "red");
         let _blue = Network::start_xml(comp1, "blue", BLUE_XML);
         for tenant in ["red", "blue"] {
-            let routes = comp1.show_text("zebra", &format!("show ip route vrf {tenant}"));
-            assert!(routes.contains(&format!("C>* 10.1.0.0/24 is directly connected, {tenant}-l2")), "{routes}");
+            wait_until(&format!("{tenant}'s own subnet in its VRF"), SOON, || {
+                let routes = comp1.show_text("zebra", &format!("show ip route vrf {tenant}"));
+                routes.contains(&format!("C>* 10.1.0.0/24 is directly connected, {tenant}-l2"))
+            });
         }
         comp1.ok(&["evpn-hook", "status", "--check"]);
         let blue = container_on("evpn-hook", "00:16:3e:00:00:51", None);
