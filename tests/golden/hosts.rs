@@ -267,7 +267,7 @@ fn a_picture_says_what_is_there_and_only_as_text() {
     ["comp1", "VRF red", "table 10, L3VNI 10", "layer 2 only", "web", "bridge web-l2", "VNI 20", "VTEP 10.0.0.1"]
         .into_iter()
         .for_each(has);
-    ["vm alpine-web", "container cache", "10.0.0.2", "12 MACs", "no MAC", "c0d1::7", "degraded", "incoming"]
+    ["vm alpine-web", "container cache", "VTEP 10.0.0.2", "12 MACs", "no MAC", "VTEP c0d1::7", "degraded", "incoming"]
         .into_iter()
         .for_each(has);
     has("! missing: ip link set vxlan21 up");

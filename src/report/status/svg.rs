@@ -224,7 +224,7 @@ impl Columns {
         let bridge_wide = bridge_wide.clamp(170, 300);
         let chip_wide = widest(&|n| n.vtep.map_or(0, |v| Font::Mono.wide(&format!("VTEP {v}")))) + GAP;
         let remote_wide =
-            widest(&|n| n.remotes.iter().map(|r| Font::Mono.wide(&r.vtep.to_string())).max().unwrap_or(0));
+            widest(&|n| n.remotes.iter().map(|r| Font::Mono.wide(&format!("VTEP {}", r.vtep))).max().unwrap_or(0));
         let has_remotes = networks.iter().any(|n| !n.remotes.is_empty());
         let guests = 3 * GAP;
         let bus = guests + CARD + GAP;
@@ -233,7 +233,7 @@ impl Columns {
         let edge =
             (band + 3 * GAP + chip_wide / 2).max(5 * GAP + Font::Title.wide(host) + Font::Text.wide(&about(status)));
         let remote = edge + chip_wide / 2 + 4 * GAP;
-        let remote_wide = remote_wide.max(Font::Text.wide("12 VTEPs more")) + 2 * GAP;
+        let remote_wide = remote_wide.max(Font::Text.wide("12 VTEPs more")) + GAP + 4;
         let wide = if has_remotes { remote + remote_wide } else { edge + chip_wide / 2 } + GAP;
         Columns { guests, bus, bridge, bridge_wide, edge, chip_wide, remote, remote_wide, wide }
     }
@@ -479,7 +479,7 @@ fn draw_tunnels(canvas: &mut Canvas, columns: &Columns, network: &NetworkStatus,
     canvas.tunnel(&[(bridge_end, middle), (chip, middle)]);
     let shown = &network.remotes[..network.remotes.len().min(VTEPS)];
     let rest = &network.remotes[shown.len()..];
-    let mut boxes: Vec<[String; 2]> = shown.iter().map(|r| [r.vtep.to_string(), behind(r.macs)]).collect();
+    let mut boxes: Vec<[String; 2]> = shown.iter().map(|r| [format!("VTEP {}", r.vtep), behind(r.macs)]).collect();
     if !rest.is_empty() {
         let macs = rest.iter().map(|r: &Remote| r.macs).sum();
         boxes.push([format!("{} more", count(rest.len(), "VTEP")), behind(macs)]);

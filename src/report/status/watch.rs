@@ -206,8 +206,10 @@ fn obey_signals(screen: Arc<Mutex<Screen>>) -> io::Result<OwnedFd> {
                     // As Ctrl-Z does it; goes on here at SIGCONT.
                     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
                 }
+                // Whoever reads the pipe may have stopped reading, and then the screen is never free.
+                _ if !stdout().is_terminal() => exit(0),
                 _ => {
-                    // Held to the end: nothing is drawn any more.
+                    // Held to the end: nothing is drawn any more. A terminal that was stopped goes on at Ctrl-C.
                     let mut screen = locked(&screen);
                     screen.leave();
                     exit(0);
