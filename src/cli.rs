@@ -81,11 +81,7 @@ pub enum Command {
     /// Withdraw what was attached
     Detach(Detach),
     /// Show networks and endpoints: what is wanted, what the kernel has, what the speaker says
-    Status {
-        /// Exit with 3 if anything is wrong
-        #[arg(long)]
-        check: bool,
-    },
+    Status(Status),
     /// Make the kernel and the speaker what they should be: repairs drift, ghosts, half-done work and a lost state
     Sync {
         /// Print the steps and take none
@@ -125,6 +121,20 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
         rest: Vec<OsString>,
     },
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Exit with 3 if anything is wrong
+    #[arg(long)]
+    pub check: bool,
+    /// Show it anew whenever something changes, until Ctrl-C
+    #[arg(long, conflicts_with = "check")]
+    pub watch: bool,
+    /// Draw it into this file, as a picture for a wiki page; - is stdout
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    pub svg: Option<PathBuf>,
 }
 
 /// `attach`

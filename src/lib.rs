@@ -22,9 +22,10 @@
 //! - [`journal`]: every message a variant.
 //! - [`engine`]: one event through the rooms above.
 //! - [`agent`]: what comes after the start; sees to it that what the engine set up stays.
+//! - [`senses`]: what wakes those who wait for a change: the kernel's events, files' signs.
 //! - [`snoop`]: what guests say of their addresses on their own ports.
 //! - [`door`]: where users' containers knock: checked, then to the engine.
-//! - [`report`]: status: read and tell.
+//! - [`report`]: status: read and tell, as JSON, tree and picture.
 //! - [`install`]: the hooks' symlinks.
 //! - [`cli`]: what was typed → what is meant.
 //! - [`exec`], [`fault`]: another program with a deadline; faults for tests.
@@ -52,5 +53,6 @@ pub mod model;
 pub mod plan;
 pub mod register;
 pub mod report;
+pub mod senses;
 pub mod snoop;
 pub mod speaker;

@@ -5,7 +5,7 @@
 
 use clap::Parser;
 use evpn_hook::agent::arrival;
-use evpn_hook::cli::{Attach, Cli, Command, Common, HookCall, Install, NetworkArgs, hook_call, one_sentence};
+use evpn_hook::cli::{Attach, Cli, Command, Common, HookCall, Install, NetworkArgs, Status, hook_call, one_sentence};
 use evpn_hook::config::Config;
 use evpn_hook::engine::{self, Engine, EngineError};
 use evpn_hook::event::Nic;
@@ -13,7 +13,8 @@ use evpn_hook::input::{self, InputError, libvirt_network, libvirt_qemu};
 use evpn_hook::journal::{Journal, Message};
 use evpn_hook::model::{Address, Guest, IfName, NetName, Source};
 use evpn_hook::register::Register;
-use evpn_hook::report::{self, status};
+use evpn_hook::report;
+use evpn_hook::report::status::{self, terminal::Look, watch::WatchError};
 use evpn_hook::{door, install, speaker};
 use std::fmt::Display;
 use std::io::Write;
@@ -71,7 +72,7 @@ fn main() -> ExitCode {
             let mut engine = engine_of(&common);
             engine::detach(&mut engine, args.device.as_ref(), args.guest.as_deref()).map_err(Failure::from)
         }
-        Command::Status { check } => status_of(&common, check),
+        Command::Status(args) => status_of(&common, &args),
         Command::Sync { dry_run } => sync(&common, dry_run),
         Command::FrrConfig { network } => frr_config(&common, network.as_ref()),
         Command::Arrive { guest_id } => arrive(&common, &guest_id),
@@ -308,13 +309,28 @@ fn inner_of(
     })
 }
 
-fn status_of(common: &Common, check: bool) -> Result<(), Failure> {
+fn status_of(common: &Common, args: &Status) -> Result<(), Failure> {
     let mut engine = engine_of(common);
+    if common.json && (args.watch || args.svg.is_some()) {
+        return Err(wrong("--json cannot be used with --watch or --svg: see 'evpn-hook status --help'"));
+    }
+    if args.watch {
+        return status::watch::run(&mut engine).map_err(|error| match error {
+            WatchError::Engine(error) => error.into(),
+            error => failed(error),
+        });
+    }
     let status = status::gather(&mut engine)?;
-    let text =
-        if common.json { serde_json::to_string_pretty(&status).map_err(failed)? + "\n" } else { status::text(&status) };
-    std::io::stdout().write_all(text.as_bytes()).map_err(failed)?;
-    if check && status.has_problems() { Err(Failure(PROBLEM, String::new())) } else { Ok(()) }
+    let text = match &args.svg {
+        Some(_) => status::svg::draw(&status, &status::terminal::host()),
+        None if common.json => serde_json::to_string_pretty(&status).map_err(failed)? + "\n",
+        None => status::tree::text(&status, Look::of_stdout()),
+    };
+    match args.svg.as_deref().filter(|path| path.as_os_str() != "-") {
+        Some(path) => status::save::save(path, &text).map_err(failed)?,
+        None => std::io::stdout().write_all(text.as_bytes()).map_err(failed)?,
+    }
+    if args.check && status.has_problems() { Err(Failure(PROBLEM, String::new())) } else { Ok(()) }
 }
 
 /// Nobody reads its stderr: the hook that left it behind is gone.

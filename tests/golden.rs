@@ -1,13 +1,18 @@
 //! Golden folders: each directory under tests/golden/<room>/ is one call, its `expected` file what comes out, word for word.
 //! `UPDATE=1 cargo test --test golden` writes the files anew; read the difference before you commit it.
 //!
+//! tree, svg: `look`, a host of golden/hosts.rs and how it is shown.
 //! input: `args` (one a line; `\n` stands for a newline), `stdin.xml` or `env`, and perhaps `config.toml`. config: `config.toml`.
 
 use evpn_hook::config::{self, Config};
 use evpn_hook::input::{libvirt_network, libvirt_qemu, lxc};
+use evpn_hook::report::status::{self, terminal::Look};
 use std::collections::HashMap;
 use std::fmt::{Debug, Display};
 use std::path::Path;
+
+#[path = "golden/hosts.rs"]
+mod hosts;
 
 #[test]
 fn input() {
@@ -39,6 +44,29 @@ fn config() {
     run("config", |case| {
         let text = read(case, "config.toml").expect("every case has config.toml");
         config::parse(&text, "config.toml").map_or_else(line, pretty)
+    });
+}
+
+#[test]
+fn tree() {
+    run("tree", |case| {
+        let look = read(case, "look").expect("every case has a look");
+        let (host, look) = look.trim().split_once(' ').expect("the first word is the host");
+        let look = Look {
+            width: look.split(' ').find_map(|word| word.parse().ok()),
+            utf8: look.contains("utf8"),
+            colour: look.contains("colour"),
+        };
+        status::tree::text(&hosts::named(host), look)
+    });
+}
+
+#[test]
+fn svg() {
+    run("svg", |case| {
+        let look = read(case, "look").expect("every case has a look");
+        let (host, name) = look.trim_end_matches('\n').split_once(' ').expect("the host, and what it is called");
+        status::svg::draw(&hosts::named(host), name)
     });
 }
 

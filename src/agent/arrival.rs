@@ -5,8 +5,6 @@
 use super::AgentError;
 use super::due::{FRESH, FRESH_MOST};
 use super::index::{Index, Look, Why};
-use super::senses::Senses;
-use super::watch::{Place, Sign};
 use crate::engine::Engine;
 use crate::hypervisor::libvirt::{self, DOMAINS};
 use crate::input::libvirt_status::Life;
@@ -14,6 +12,8 @@ use crate::journal::Message;
 use crate::kernel::Event;
 use crate::model::{Guest, GuestKind};
 use crate::register::{GuestRecord, Stage, guest_key};
+use crate::senses::Senses;
+use crate::senses::watch::{Place, Sign};
 use std::time::Instant;
 
 /// Does a guest that was on its way run here now? Either libvirt says so, or the bridge heard its MAC on its own tap: QEMU announces it (RARP) as

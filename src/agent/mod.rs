@@ -13,8 +13,8 @@
 //! - [`index`]: pure, event → guests and networks to look at.
 //! - [`due`]: pure, when: at once, after a hold, ever more seldom.
 //! - `hearing`: addresses that nobody declared: what guests say on their ports, what dnsmasq gave. [`claims`]: pure, how often who is believed.
-//! - [`watch`]: files that tell what happened. libvirt's status files say what its events say, sooner, and also while libvirtd is down.
-//! - [`senses`]: both sources in the order in which nothing is missed.
+//! - [`crate::senses`]: the kernel's events and files that tell what happened, in the order in which nothing is missed. libvirt's status files say what
+//!   its events say, sooner, and also while libvirtd is down.
 //! - [`daemon`]: the loop. [`arrival`]: the same for one guest, where no agent runs.
 //! - [`notify`]: a word to systemd.
 //!
@@ -27,12 +27,11 @@ pub mod due;
 mod hearing;
 pub mod index;
 pub mod notify;
-pub mod senses;
-pub mod watch;
 
 use crate::engine::EngineError;
 use crate::kernel::KernelError;
 use crate::register::{Register, RegisterError};
+use crate::senses::SensesError;
 use std::path::Path;
 
 /// Why the agent ends.
@@ -53,9 +52,9 @@ pub enum AgentError {
     /// The socket for users' containers.
     #[error("the socket for users' containers: {0}")]
     Door(std::io::Error),
-    /// inotify(7) or poll(2).
-    #[error("cannot watch files: {0}: is fs.inotify.max_user_instances or max_user_watches used up?")]
-    Watch(#[from] rustix::io::Errno),
+    /// Neither the kernel nor files can be listened to.
+    #[error(transparent)]
+    Senses(#[from] SensesError),
 }
 
 /// Does an agent run that keeps this state? Never waits.

@@ -2,7 +2,7 @@
 
 use super::{ALIAS, PROTOCOL};
 use crate::model::{IfName, Mac, TableId, Vni};
-use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh, PortFlags};
+use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh, PortFlags, Remote};
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
@@ -188,6 +188,25 @@ pub(super) fn remote(message: NeighbourMessage) -> Option<IpAddr> {
         },
         _ => None,
     })
+}
+
+/// The same with its MAC, of a listing that has other entries, too. Flooding has the MAC 00:00:00:00:00:00; a group is nobody's tunnel end.
+pub(super) fn remote_entry(message: NeighbourMessage) -> Option<Remote> {
+    let header = &message.header;
+    if !header.flags.contains(NeighbourFlags::Own) {
+        return None;
+    }
+    let port = header.ifindex;
+    let bytes = message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(bytes) => Some(bytes.clone()),
+        _ => None,
+    })?;
+    let mac = Mac::from_bytes(&bytes);
+    if mac.is_none() && bytes != [0; 6] {
+        return None;
+    }
+    let vtep = remote(message).filter(|vtep| !vtep.is_multicast() && !vtep.is_unspecified())?;
+    Some(Remote { port, mac, vtep })
 }
 
 /// An address; `IFA_LOCAL` is the device's own where the two differ (a point-to-point peer is in `IFA_ADDRESS`).

@@ -3,7 +3,7 @@
 use super::error::{KernelError, NetlinkError, is_gone, is_unsupported};
 use super::{Kernel, decode};
 use crate::model::{IfName, Mac};
-use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh, World};
+use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh, Remote, World};
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage};
@@ -140,6 +140,11 @@ impl Kernel {
         message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()));
         let found = self.get_neigh(message).map_err(|cause| read(format_args!("VTEP of {mac}"), cause))?;
         Ok(found.and_then(decode::remote))
+    }
+
+    /// What all VXLAN devices of the host send where.
+    pub fn remotes(&mut self) -> Result<Vec<Remote>, KernelError> {
+        self.list_neighs(neigh_message(AddressFamily::Bridge, 0), "VXLAN devices' own lists", decode::remote_entry)
     }
 
     /// All devices and addresses.

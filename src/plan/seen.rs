@@ -101,6 +101,17 @@ pub struct Fdb {
     pub ext_learned: bool,
 }
 
+/// What a VXLAN device's own list says of a tunnel's other end. It may outlive its meaning: believe of a MAC only what the bridge's FDB says, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remote {
+    /// The VXLAN device's index.
+    pub port: u32,
+    /// Whose frames go there; none for those that go to all.
+    pub mac: Option<Mac>,
+    /// The other end.
+    pub vtep: IpAddr,
+}
+
 /// An address of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address {

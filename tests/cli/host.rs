@@ -104,7 +104,8 @@ impl Host {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(BIN);
         command.args(["--config", PATH]).args(args).stdin(Stdio::null());
-        command.envs(self.path.iter().map(|path| ("PATH", path)));
+        // Trees in ASCII, whatever the machine speaks.
+        command.env("LC_ALL", "C").envs(self.path.iter().map(|path| ("PATH", path)));
         command
     }
 

@@ -21,6 +21,7 @@ mod learned;
 mod lxc;
 mod networks;
 mod routed;
+mod status;
 mod sync;
 mod wrong;
 mod xml;

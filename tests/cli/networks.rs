@@ -27,11 +27,13 @@ ip link set vxlan20 up
     assert_eq!(
         host.status(),
         value!({"endpoints": [], "networks": [
-            {"name": "flat", "bridge": "flat-l2", "vni": 20, "vrf": null, "vtep": "10.0.0.1", "state": "up", "problems": []},
+            {"name": "flat", "bridge": "flat-l2", "vni": 20, "vrf": null, "vtep": "10.0.0.1", "state": "up", "problems": [],
+                "remotes": []},
             {"name": "other", "bridge": "other-l2", "vni": 21, "vrf": null, "vtep": null, "state": "down",
-                "problems": ["not up: 'evpn-hook network up other'"]},
+                "problems": ["not up: 'evpn-hook network up other'"], "remotes": []},
             {"name": "routed", "bridge": "red-l2", "vni": 30, "vrf": {"name": "red", "table": 10, "vni": 10},
-                "vtep": null, "state": "down", "problems": ["not up: 'evpn-hook network up routed'"]},
+                "vtep": null, "state": "down", "problems": ["not up: 'evpn-hook network up routed'"],
+                "remotes": []},
         ]})
     );
     let (bridge, vxlan) = (ip_link("flat-l2"), ip_link("vxlan20"));
@@ -54,8 +56,9 @@ on_a_host!(all_of_config_toml, {
     let text = host.run(&["status"]).ok().stdout;
     assert_eq!(
         text,
-        "flat: up, bridge flat-l2, VNI 20, layer 2 only, VTEP 10.0.0.1
-other: up, bridge other-l2, VNI 21, layer 2 only, VTEP 10.0.0.1
+        "layer 2 only
+|- flat: up, bridge flat-l2, VNI 20, VTEP 10.0.0.1
+`- other: up, bridge other-l2, VNI 21, VTEP 10.0.0.1
 "
     );
     host.run(&["network", "down", "--all"]).ok();

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::fabric::{Host, Output, wait_until};
-use crate::tenant::{Red, SOON, endpoint_status, remembers};
+use crate::tenant::{Red, SOON, endpoint_status, network_status, remembers};
 
 /// A domain of which only the XML exists, on a tap that libvirt would have made.
 struct Domain {
@@ -103,6 +103,8 @@ lab_test! {
             let endpoints = status["endpoints"].as_array().expect("endpoints");
             endpoints.iter().filter(|endpoint| endpoint["state"] == "advertised").count() == MANY
         });
+        let elsewhere = |macs: usize| network_status(red.comp2, "red")["remotes"] == serde_json::json!([{ "vtep": "10.0.0.1", "macs": macs }]);
+        wait_until("the other hypervisor's status to count them", SOON, || elsewhere(MANY));
 
         // As QEMU's death does it: the taps are gone before the hook is called.
         taps(red.comp1, &domains, false);
@@ -112,6 +114,7 @@ lab_test! {
         assert!(!remembers(red.comp1, "52:54:00:bb:"));
         assert_eq!(red.comp1.sh("find /run/evpn-hook/guests ! -type d ! -name '*.lock'"), "");
         wait_until("comp2 to forget them all", SOON, || !remembers(red.comp2, "52:54:00:bb:"));
+        assert!(elsewhere(0), "{:#}", network_status(red.comp2, "red"));
     }
 }
 

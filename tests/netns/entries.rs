@@ -1,7 +1,7 @@
 //! Addresses, FDB entries, neighbours.
 
 use crate::*;
-use evpn_hook::plan::seen::{Address, Fdb, Neigh};
+use evpn_hook::plan::seen::{Address, Fdb, Neigh, Remote};
 use std::net::IpAddr;
 
 const GUEST: &str = "52:54:00:03:82:d8";
@@ -200,4 +200,36 @@ netns!(an_ipv6_neighbour_without_ipv6_says_so, kernel, {
     let step = Step::AddNeigh { bridge: name("br0"), ip: ip("fd00:1::60"), mac: mac(GUEST) };
     let text = kernel.apply(&step).unwrap_err().to_string();
     assert!(text.ends_with("disable_ipv6)?"), "{text}");
+});
+
+netns!(what_vxlan_devices_send_where, kernel, {
+    segment(kernel);
+    sh("ip link add vxlan20 type vxlan id 20 local 10.0.0.1 dstport 4789 nolearning && ip link set vxlan20 master br0");
+    sh("ip link add vxlan21 type vxlan id 21 local fd00::1 dstport 4790 nolearning");
+    assert_eq!(kernel.remotes().unwrap(), vec![]);
+    sh(
+        "bridge fdb append 00:00:00:00:00:00 dev vxlan20 dst 10.0.0.2 self && bridge fdb append 00:00:00:00:00:00 dev vxlan20 dst 10.0.0.3 self",
+    );
+    sh(&format!(
+        "bridge fdb add {GUEST} dev vxlan20 dst 10.0.0.2 self extern_learn && bridge fdb add {GUEST} dev vxlan21 dst fd00::2 self"
+    ));
+    // A bridge's own entry, a group, a multicast MAC: none of them is a guest behind a VTEP.
+    sh(
+        "bridge fdb add 52:54:00:00:00:01 dev v0 master static && bridge fdb append 00:00:00:00:00:00 dev vxlan21 dst ff05::1 self",
+    );
+    sh("bridge fdb add 01:00:5e:00:00:05 dev vxlan20 dst 10.0.0.4 self");
+    let (first, second) = (index(kernel, "vxlan20"), index(kernel, "vxlan21"));
+    let mut remotes = kernel.remotes().unwrap();
+    remotes.sort_by_key(|remote| (remote.port, remote.mac, remote.vtep));
+    let remote = |port, mac, vtep: &str| Remote { port, mac, vtep: ip(vtep) };
+    let guest = Some(mac(GUEST));
+    assert_eq!(
+        remotes,
+        [
+            remote(first, None, "10.0.0.2"),
+            remote(first, None, "10.0.0.3"),
+            remote(first, guest, "10.0.0.2"),
+            remote(second, guest, "fd00::2"),
+        ]
+    );
 });

@@ -5,6 +5,8 @@ use std::thread::JoinHandle;
 use super::fabric::{Host, Output};
 
 const WIDTH: usize = 110;
+/// As on a terminal of today, but for its size.
+const SETTING: &str = "exec 2>&1\nexport LC_ALL=C.UTF-8\n";
 
 #[derive(Default)]
 pub struct Story {
@@ -34,7 +36,7 @@ impl Story {
     pub fn begin(&self, host: &'static Host, command: &str) -> JoinHandle<Output> {
         println!("{}# {command}", host.name());
         // Without the machine's terminal virsh does not look for a polkit agent, which the lab has not.
-        let script = format!("exec 2>&1\n{command}");
+        let script = format!("{SETTING}{command}");
         std::thread::spawn(move || host.run(&["setsid", "--wait", "bash", "-c", &script]))
     }
 
@@ -44,7 +46,7 @@ impl Story {
             println!("{line}");
         }
         self.check(output.code == 0, || {
-            format!("{}: exit status {}", output.command.replace("exec 2>&1\n", ""), output.code)
+            format!("{}: exit status {}", output.command.replace(SETTING, ""), output.code)
         });
         output.stdout
     }

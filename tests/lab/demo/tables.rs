@@ -193,13 +193,22 @@ fn lead(stage: &mut Stage, vms: &[RunningVm]) {
 
 fn status(stage: &mut Stage) {
     stage.story.chapter("evpn-hook's own view");
-    for host in stage.fabric.hypervisors() {
-        stage.story.run(host, "evpn-hook status --check");
+    for (host, other) in stage.fabric.hypervisors().into_iter().zip(["10.0.0.2", "10.0.0.1"]) {
+        let tree = stage.story.run(host, "evpn-hook status --check");
+        let elsewhere = format!("elsewhere: 1 MAC at VTEP {other}");
+        stage.story.check(tree.matches(&elsewhere).count() == 2, || format!("{}: not '{elsewhere}'", host.name()));
         check_status(stage, host);
     }
     stage.story.say(
-        "\nEach address is shown with who told it: the network's <dhcp><host>, a DHCP server's answer, or the guest itself.",
+        "\nEach address is shown with who told it: the network's <dhcp><host>, a DHCP server's answer, or the guest itself.\n",
     );
+    // The picture in docs/.
+    let comp1 = stage.fabric.comp1();
+    stage.story.run(comp1, "evpn-hook status --svg /tmp/status.svg");
+    let picture = std::fs::read_to_string(comp1.path("/tmp/status.svg")).unwrap_or_default();
+    stage.story.check(picture.matches(">1 MAC</text>").count() == 2, || format!("not two remote VTEPs in {picture}"));
+    let out = std::env::var("EVPN_LAB_OUT").expect("set in the lab machine");
+    std::fs::write(format!("{out}/status.svg"), picture).expect("the lab's output directory");
 }
 
 fn check_status(stage: &mut Stage, host: &Host) {

@@ -1,76 +1,21 @@
-//! `evpn-hook status`: what is wanted, what the kernel has, what the speaker says.
+//! Asks the register, the kernel and the speaker.
 
-use super::duplicates::{self, Claims};
-use crate::config::{Network, Vrf};
+use super::{EndpointStatus, NetworkStatus, Remote, Status};
+use crate::config::Network;
 use crate::engine::{Engine, EngineError, boot_seconds, host_wants, lacks};
-use crate::model::{Address, Guest, IfName, Mac, NetName, Vni};
-use crate::plan::seen::World;
+use crate::model::{Guest, NetName};
+use crate::plan::seen::{self, World};
 use crate::register::{Endpoint, Stage};
+use crate::report::duplicates::{self, Claims};
 use crate::speaker::{Dump, Frr, SpeakerError};
-use serde::Serialize;
-use std::fmt::Write;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-
-/// The whole report; its JSON is stable: fields are added, never renamed.
-#[derive(Debug, Serialize)]
-pub struct Status {
-    /// Tenant networks of this host.
-    pub networks: Vec<NetworkStatus>,
-    /// Guests' NICs on them.
-    pub endpoints: Vec<EndpointStatus>,
-}
-
-/// One network.
-#[derive(Debug, Serialize)]
-pub struct NetworkStatus {
-    /// Its name.
-    pub name: NetName,
-    /// Its bridge.
-    pub bridge: IfName,
-    /// Its L2VNI.
-    pub vni: Vni,
-    /// Its routing domain.
-    pub vrf: Option<Vrf>,
-    /// This host's tunnel end.
-    pub vtep: Option<IpAddr>,
-    /// `up`, `degraded` or `down`.
-    pub state: &'static str,
-    /// What is missing, in words.
-    pub problems: Vec<String>,
-}
-
-/// One NIC of a guest.
-#[derive(Debug, Serialize)]
-pub struct EndpointStatus {
-    /// Whose.
-    pub guest: Guest,
-    /// Which network.
-    pub network: NetName,
-    /// The port.
-    pub device: IfName,
-    /// The guest's MAC.
-    pub mac: Option<Mac>,
-    /// Its addresses.
-    pub ips: Vec<IpAddr>,
-    /// The same with who told each.
-    pub addresses: Vec<Address>,
-    /// `incoming`, `registered`, `advertised` or `failed`.
-    pub state: &'static str,
-    /// What is missing, in words.
-    pub problems: Vec<String>,
-}
-
-impl Status {
-    /// Is anything not as it should be?
-    pub fn has_problems(&self) -> bool {
-        self.networks.iter().any(|n| !n.problems.is_empty()) || self.endpoints.iter().any(|e| !e.problems.is_empty())
-    }
-}
 
 /// Gathers it.
 pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
     let mut frr = engine.frr()?;
     let world = engine.kernel()?.whole_world()?;
+    let tunnels = Tunnels::of(engine.kernel()?.remotes()?);
     let mut networks = Vec::new();
     let mut dumps: Vec<(NetName, Option<Result<Dump, SpeakerError>>)> = Vec::new();
     for record in engine.register.networks() {
@@ -78,7 +23,9 @@ pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
         // One dump a network instead of questions per endpoint: a host may have thousands.
         let vni = record.network.vni;
         dumps.push((record.network.name.clone(), frr.as_mut().map(|frr| frr.dump(vni))));
-        networks.push(network(engine, &world, &record.network, record.vtep, frr.as_mut())?);
+        let mut status = network(engine, &world, &record.network, record.vtep, frr.as_mut())?;
+        status.remotes = tunnels.of_network(&world, &record.network);
+        networks.push(status);
     }
     for wanted in engine.config()?.networks.clone() {
         if !networks.iter().any(|n| n.name == wanted.name) {
@@ -114,6 +61,37 @@ fn of(network: &Network, state: &'static str) -> NetworkStatus {
         vtep: None,
         state,
         problems: Vec::new(),
+        remotes: Vec::new(),
+    }
+}
+
+/// Where the VXLAN devices send to, by their index.
+struct Tunnels(HashMap<u32, Vec<seen::Remote>>);
+
+impl Tunnels {
+    fn of(remotes: Vec<seen::Remote>) -> Tunnels {
+        let mut tunnels = Tunnels(HashMap::new());
+        for remote in remotes {
+            tunnels.0.entry(remote.port).or_default().push(remote);
+        }
+        tunnels
+    }
+
+    /// The VTEPs that flooding goes to, and those that the bridge has MACs behind.
+    fn of_network(&self, world: &World, network: &Network) -> Vec<Remote> {
+        let (Some(bridge), Some(vxlan)) = (world.link(&network.bridge), world.link(&network.vni.device())) else {
+            return Vec::new();
+        };
+        let is_there = |mac| world.fdb(bridge.index, mac).is_some_and(|f| f.ext_learned && f.port == vxlan.index);
+        let mut macs: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for remote in self.0.get(&vxlan.index).into_iter().flatten() {
+            match remote.mac {
+                None => drop(macs.entry(remote.vtep).or_default()),
+                Some(mac) if is_there(mac) => *macs.entry(remote.vtep).or_default() += 1,
+                Some(_) => {}
+            }
+        }
+        macs.into_iter().map(|(vtep, macs)| Remote { vtep, macs }).collect()
     }
 }
 
@@ -180,52 +158,5 @@ fn endpoint(
         addresses: endpoint.ips.clone(),
         state,
         problems,
-    }
-}
-
-/// For people: networks with their endpoints below them, problems below each.
-pub fn text(status: &Status) -> String {
-    let mut out = String::new();
-    for network in &status.networks {
-        let vrf = network.vrf.as_ref().map_or("layer 2 only".to_owned(), |v| {
-            format!("VRF {} (table {}{})", v.name, v.table, v.vni.map_or(String::new(), |n| format!(", L3VNI {n}")))
-        });
-        let vtep = network.vtep.map_or(String::new(), |v| format!(", VTEP {v}"));
-        let _ = writeln!(
-            out,
-            "{}: {}, bridge {}, VNI {}, {vrf}{vtep}",
-            network.name, network.state, network.bridge, network.vni
-        );
-        for problem in &network.problems {
-            let _ = writeln!(out, "  ! {problem}");
-        }
-        for endpoint in status.endpoints.iter().filter(|e| e.network == network.name) {
-            endpoint_text(&mut out, endpoint);
-        }
-    }
-    let lost = |e: &&EndpointStatus| !status.networks.iter().any(|n| n.name == e.network);
-    for endpoint in status.endpoints.iter().filter(lost) {
-        let _ = writeln!(out, "{}: gone", endpoint.network);
-        endpoint_text(&mut out, endpoint);
-    }
-    if out.is_empty() {
-        out.push_str("no networks of evpn-hook's are up: 'virsh net-start NAME' or 'evpn-hook network up NAME'\n");
-    }
-    out
-}
-
-fn endpoint_text(out: &mut String, endpoint: &EndpointStatus) {
-    let mac = endpoint.mac.map_or("MAC unknown".to_owned(), |m| m.to_string());
-    let ips: Vec<String> = endpoint.addresses.iter().map(|a| format!("{} ({})", a.ip, a.source)).collect();
-    let _ = writeln!(
-        out,
-        "  {:<24} {:<15} {mac}  {:<10} {}",
-        endpoint.guest.to_string(),
-        endpoint.device,
-        endpoint.state,
-        ips.join(" ")
-    );
-    for problem in &endpoint.problems {
-        let _ = writeln!(out, "    ! {problem}");
     }
 }

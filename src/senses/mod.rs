@@ -1,8 +1,9 @@
-//! The kernel's events and the files' signs, so that nothing falls between them.
+//! What wakes those who wait for a change, the agent and `status --watch`: the kernel's events and the files' signs, so that nothing falls
+//! between them. [`watch`] is the files' part.
 
-use super::AgentError;
-use super::watch::{Place, Sign, Watch};
-use crate::kernel::{Event, Events};
+pub mod watch;
+
+use crate::kernel::{Event, Events, KernelError};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::time::Timespec;
@@ -10,11 +11,23 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::Instant;
+use watch::{Place, Sign, Watch};
 
 /// So many events are taken at once; the rest waits in the kernel for the next round.
 const BATCH: usize = 4096;
 
-/// All that wakes the agent.
+/// Why nothing can be heard.
+#[derive(Debug, thiserror::Error)]
+pub enum SensesError {
+    /// The kernel cannot be listened to.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// inotify(7) or poll(2).
+    #[error("cannot watch files: {0}: is fs.inotify.max_user_instances or max_user_watches used up?")]
+    Watch(#[from] Errno),
+}
+
+/// All that wakes.
 pub struct Senses {
     events: Events,
     watch: Watch,
@@ -22,7 +35,7 @@ pub struct Senses {
 
 impl Senses {
     /// Listens from now on: look at the present state after this, never before.
-    pub fn open(places: Vec<(Place, PathBuf)>) -> Result<Senses, AgentError> {
+    pub fn open(places: Vec<(Place, PathBuf)>) -> Result<Senses, SensesError> {
         Ok(Senses { events: Events::open()?, watch: Watch::new(places)? })
     }
 
@@ -31,7 +44,7 @@ impl Senses {
         &'a self,
         others: impl IntoIterator<Item = BorrowedFd<'a>>,
         until: Option<Instant>,
-    ) -> Result<(), Errno> {
+    ) -> Result<(), SensesError> {
         let mut fds = vec![
             PollFd::from_borrowed_fd(self.events.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.watch.as_fd(), PollFlags::IN),
@@ -44,13 +57,13 @@ impl Senses {
         });
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 
     /// What has come. Events are taken before the signs and must be weighed after them: a record is written before the first step that
     /// belongs to it, so whatever event is here, its record has been told of.
-    pub fn take(&mut self) -> Result<(Vec<Event>, BTreeSet<Sign>), AgentError> {
+    pub fn take(&mut self) -> Result<(Vec<Event>, BTreeSet<Sign>), SensesError> {
         let mut events = Vec::new();
         while events.len() < BATCH {
             match self.events.next()? {
