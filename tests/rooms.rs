@@ -43,7 +43,10 @@ const RULES: &[(&str, &[&str])] = &[
         &["config", "door", "engine", "hypervisor", "input", "journal", "kernel", "model", "plan", "register", "snoop"],
     ),
     ("door", &["config", "engine", "input", "journal", "kernel", "model", "plan", "register"]),
-    ("report", &["config", "engine", "model", "plan", "register", "speaker"]),
+    (
+        "report",
+        &["config", "engine", "exec", "install", "journal", "kernel", "model", "plan", "register", "snoop", "speaker"],
+    ),
     ("cli", &["model"]),
 ];
 
