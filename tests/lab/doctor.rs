@@ -65,7 +65,8 @@ fn expect_healthy(host: &Host, after: &str) {
     });
 }
 
-struct Table(String);
+/// What is printed, and what was not as it should be: one fault that is told wrongly must not hide the others.
+struct Table(String, Vec<String>);
 
 impl Table {
     fn add(&mut self, fault: &Fault, finding: &Value, healed: &str) {
@@ -94,9 +95,11 @@ fn try_one(table: &mut Table, fault: &Fault) {
         amiss(&report).iter().any(|finding| finding["check"] == fault.check)
     });
     let others: Vec<_> = amiss(&report).into_iter().filter(|finding| finding["check"] != fault.check).collect();
-    assert!(others.is_empty(), "{}: also {others:#?}", fault.name);
+    if !others.is_empty() {
+        table.1.push(format!("{}: also {others:#?}", fault.name));
+    }
     let findings = amiss(&report);
-    let finding = findings.first().expect("it was found");
+    let finding = findings.iter().find(|finding| finding["check"] == fault.check).expect("it was found");
     let mend = finding["mend"].as_str().expect("a mend");
     let healed = match &fault.heal {
         Heal::Printed => {
@@ -106,7 +109,7 @@ fn try_one(table: &mut Table, fault: &Fault) {
         }
         Heal::Fix => {
             assert_eq!(finding["safe"], true, "{finding:#}");
-            let output = fault.at.run(&["evpn-hook", "doctor", "--fix"]);
+            let output = fault.at.run(&[BIN, "doctor", "--fix"]);
             assert!(output.code == 0 && output.stdout.contains(&format!("done: {}: ", fault.check)), "{output:?}");
             "--fix"
         }
@@ -289,12 +292,12 @@ lab_test! {
         guest(comp1, 61);
         guest(comp2, 62);
 
-        let mut table = Table(String::new());
+        let mut table = Table(String::new(), Vec::new());
         let mut faults = faults(fabric, comp3);
         try_one(&mut table, &faults.remove(0));
         for host in [comp1, comp2, comp3] {
             expect_healthy(host, "everything came up");
-            let text = host.ok(&["evpn-hook", "doctor"]);
+            let text = host.ok(&[BIN, "doctor"]);
             assert!(text.lines().last().is_some_and(|line| line.starts_with("healthy: ")), "{text}");
             let _ = writeln!(table.0, "{}: {}", host.name(), text.trim_end().replace('\n', "\n    "));
         }
@@ -334,6 +337,7 @@ lab_test! {
         }
         keep("doctor.txt", &table.0);
         println!("{}", table.0);
+        assert_eq!(table.1, [""; 0]);
         guest_gone(comp1, 61);
         guest_gone(comp2, 62);
         drop(third);

@@ -9,6 +9,9 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+/// How far the two clocks that a daemon's start is made of may be apart, in seconds.
+const SLACK: i64 = 10;
+
 /// What is at a place where a hook of ours belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum There {
@@ -124,7 +127,7 @@ pub fn judge(seen: &Seen) -> Vec<Finding> {
         _ => None,
     });
     if let (Some(daemon), Some(linked), false) = (&seen.daemon, newest.max(), seen.was_called)
-        && daemon.since.is_some_and(|since| since < linked)
+        && daemon.since.is_some_and(|since| since + SLACK < linked)
     {
         let evidence =
             "runs since before the hooks were linked, and looks for them at its start and when it is reloaded";

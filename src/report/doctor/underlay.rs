@@ -133,9 +133,9 @@ fn told_mtu(words: &str) -> Option<u32> {
 }
 
 pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
-    let mut found = address(base, seen);
-    found.extend(mtu(base, seen));
-    found
+    let found = address(base, seen);
+    // Without its address nothing can be tried.
+    if found.is_empty() { mtu(base, seen) } else { found }
 }
 
 fn address(base: &Base, seen: &Seen) -> Vec<Finding> {
@@ -176,7 +176,7 @@ fn mtu(base: &Base, seen: &Seen) -> Vec<Finding> {
     let packets = format!("packets of {largest} bytes ({}) are {need} bytes in the underlay", names.join(", "));
     // The kernel's own routes know best; without another VTEP yet, the uplinks.
     let routes = seen.peers.iter().filter_map(|(_, mtu)| *mtu).min();
-    let least = routes.or_else(|| Some(seen.vtep.as_ref().ok()?.1 + overhead(own)));
+    let least = routes.or_else(|| seen.vtep.as_ref().ok().map(|(vtep, left)| left + overhead(*vtep)));
     let mut found = Vec::new();
     if let Some(least) = least.filter(|least| *least < need) {
         let is_uplink = |link: &&crate::plan::seen::Link| {
