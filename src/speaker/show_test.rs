@@ -194,6 +194,23 @@ fn the_other_vteps_of_a_segment() {
 }
 
 #[test]
+fn what_other_vteps_send() {
+    let of = |targets: &str| -> BTreeSet<Received> {
+        [Received { vtep: "10.0.0.1".parse().unwrap(), targets: [targets.to_owned()].into() }].into()
+    };
+    assert_eq!(received(&golden!("routes-multicast.json")), of("64512:20"), "our own route is none of theirs");
+    assert_eq!(received(&golden!("routes-prefix.json")), of("64512:10"));
+    assert!(received(&golden!("route-absent.json")).is_empty() && received(&Value::Null).is_empty());
+}
+
+#[test]
+fn evpn_sessions() {
+    let up = Session { peer: "c0d1:ffff::201".into(), state: "Established".into() };
+    assert_eq!(sessions(&golden!("evpn-summary.json")), [up]);
+    assert_eq!(sessions(&Value::Null), []);
+}
+
+#[test]
 fn what_moved_too_often() {
     assert_eq!((duplicate_macs(&golden!("macs.json")), duplicate_ips(&golden!("arps.json"))), (vec![], vec![]));
     let marked = |text: &str| json(&text.replace("\"isDuplicate\":false", "\"isDuplicate\":true")).unwrap();

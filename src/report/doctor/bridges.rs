@@ -118,7 +118,9 @@ pub fn judge(base: &Base, seen: &Seen, told: &[String]) -> Vec<Finding> {
             Finding::problem("vxlan-isolated", dev, evidence).run(format!("bridge link set dev {dev} isolated off")),
         );
     }
-    found.extend(drift(base));
+    let with_other_mac: Vec<String> =
+        found.iter().filter(|finding| finding.check == "bridge-mac").map(|finding| finding.object.clone()).collect();
+    found.extend(drift(base, &with_other_mac));
     let is_told = |text: &&String| {
         told.iter().any(|other| text.contains(other.as_str()))
             || vlan_aware.iter().any(|network| text.starts_with(network.as_str()))
@@ -145,7 +147,7 @@ fn bridge_macs(base: &Base, seen: &Seen, network: &Network, vtep: IpAddr, bridge
         };
         found.push(
             Finding::problem("bridge-mac", &link.name, evidence)
-                .run(format!("ip link set {} address {mac}", link.name)),
+                .run(format!("ip link set {} address {mac}; evpn-hook sync", link.name)),
         );
     };
     check(bridge, network.mac, "the network's");
@@ -157,7 +159,8 @@ fn bridge_macs(base: &Base, seen: &Seen, network: &Network, vtep: IpAddr, bridge
 }
 
 /// What a `sync` would do, by the trap that it is; the host's and the speaker's part are told there.
-fn drift(base: &Base) -> Vec<Finding> {
+/// A bridge that gets another MAC loses its neighbours, permanent ones as well (net/core/neighbour.c `neigh_changeaddr`): that is the MAC's fault and mended with it.
+fn drift(base: &Base, with_other_mac: &[String]) -> Vec<Finding> {
     let (mut found, mut ghosts, mut rest) = (Vec::new(), Vec::new(), Vec::new());
     for step in &base.drift {
         match step {
@@ -185,6 +188,7 @@ fn drift(base: &Base) -> Vec<Finding> {
                 let evidence = "rp_filter is not 2 (loose): what comes back by another way than it went is dropped where it is strict";
                 found.push(Finding::problem("rp-filter", dev, evidence).sync());
             }
+            Step::AddNeigh { bridge, .. } if with_other_mac.iter().any(|name| name == bridge.as_str()) => {}
             Step::DelNeigh { bridge, ip } => ghosts.push((bridge, ip)),
             Step::LocalRuleLast { .. } | Step::SpeakerAddVrf { .. } => {}
             Step::Sysctl { path, .. } if path == "net/ipv4/ip_forward" || path == "net/ipv6/conf/all/forwarding" => {}
@@ -251,13 +255,22 @@ mod tests {
 
     #[test]
     fn a_bridges_mac() {
-        let right = "ip link set red-l2 address 00:00:00:11:11:10";
+        let right = "ip link set red-l2 address 00:00:00:11:11:10; evpn-hook sync";
         let other = finds(|base, _| with(base, "red-l2", |link| link.mac = "00:00:00:11:11:99".parse().ok()));
         assert_eq!(only(&other), ("bridge-mac", "red-l2", right));
+        let flushed = finds(|base, _| {
+            with(base, "red-l2", |link| link.mac = "00:00:00:11:11:99".parse().ok());
+            let (bridge, mac) = (name("red-l2"), "52:54:00:03:82:d8".parse().unwrap());
+            base.drift.push(Step::AddNeigh { bridge, ip: "10.1.0.60".parse().unwrap(), mac });
+        });
+        assert_eq!(only(&flushed).0, "bridge-mac", "the kernel has flushed the neighbours");
         let loose = finds(|_, seen| _ = seen.fixed.insert(name("red-l2"), false));
         assert_eq!(only(&loose), ("bridge-mac", "red-l2", right));
         let router = finds(|base, _| with(base, "red-l3", |link| link.mac = "00:00:00:11:11:99".parse().ok()));
-        assert_eq!(only(&router), ("bridge-mac", "red-l3", "ip link set red-l3 address 02:45:0a:00:00:01"));
+        assert_eq!(
+            only(&router),
+            ("bridge-mac", "red-l3", "ip link set red-l3 address 02:45:0a:00:00:01; evpn-hook sync")
+        );
         let foreign = finds(|base, _| {
             with(base, "red-l3", |link| (link.mac, link.ours) = ("00:00:00:11:11:99".parse().ok(), false))
         });

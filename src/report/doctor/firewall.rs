@@ -40,7 +40,7 @@ pub fn observe(patience: Duration, max: usize) -> Result<Ruleset, String> {
     for (program, legacy, tables) in programs {
         let text = ask(&format!("{program}-save"), &[]);
         // The new ones do not show what the old ones have put into the kernel's old tables.
-        let is_new = text.as_ref().is_none_or(|text| text.is_empty() || text.contains("nf_tables"));
+        let is_new = text.as_ref().is_none_or(|text| !text.contains("\n*") || text.contains("nf_tables"));
         rules.iptables.extend(text.map(|text| (program, text)));
         if is_new && std::fs::read_to_string(tables).is_ok_and(|names| !names.trim().is_empty()) {
             rules.iptables.extend(ask(&format!("{legacy}-save"), &[]).map(|text| (legacy, text)));
