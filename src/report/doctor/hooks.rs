@@ -43,6 +43,8 @@ pub struct Seen {
     apparmor: bool,
     /// SELinux is enforcing, and whether `virt_hooks_unconfined` is on.
     selinux: Option<bool>,
+    /// systemd runs this host.
+    systemd: bool,
     agent_runs: bool,
     /// The agent's unit is enabled; none where there is no unit.
     unit_enabled: Option<bool>,
@@ -68,6 +70,8 @@ pub fn observe(engine: &Engine, base: &Base) -> Seen {
             .any(|line| (line.contains("libvirtd") || line.contains("virtqemud")) && line.ends_with("(enforce)")),
         selinux: (text("/sys/fs/selinux/enforce").trim() == "1")
             .then(|| text("/sys/fs/selinux/booleans/virt_hooks_unconfined").starts_with('1')),
+        // sd_booted(3).
+        systemd: Path::new("/run/systemd/system").is_dir(),
         agent_runs: engine.register.agent_runs(),
         unit_enabled: unit.then(|| fs::symlink_metadata(wanted).is_ok()),
     }
@@ -103,6 +107,15 @@ fn started(stat: &str, host: &str) -> Option<i64> {
     Some(boot + ticks / 100)
 }
 
+/// Makes libvirt look for hooks again; the guests run on.
+fn reload(seen: &Seen, daemon: &Daemon) -> String {
+    match (seen.systemd, daemon.name) {
+        (true, "virtqemud") => "systemctl reload virtqemud virtnetworkd".into(),
+        (true, name) => format!("systemctl reload {name}"),
+        (false, name) => format!("kill -HUP $(cat /run/{name}.pid)"),
+    }
+}
+
 pub fn judge(seen: &Seen) -> Vec<Finding> {
     let mut found = links(seen);
     let is_linked = |(_, _, there): &(PathBuf, bool, There)| matches!(there, There::Link(_));
@@ -122,18 +135,17 @@ pub fn judge(seen: &Seen) -> Vec<Finding> {
             }
         }
     }
-    let newest = seen.places.iter().filter(|(_, libvirt, _)| *libvirt).filter_map(|(_, _, there)| match there {
+    // The oldest: what was linked anew beside it is seen at once, for libvirt remembers of a driver only whether it has hooks (virhook.c).
+    let oldest = seen.places.iter().filter(|(_, libvirt, _)| *libvirt).filter_map(|(_, _, there)| match there {
         There::Link(since) => Some(*since),
         _ => None,
     });
-    if let (Some(daemon), Some(linked), false) = (&seen.daemon, newest.max(), seen.was_called)
+    if let (Some(daemon), Some(linked), false) = (&seen.daemon, oldest.min(), seen.was_called)
         && daemon.since.is_some_and(|since| since + SLACK < linked)
     {
         let evidence =
             "runs since before the hooks were linked, and looks for them at its start and when it is reloaded";
-        found.push(
-            Finding::warning("hook-reload", daemon.name, evidence).run(format!("systemctl reload {}", daemon.name)),
-        );
+        found.push(Finding::warning("hook-reload", daemon.name, evidence).run(reload(seen, daemon)));
     }
     if seen.selinux == Some(false) && seen.places.iter().any(|(_, libvirt, there)| *libvirt && *there != There::Nothing)
     {
@@ -166,11 +178,8 @@ fn links(seen: &Seen) -> Vec<Finding> {
             // One of two, or with libvirtd running: it is wanted. Else this host may do without.
             There::Nothing if *libvirt && (is_there(true) || seen.daemon.is_some()) => {
                 let evidence = "is missing: libvirt does not call evpn-hook";
-                let reload =
-                    seen.daemon.as_ref().map_or(String::new(), |daemon| format!("; systemctl reload {}", daemon.name));
-                // A driver that has a hook already sees another at once (virhook.c).
-                let reload = if is_there(true) { String::new() } else { reload };
-                found.push(Finding::problem("hook-missing", shown, evidence).run(install + &reload));
+                let again = seen.daemon.as_ref().map_or(String::new(), |daemon| format!("; {}", reload(seen, daemon)));
+                found.push(Finding::problem("hook-missing", shown, evidence).run(install + &again));
             }
             There::Nothing => {
                 let evidence = if *libvirt {
@@ -222,6 +231,7 @@ mod tests {
             was_called: false,
             apparmor: false,
             selinux: None,
+            systemd: true,
             agent_runs: true,
             unit_enabled: Some(true),
         }
@@ -253,7 +263,15 @@ mod tests {
     #[test]
     fn a_hook_that_is_missing() {
         let one = finds(|seen| qemu(seen, There::Nothing));
-        assert_eq!(only(&one), ("hook-missing", Severity::Problem, "evpn-hook install --libvirt"));
+        assert_eq!(
+            only(&one),
+            ("hook-missing", Severity::Problem, "evpn-hook install --libvirt; systemctl reload libvirtd")
+        );
+        let without = finds(|seen| {
+            qemu(seen, There::Nothing);
+            seen.systemd = false;
+        });
+        assert_eq!(only(&without).2, "evpn-hook install --libvirt; kill -HUP $(cat /run/libvirtd.pid)");
         let both =
             finds(|seen| seen.places.iter_mut().filter(|(_, libvirt, _)| *libvirt).for_each(|p| p.2 = There::Nothing));
         assert_eq!((both.len(), both[0].mend.as_str()), (2, "evpn-hook install --libvirt; systemctl reload libvirtd"));
@@ -288,6 +306,12 @@ mod tests {
     #[test]
     fn a_libvirtd_that_has_not_looked() {
         let late = |seen: &mut Seen| seen.daemon = Some(Daemon { name: "libvirtd", since: Some(50) });
+        let anew = |seen: &mut Seen| {
+            late(seen);
+            seen.places.iter_mut().for_each(|place| place.2 = There::Link(40));
+            qemu(seen, There::Link(100));
+        };
+        assert_eq!(finds(anew), [], "the other was there at its start");
         assert_eq!(only(&finds(late)), ("hook-reload", Severity::Warning, "systemctl reload libvirtd"));
         assert_eq!(
             finds(|seen| {
