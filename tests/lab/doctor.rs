@@ -276,14 +276,16 @@ fn duplicate(table: &mut Table, fabric: &Fabric) {
     }
     let is_marked =
         || comp2.show("zebra", &format!("show evpn mac vni 20 mac {DUPLICATE} json"))[DUPLICATE]["isDuplicate"] == true;
-    let is_at = |host: &Host| host.ok(&["bridge", "fdb", "show", "dev", "dup"]).contains(DUPLICATE);
+    let has_it_there = |host: &Host| host.ok(&["bridge", "fdb", "show", "dev", "vxlan20"]).contains(DUPLICATE);
     for turn in 0..8 {
         if is_marked() {
             break;
         }
         let (here, there) = if turn % 2 == 0 { (comp2, comp1) } else { (comp1, comp2) };
         here.sh(&format!("bridge fdb replace {DUPLICATE} dev dup master static"));
-        wait_until("the other host to give it up, or zebra to mark it", SOON, || !is_at(there) || is_marked());
+        wait_until("the other host to know where it went, or zebra to mark it", SOON, || {
+            has_it_there(there) || is_marked()
+        });
     }
     let fault = Fault {
         name: "a MAC moved too often and is frozen",
