@@ -82,6 +82,12 @@ pub enum Command {
     Detach(Detach),
     /// Show networks and endpoints: what is wanted, what the kernel has, what the speaker says
     Status(Status),
+    /// Look for the host's traps: kernel, underlay, bridges, speaker, hooks; each found one with its mend
+    Doctor {
+        /// Mend what is safe to mend: what sync would, and settings of our own devices
+        #[arg(long)]
+        fix: bool,
+    },
     /// Make the kernel and the speaker what they should be: repairs drift, ghosts, half-done work and a lost state
     Sync {
         /// Print the steps and take none

@@ -13,12 +13,17 @@ pub const MAX_OUTPUT: usize = 16 << 10;
 pub struct Ended {
     /// How it ended.
     pub status: ExitStatus,
-    /// Its stdout and stderr, as they came, at most [`MAX_OUTPUT`].
+    /// Its stdout and stderr, as they came, at most as much as was asked for.
     pub output: String,
 }
 
 /// Runs it to its end without stdin; `None` where the time was up first: it is killed and reaped then.
-pub fn run(mut command: Command, until: Instant) -> io::Result<Option<Ended>> {
+pub fn run(command: Command, until: Instant) -> io::Result<Option<Ended>> {
+    run_up_to(MAX_OUTPUT, command, until)
+}
+
+/// The same with so many bytes of output kept.
+pub fn run_up_to(max: usize, mut command: Command, until: Instant) -> io::Result<Option<Ended>> {
     // One pipe for both streams. Nothing of it may reach a hook's stdout, which libvirt would take for XML.
     let (output, input) = io::pipe()?;
     command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input);
@@ -26,7 +31,7 @@ pub fn run(mut command: Command, until: Instant) -> io::Result<Option<Ended>> {
     // The command holds the writing ends; the pipe ends only when they are closed here, too.
     drop(command);
     let mut child = Running(child?);
-    let Some(output) = read(output, until)? else { return Ok(None) };
+    let Some(output) = read(output, max, until)? else { return Ok(None) };
     loop {
         match child.0.try_wait()? {
             Some(status) => return Ok(Some(Ended { status, output })),
@@ -49,7 +54,7 @@ impl Drop for Running {
 }
 
 /// Everything until the end of the pipe; `None` when the time is up first.
-fn read(mut output: PipeReader, until: Instant) -> io::Result<Option<String>> {
+fn read(mut output: PipeReader, max: usize, until: Instant) -> io::Result<Option<String>> {
     let mut words = Vec::new();
     let mut chunk = [0u8; 4096];
     loop {
@@ -65,7 +70,7 @@ fn read(mut output: PipeReader, until: Instant) -> io::Result<Option<String>> {
         match output.read(&mut chunk)? {
             0 => return Ok(Some(String::from_utf8_lossy(&words).into_owned())),
             got => {
-                let room = MAX_OUTPUT.saturating_sub(words.len()).min(got);
+                let room = max.saturating_sub(words.len()).min(got);
                 words.extend_from_slice(&chunk[..room]);
             }
         }

@@ -24,6 +24,12 @@ pub struct InstallError {
     why: String,
 }
 
+/// Each place that a hook of ours is linked at, and whether it is libvirt's (else LXC's).
+pub fn places(root: &Path) -> Vec<(PathBuf, bool)> {
+    let all = |libvirt: bool| links(root, libvirt, !libvirt).into_iter().map(move |(path, _)| (path, libvirt));
+    all(true).chain(all(false)).collect()
+}
+
 fn links(root: &Path, libvirt: bool, lxc: bool) -> Vec<(PathBuf, &'static Path)> {
     let both = libvirt == lxc;
     let mut links = Vec::new();

@@ -13,8 +13,8 @@ use evpn_hook::input::{self, InputError, libvirt_network, libvirt_qemu};
 use evpn_hook::journal::{Journal, Message};
 use evpn_hook::model::{Address, Guest, IfName, NetName, Source};
 use evpn_hook::register::Register;
-use evpn_hook::report;
 use evpn_hook::report::status::{self, terminal::Look, watch::WatchError};
+use evpn_hook::report::{self, doctor};
 use evpn_hook::{door, install, speaker};
 use std::fmt::Display;
 use std::io::Write;
@@ -73,6 +73,7 @@ fn main() -> ExitCode {
             engine::detach(&mut engine, args.device.as_ref(), args.guest.as_deref()).map_err(Failure::from)
         }
         Command::Status(args) => status_of(&common, &args),
+        Command::Doctor { fix } => doctor_of(&common, fix),
         Command::Sync { dry_run } => sync(&common, dry_run),
         Command::FrrConfig { network } => frr_config(&common, network.as_ref()),
         Command::Arrive { guest_id } => arrive(&common, &guest_id),
@@ -331,6 +332,24 @@ fn status_of(common: &Common, args: &Status) -> Result<(), Failure> {
         None => std::io::stdout().write_all(text.as_bytes()).map_err(failed)?,
     }
     if args.check && status.has_problems() { Err(Failure(PROBLEM, String::new())) } else { Ok(()) }
+}
+
+fn doctor_of(common: &Common, fix: bool) -> Result<(), Failure> {
+    let mut engine = engine_of(common);
+    let mut out = std::io::stdout().lock();
+    let mut found = doctor::examine(&mut engine)?;
+    if fix {
+        if !common.json {
+            out.write_all(doctor::announced(&found).as_bytes()).map_err(failed)?;
+        }
+        found = doctor::mend(&mut engine, found)?;
+    }
+    let text = match common.json {
+        true => serde_json::to_string_pretty(&found).map_err(failed)? + "\n",
+        false => doctor::text(&found, common.verbose),
+    };
+    out.write_all(text.as_bytes()).map_err(failed)?;
+    if found.healthy { Ok(()) } else { Err(Failure(PROBLEM, String::new())) }
 }
 
 /// Nobody reads its stderr: the hook that left it behind is gone.

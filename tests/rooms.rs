@@ -56,7 +56,13 @@ const RULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("door", &["config", "engine", "input", "journal", "kernel", "model", "plan", "register"]),
-    ("report", &["config", "engine", "kernel", "model", "plan", "register", "senses", "speaker"]),
+    (
+        "report",
+        &[
+            "config", "engine", "exec", "install", "journal", "kernel", "model", "plan", "register", "senses", "snoop",
+            "speaker",
+        ],
+    ),
     ("cli", &["model"]),
 ];
 

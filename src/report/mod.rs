@@ -1,5 +1,6 @@
 //! Read and tell: what is printed for people and for programs. Nothing here changes anything.
 
+pub mod doctor;
 pub mod duplicates;
 pub mod status;
 

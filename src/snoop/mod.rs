@@ -8,6 +8,7 @@
 //! Listen again after a port was in another network namespace, and when one with a known index appears anew: that is when a socket may have lost its
 //! port unheard.
 
+mod ask;
 mod dhcp;
 mod filter;
 mod frame;
@@ -17,6 +18,8 @@ mod xids;
 
 #[cfg(test)]
 mod frame_test;
+
+pub use ask::{Question, who_has};
 
 use crate::model::Mac;
 use loud::Loudness;

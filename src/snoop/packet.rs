@@ -2,7 +2,7 @@
 //! in safe code, and binding by name would listen on whatever bears that name by then.
 
 use super::filter;
-use rustix::net::{RecvFlags, recv};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -46,6 +46,11 @@ impl Packet {
     /// Bound again where it is bound it changes nothing (`packet_do_bind`, net/packet/af_packet.c: `need_rehook`); ENODEV once the port is gone.
     pub fn bind(&self) -> io::Result<()> {
         self.socket.bind(&address(self.index)?)
+    }
+
+    /// Sends one frame out of the port; what is bound needs no address for it (`packet_snd`).
+    pub fn send(&self, frame: &[u8]) -> rustix::io::Result<()> {
+        send(&self.socket, frame, SendFlags::DONTWAIT).map(drop)
     }
 
     /// One frame as far as the buffer takes it; ENETDOWN once each time that the port goes down.

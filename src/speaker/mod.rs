@@ -24,6 +24,7 @@
 mod advertised;
 mod configure;
 mod error;
+mod fabric;
 mod render;
 mod running;
 mod show;
@@ -32,6 +33,7 @@ mod vtysh;
 
 pub use advertised::{Address, Advertised, Dump};
 pub use error::SpeakerError;
+pub use fabric::{Received, Session};
 pub use render::{Added, BgpLine, stanzas};
 pub use running::{Instance, Running};
 pub use show::{ArpState, MacState, Version, VniInfo, VniKind, VrfInfo};

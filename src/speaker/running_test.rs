@@ -66,3 +66,19 @@ fn nothing_configured() {
         assert!(!running.advertises_all_vni());
     }
 }
+
+#[test]
+fn what_is_configured_for_import() {
+    let running = parse(concat!(
+        "router bgp 64512\n !\n address-family l2vpn evpn\n  advertise-all-vni\n  vni 20\n   route-target import 64512:999\n",
+        "   route-target export 1:1\n  exit-vni\n  vni 21\n   route-target both 1:21\n  exit-vni\n exit-address-family\nexit\n",
+        "router bgp 64512 vrf red\n !\n address-family l2vpn evpn\n  advertise ipv4 unicast\n  route-target import 64512:10\n",
+        " exit-address-family\nexit\n",
+    ));
+    let evpn = running.evpn().unwrap();
+    assert_eq!(evpn.imports(Some(20)), ["64512:999"]);
+    assert_eq!(evpn.imports(Some(21)), ["1:21"]);
+    assert_eq!((evpn.imports(Some(22)), evpn.imports(None)), (vec![], vec![]));
+    assert_eq!(running.vrf("red").unwrap().imports(None), ["64512:10"]);
+    assert_eq!(running.vrf("red").unwrap().imports(Some(20)), [""; 0]);
+}

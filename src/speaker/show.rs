@@ -3,6 +3,7 @@
 //! Field names differ between list and detail forms and between versions (`vxlanIf`, `vxlanIntf`, `vxlanInterface`), so each is looked up by
 //! all its names, and what we do not need is not looked at. Shapes as FRR 8.4.4 prints them are in tests/golden/speaker/.
 
+use super::{Received, Session};
 use crate::model::{Mac, Vni, quoted};
 use ipnet::IpNet;
 use serde_json::Value;
@@ -310,6 +311,58 @@ fn zebra_vrfs(zebra: &Value) -> impl Iterator<Item = &Value> {
 pub(super) fn vrf_of(zebra: &Value, vni: Vni) -> Option<String> {
     let entry = zebra_vrfs(zebra).find(|vrf| number(vrf, "vni") == vni.get())?;
     Some(text(entry, &["vrf"])?.to_owned())
+}
+
+/// `show evpn vni N json`: the other VTEPs, `numRemoteVteps` up to FRR 8 (a list in spite of its name), `remoteVteps` with objects later.
+pub(super) fn vteps(value: &Value) -> BTreeSet<IpAddr> {
+    let lists = ["remoteVteps", "numRemoteVteps"].iter().filter_map(|name| value.get(name)?.as_array()).flatten();
+    lists.filter_map(|vtep| vtep.as_str().or_else(|| text(vtep, &["ip"]))?.parse().ok()).collect()
+}
+
+/// `show bgp l2vpn evpn summary json`
+pub(super) fn sessions(value: &Value) -> Vec<Session> {
+    let peers = value.get("peers").and_then(Value::as_object).into_iter().flatten();
+    let session = |(peer, said): (&String, &Value)| Session {
+        peer: peer.clone(),
+        state: said.get("state").and_then(Value::as_str).unwrap_or("unknown").to_owned(),
+    };
+    peers.map(session).collect()
+}
+
+/// `show bgp l2vpn evpn route type T json`: below each distinguisher the routes, and of each the paths that came from a peer.
+pub(super) fn received(value: &Value) -> BTreeSet<Received> {
+    fn paths(value: &Value, found: &mut BTreeSet<Received>) {
+        match value {
+            Value::Array(list) => list.iter().for_each(|value| paths(value, found)),
+            Value::Object(path) => {
+                let own = path.get("peerId").and_then(Value::as_str) == Some("(unspec)");
+                let hops = path.get("nexthops").and_then(Value::as_array).into_iter().flatten();
+                let targets = path.get("extendedCommunity").and_then(|c| text(c, &["string"])).unwrap_or_default();
+                let targets = targets.split_whitespace().filter_map(|word| word.strip_prefix("RT:"));
+                let targets: BTreeSet<String> = targets.map(str::to_owned).collect();
+                for vtep in hops.filter_map(|hop| text(hop, &["ip"])?.parse().ok()).filter(|_| !own) {
+                    found.insert(Received { vtep, targets: targets.clone() });
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut found = BTreeSet::new();
+    let routes = value.as_object().into_iter().flatten().filter_map(|(_, of_rd)| of_rd.as_object()).flatten();
+    routes.filter_map(|(_, route)| route.get("paths")).for_each(|value| paths(value, &mut found));
+    found
+}
+
+/// `show evpn mac vni N json`: those that moved too often.
+pub(super) fn duplicate_macs(value: &Value) -> Vec<Mac> {
+    let list = value.get("macs").and_then(Value::as_object).into_iter().flatten();
+    list.filter(|(_, value)| flag(value, "isDuplicate")).filter_map(|(mac, _)| mac.parse().ok()).collect()
+}
+
+/// `show evpn arp-cache vni N json`: likewise.
+pub(super) fn duplicate_ips(value: &Value) -> Vec<IpAddr> {
+    let list = value.as_object().into_iter().flatten();
+    list.filter(|(_, value)| flag(value, "isDuplicate")).filter_map(|(ip, _)| ip.parse().ok()).collect()
 }
 
 #[cfg(test)]

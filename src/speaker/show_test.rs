@@ -183,3 +183,37 @@ fn versions_order_by_their_numbers() {
     assert!(Version(8, 4) < Version::IPV6_VTEP && Version(10, 5) < Version::IPV6_VTEP);
     assert!(Version(10, 6) >= Version::IPV6_VTEP && Version(11, 0) >= Version::IPV6_VTEP);
 }
+
+#[test]
+fn the_other_vteps_of_a_segment() {
+    let two: IpAddr = "10.0.0.2".parse().unwrap();
+    assert_eq!(vteps(&golden!("vni-l2.json")), [two].into());
+    let later = json(r#"{"vni":20,"numRemoteVteps":1,"remoteVteps":[{"ip":"10.0.0.2","flood":"HER"}]}"#).unwrap();
+    assert_eq!(vteps(&later), [two].into());
+    assert!(vteps(&golden!("vni-absent.json")).is_empty());
+}
+
+#[test]
+fn what_other_vteps_send() {
+    let of = |targets: &str| -> BTreeSet<Received> {
+        [Received { vtep: "10.0.0.1".parse().unwrap(), targets: [targets.to_owned()].into() }].into()
+    };
+    assert_eq!(received(&golden!("routes-multicast.json")), of("64512:20"), "our own route is none of theirs");
+    assert_eq!(received(&golden!("routes-prefix.json")), of("64512:10"));
+    assert!(received(&golden!("route-absent.json")).is_empty() && received(&Value::Null).is_empty());
+}
+
+#[test]
+fn evpn_sessions() {
+    let up = Session { peer: "c0d1:ffff::201".into(), state: "Established".into() };
+    assert_eq!(sessions(&golden!("evpn-summary.json")), [up]);
+    assert_eq!(sessions(&Value::Null), []);
+}
+
+#[test]
+fn what_moved_too_often() {
+    assert_eq!((duplicate_macs(&golden!("macs.json")), duplicate_ips(&golden!("arps.json"))), (vec![], vec![]));
+    let marked = |text: &str| json(&text.replace("\"isDuplicate\":false", "\"isDuplicate\":true")).unwrap();
+    assert_eq!(duplicate_macs(&marked(include_str!("../../tests/golden/speaker/macs.json"))), [guest()]);
+    assert!(!duplicate_ips(&marked(include_str!("../../tests/golden/speaker/arps.json"))).is_empty());
+}

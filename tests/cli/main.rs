@@ -9,6 +9,7 @@ mod clash;
 #[path = "../common/mod.rs"]
 mod common;
 mod crowd;
+mod doctor;
 mod door;
 mod duplicates;
 mod faults;

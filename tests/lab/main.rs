@@ -28,6 +28,7 @@ macro_rules! lab_test {
 mod bare;
 mod byhand;
 mod containers;
+mod doctor;
 mod duplicates;
 mod faults;
 mod figures;

@@ -72,6 +72,27 @@ impl Engine {
         Ok(out)
     }
 
+    /// What a sync would do now, and what it could not mend; nothing is done, and the speaker is not asked what it advertises (`doctor`).
+    pub fn drift(&mut self) -> Result<(Plan, Vec<String>), EngineError> {
+        let before = std::mem::replace(&mut self.dry_run, true);
+        let planned = std::mem::take(&mut self.planned);
+        let result = self.would_sync();
+        self.dry_run = before;
+        let steps = std::mem::replace(&mut self.planned, planned);
+        Ok((steps, result?.problems))
+    }
+
+    fn would_sync(&mut self) -> Result<Synced, EngineError> {
+        let mut out = Synced::default();
+        self.discard_corrupt(&mut out);
+        let world = self.kernel()?.whole_world()?;
+        self.sync_networks(None, &world, &mut out)?;
+        let look = self.look(world, &mut out);
+        self.sync_guests(&look, &mut out)?;
+        self.sync_leftovers(&look, false, &mut out)?;
+        Ok(out)
+    }
+
     /// One network with its VRF and the speaker's part. One that is not up is left alone.
     pub fn sync_network(&mut self, name: &NetName) -> Result<Synced, EngineError> {
         let (mut out, before) = (Synced::default(), self.walked);

@@ -1,0 +1,354 @@
+//! Bridges and their VXLAN ports: what differs from what `sync` would make of them, and what `sync` leaves alone. Ghosts. The anycast gateway's other owners.
+
+use super::{Base, Finding};
+use crate::config::Network;
+use crate::model::{IfName, Mac, NetName};
+use crate::plan::Step;
+use crate::plan::network::router_mac;
+use crate::plan::seen::{Link, LinkKind};
+use crate::snoop::{Question, who_has};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::time::Duration;
+
+/// So long answers to the gateway's probe may take; a VTEP is some milliseconds away.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// So many gateways are asked for, all at once.
+const GATEWAYS: usize = 64;
+/// So many of one kind are told one by one.
+const LINES: usize = 10;
+
+/// Another owner of a gateway's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Owner {
+    network: NetName,
+    ip: Ipv4Addr,
+    mac: Mac,
+}
+
+pub struct Seen {
+    /// Bridges whose MAC was set by somebody (`addr_assign_type` 3, NET_ADDR_SET), or goes with the ports.
+    fixed: BTreeMap<IfName, bool>,
+    /// VXLAN ports that pass nothing to other isolated ports.
+    isolated: BTreeSet<IfName>,
+    /// Who answered for the gateways; why they could not be asked for.
+    owners: Result<Vec<Owner>, String>,
+}
+
+pub fn observe(base: &Base) -> Seen {
+    let of_networks = base.networks.iter().map(|record| &record.network);
+    let bridges = of_networks.clone().flat_map(|n| [Some(n.bridge.clone()), l3_bridge(n)]).flatten();
+    let links: BTreeSet<IfName> = bridges.collect();
+    let fixed = links.iter().filter_map(|name| {
+        let text = attribute(base.world.link(name)?, "addr_assign_type")?;
+        Some((name.clone(), text == "3"))
+    });
+    let vxlans = of_networks
+        .clone()
+        .flat_map(|n| [Some(n.vni.device()), n.vrf.as_ref().and_then(|v| v.vni).map(|v| v.device())])
+        .flatten();
+    let is_isolated = |dev: &IfName| {
+        base.world.link(dev).and_then(|link| attribute(link, "brport/isolated")).is_some_and(|text| text == "1")
+    };
+    Seen { fixed: fixed.collect(), isolated: vxlans.filter(is_isolated).collect(), owners: owners(base) }
+}
+
+fn l3_bridge(network: &Network) -> Option<IfName> {
+    network.vrf.as_ref()?.l3_bridge().ok()?
+}
+
+/// What sysfs says of a device; nothing where it shows another network namespace's.
+fn attribute(link: &Link, name: &str) -> Option<String> {
+    let dir = Path::new("/sys/class/net").join(link.name.as_str());
+    let read = |name: &str| Some(std::fs::read_to_string(dir.join(name)).ok()?.trim().to_owned());
+    (read("ifindex")? == link.index.to_string()).then(|| read(name)).flatten()
+}
+
+fn owners(base: &Base) -> Result<Vec<Owner>, String> {
+    let mut asked = Vec::new();
+    for record in &base.networks {
+        let network = &record.network;
+        let Some(vxlan) = base.world.link(&network.vni.device()).filter(|l| l.up && l.master.is_some()) else {
+            continue;
+        };
+        let v4 = network.gateway.iter().filter_map(|g| match g.addr() {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
+        });
+        asked.extend(v4.map(|ip| (&network.name, Question { index: vxlan.index, from: router_mac(record.vtep), ip })));
+    }
+    asked.truncate(GATEWAYS);
+    let questions: Vec<Question> = asked.iter().map(|(_, question)| *question).collect();
+    let answers = who_has(&questions, PATIENCE).map_err(|error| error.to_string())?;
+    let owner = |(at, mac): (usize, Mac)| Owner { network: asked[at].0.clone(), ip: asked[at].1.ip, mac };
+    Ok(answers.into_iter().map(owner).collect())
+}
+
+/// `told` is what the speaker's part tells by itself.
+pub fn judge(base: &Base, seen: &Seen, told: &[String]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut vlan_aware = Vec::new();
+    for record in &base.networks {
+        let network = &record.network;
+        let Some(bridge) = base.world.link(&network.bridge) else { continue };
+        if matches!(bridge.kind, LinkKind::Bridge { vlan_filtering: true, .. }) {
+            vlan_aware.push(format!("network {}: ", network.name));
+            let evidence = "is VLAN-aware: entries without a VLAN are not what it forwards by";
+            let command = format!("ip link set {} type bridge vlan_filtering 0", network.bridge);
+            found.push(Finding::problem("vlan-aware", &network.bridge, evidence).run(command));
+        }
+        let macs = bridge_macs(base, seen, network, record.vtep, bridge);
+        let is_right = macs.is_empty();
+        found.extend(macs);
+        let owners = seen.owners.iter().flatten().filter(|owner| owner.network == network.name && is_right);
+        found.extend(owners.filter(|owner| bridge.mac != Some(owner.mac)).map(|owner| {
+            let here = bridge.mac.map_or("none".to_owned(), |mac| mac.to_string());
+            let evidence = format!("somebody else answers for the gateway {} with MAC {}, which is {here} here", owner.ip, owner.mac);
+            Finding::problem("gateway-mac", &network.name, evidence)
+                .by("give the network the same MAC on every host (<mac address='…'/> in its XML, mac in config.toml), and no guest its address")
+        }));
+    }
+    if let Err(why) = &seen.owners {
+        found.push(Finding::not_checked("gateway-mac", "the gateways", why.clone()));
+    }
+    for dev in &seen.isolated {
+        let evidence = "the VXLAN port is isolated: guests' ports that are so, too, do not reach it";
+        found.push(
+            Finding::problem("vxlan-isolated", dev, evidence).run(format!("bridge link set dev {dev} isolated off")),
+        );
+    }
+    let with_other_mac: Vec<String> =
+        found.iter().filter(|finding| finding.check == "bridge-mac").map(|finding| finding.object.clone()).collect();
+    found.extend(drift(base, &with_other_mac));
+    let is_told = |text: &&String| {
+        told.iter().any(|other| text.contains(other.as_str()))
+            || vlan_aware.iter().any(|network| text.starts_with(network.as_str()))
+            || text.contains("no VTEP address")
+    };
+    found.extend(base.troubles.iter().filter(|text| !is_told(text)).map(|text| {
+        Finding::problem("sync", "this host", text.clone())
+            .by("what the line says; 'evpn-hook sync' tells whether it is done")
+    }));
+    found
+}
+
+fn bridge_macs(base: &Base, seen: &Seen, network: &Network, vtep: IpAddr, bridge: &Link) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut check = |link: &Link, wanted: Option<Mac>, whose: &str| {
+        let Some(mac) = wanted.or(link.mac) else { return };
+        let evidence = match link.mac {
+            Some(other) if other != mac => format!("has MAC {other}, and {whose} is {mac}"),
+            _ if seen.fixed.get(&link.name) == Some(&false) => {
+                "has no MAC of its own: it takes the lowest of its ports', and changes it as they come and go"
+                    .to_owned()
+            }
+            _ => return,
+        };
+        found.push(
+            Finding::problem("bridge-mac", &link.name, evidence)
+                .run(format!("ip link set {} address {mac}; evpn-hook sync", link.name)),
+        );
+    };
+    check(bridge, network.mac, "the network's");
+    // Of foreign make it may have any, if only it keeps it.
+    if let Some(l3) = l3_bridge(network).and_then(|name| base.world.link(&name)) {
+        check(l3, l3.mac.filter(|_| l3.ours).map(|_| router_mac(vtep)), "this VTEP's router MAC");
+    }
+    found
+}
+
+/// What a `sync` would do, by the trap that it is; the host's and the speaker's part are told there.
+/// A bridge that gets another MAC loses its neighbours, permanent ones as well (net/core/neighbour.c `neigh_changeaddr`): that is the MAC's fault and mended with it.
+fn drift(base: &Base, with_other_mac: &[String]) -> Vec<Finding> {
+    let (mut found, mut ghosts, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+    for step in &base.drift {
+        match step {
+            Step::SetVxlanPort { dev } => {
+                let flags = base.world.link(dev).map(|link| link.port).unwrap_or_default();
+                let before = found.len();
+                if flags.learning == Some(true) {
+                    let evidence = "learns MACs from the tunnel (learning on): a frame that comes late moves a guest away from its own host";
+                    found.push(Finding::problem("vxlan-learning", dev, evidence).sync());
+                }
+                if flags.neigh_suppress == Some(false) {
+                    let evidence = "floods every ARP and ND question to all VTEPs (neigh_suppress off)";
+                    found.push(Finding::problem("vxlan-neigh-suppress", dev, evidence).sync());
+                }
+                if found.len() == before {
+                    rest.push(step);
+                }
+            }
+            Step::ClearDefaultPvid { bridge } => {
+                let evidence = "gives its ports a VLAN (vlan_default_pvid): each entry gets a copy there, and FRR withdraws the MAC with the copy";
+                found.push(Finding::problem("default-pvid", bridge, evidence).sync());
+            }
+            Step::Sysctl { path, .. } if path.ends_with("/rp_filter") => {
+                let dev = path.rsplit('/').nth(1).unwrap_or_default();
+                let evidence = "rp_filter is not 2 (loose): what comes back by another way than it went is dropped where it is strict";
+                found.push(Finding::problem("rp-filter", dev, evidence).sync());
+            }
+            Step::AddNeigh { bridge, .. } if with_other_mac.iter().any(|name| name == bridge.as_str()) => {}
+            Step::DelNeigh { bridge, ip } => ghosts.push((bridge, ip)),
+            Step::LocalRuleLast { .. } | Step::SpeakerAddVrf { .. } => {}
+            Step::Sysctl { path, .. } if path == "net/ipv4/ip_forward" || path == "net/ipv6/conf/all/forwarding" => {}
+            step => rest.push(step),
+        }
+    }
+    for (bridge, ip) in ghosts.iter().take(LINES) {
+        let evidence = format!(
+            "neighbour {ip} is evpn-hook's and no guest's: the fabric is told of it as soon as its MAC is here"
+        );
+        found.push(Finding::problem("ghost", bridge, evidence).sync());
+    }
+    if ghosts.len() > LINES {
+        let evidence = format!("{} more such neighbours", ghosts.len() - LINES);
+        found.push(Finding::problem("ghost", "this host", evidence).sync());
+    }
+    if !rest.is_empty() {
+        let mut words: Vec<String> = rest.iter().take(LINES).map(|step| step.to_string()).collect();
+        if rest.len() > LINES {
+            words.push(format!("{} more", rest.len() - LINES));
+        }
+        found.push(Finding::problem("drift", "this host", format!("missing: {}", words.join("; "))).sync());
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Fix;
+    use super::super::fixture::{GATEWAY, base, links, world};
+    use super::*;
+    use crate::plan::seen::PortFlags;
+
+    fn name(text: &str) -> IfName {
+        text.parse().unwrap()
+    }
+
+    #[track_caller]
+    fn finds(change: impl FnOnce(&mut Base, &mut Seen)) -> Vec<Finding> {
+        let fixed = [(name("red-l2"), true), (name("red-l3"), true)].into();
+        let (mut base, mut seen) = (base(), Seen { fixed, isolated: BTreeSet::new(), owners: Ok(Vec::new()) });
+        change(&mut base, &mut seen);
+        judge(&base, &seen, &[])
+    }
+
+    /// Changes one device of the fixture.
+    fn with(base: &mut Base, dev: &str, change: impl FnOnce(&mut Link)) {
+        let mut links = links();
+        change(links.iter_mut().find(|link| link.name.as_str() == dev).unwrap());
+        base.world = world(links);
+    }
+
+    #[track_caller]
+    fn only(found: &[Finding]) -> (&'static str, &str, &str) {
+        assert_eq!(found.len(), 1, "{found:#?}");
+        (found[0].check, &found[0].object, &found[0].mend)
+    }
+
+    #[test]
+    fn bridges_as_they_should_be() {
+        assert_eq!(finds(|_, _| {}), []);
+        assert_eq!(finds(|_, seen| seen.fixed.clear()), [], "nobody says whether it is fixed");
+    }
+
+    #[test]
+    fn a_bridges_mac() {
+        let right = "ip link set red-l2 address 00:00:00:11:11:10; evpn-hook sync";
+        let other = finds(|base, _| with(base, "red-l2", |link| link.mac = "00:00:00:11:11:99".parse().ok()));
+        assert_eq!(only(&other), ("bridge-mac", "red-l2", right));
+        let flushed = finds(|base, _| {
+            with(base, "red-l2", |link| link.mac = "00:00:00:11:11:99".parse().ok());
+            let (bridge, mac) = (name("red-l2"), "52:54:00:03:82:d8".parse().unwrap());
+            base.drift.push(Step::AddNeigh { bridge, ip: "10.1.0.60".parse().unwrap(), mac });
+        });
+        assert_eq!(only(&flushed).0, "bridge-mac", "the kernel has flushed the neighbours");
+        let loose = finds(|_, seen| _ = seen.fixed.insert(name("red-l2"), false));
+        assert_eq!(only(&loose), ("bridge-mac", "red-l2", right));
+        let router = finds(|base, _| with(base, "red-l3", |link| link.mac = "00:00:00:11:11:99".parse().ok()));
+        assert_eq!(
+            only(&router),
+            ("bridge-mac", "red-l3", "ip link set red-l3 address 02:45:0a:00:00:01; evpn-hook sync")
+        );
+        let foreign = finds(|base, _| {
+            with(base, "red-l3", |link| (link.mac, link.ours) = ("00:00:00:11:11:99".parse().ok(), false))
+        });
+        assert_eq!(foreign, []);
+    }
+
+    #[test]
+    fn a_vlan_aware_bridge_is_told_once() {
+        let found = finds(|base, _| {
+            with(base, "red-l2", |link| link.kind = LinkKind::Bridge { vlan_filtering: true, default_pvid: 0 });
+            base.troubles.push("network red: bridge red-l2 is VLAN-aware: take …".into());
+        });
+        assert_eq!(only(&found), ("vlan-aware", "red-l2", "ip link set red-l2 type bridge vlan_filtering 0"));
+    }
+
+    #[test]
+    fn the_vxlan_ports_flags() {
+        let flags = |learning, suppress| {
+            finds(|base, _| {
+                base.drift.push(Step::SetVxlanPort { dev: name("vxlan20") });
+                let port = PortFlags { learning: Some(learning), neigh_suppress: Some(suppress) };
+                with(base, "vxlan20", |link| link.port = port);
+            })
+        };
+        assert_eq!(only(&flags(true, true)), ("vxlan-learning", "vxlan20", "evpn-hook sync"));
+        assert_eq!(only(&flags(false, false)), ("vxlan-neigh-suppress", "vxlan20", "evpn-hook sync"));
+        let isolated = finds(|_, seen| _ = seen.isolated.insert(name("vxlan20")));
+        assert_eq!(only(&isolated), ("vxlan-isolated", "vxlan20", "bridge link set dev vxlan20 isolated off"));
+    }
+
+    #[test]
+    fn what_sync_would_do_has_its_name() {
+        let step = |step: Step| finds(|base, _| base.drift.push(step));
+        let sysctl = |path: &str| Step::Sysctl { path: path.into(), value: "2".into() };
+        assert_eq!(only(&step(sysctl("net/ipv4/conf/red-l2/rp_filter"))), ("rp-filter", "red-l2", "evpn-hook sync"));
+        assert_eq!(only(&step(Step::ClearDefaultPvid { bridge: name("red-l2") })).0, "default-pvid");
+        let ghost = Step::DelNeigh { bridge: name("red-l2"), ip: "10.1.0.99".parse().unwrap() };
+        let found = step(ghost.clone());
+        assert_eq!((only(&found).0, &found[0].fix), ("ghost", &Some(Fix::Sync)));
+        assert_eq!(only(&step(Step::SetUp { dev: name("vxlan20"), up: true })).0, "drift");
+        // Told by host and speaker.
+        assert_eq!(step(sysctl("net/ipv4/ip_forward")), []);
+        assert_eq!(step(Step::LocalRuleLast { last: true }), []);
+        let many = finds(|base, _| base.drift = vec![ghost; 25]);
+        assert_eq!((many.len(), many[10].evidence.as_str()), (11, "15 more such neighbours"));
+    }
+
+    #[test]
+    fn what_sync_cannot_mend() {
+        let found = finds(|base, _| base.troubles.push("network red: VNI 20 is already used".into()));
+        assert_eq!(only(&found).0, "sync");
+        let mut base = base();
+        base.troubles.push("bgpd is not running (/run/frr/bgpd.vty: …)".into());
+        let seen = Seen { fixed: BTreeMap::new(), isolated: BTreeSet::new(), owners: Ok(Vec::new()) };
+        assert_eq!(judge(&base, &seen, &["bgpd is not running".to_owned()]), [], "the speaker's part tells it");
+    }
+
+    #[test]
+    fn another_owner_of_the_gateway() {
+        let owned = |mac: &str| {
+            let mac: Mac = mac.parse().unwrap();
+            finds(|_, seen| {
+                seen.owners = Ok(vec![Owner { network: "red".parse().unwrap(), ip: [10, 1, 0, 1].into(), mac }])
+            })
+        };
+        assert_eq!(owned(GATEWAY), [], "it is an anycast gateway");
+        let found = owned("00:00:00:11:11:99");
+        assert_eq!(only(&found).0, "gateway-mac");
+        assert!(found[0].evidence.contains("10.1.0.1 with MAC 00:00:00:11:11:99, which is 00:00:00:11:11:10 here"));
+        let mine = finds(|base, seen| {
+            with(base, "red-l2", |link| link.mac = "00:00:00:11:11:99".parse().ok());
+            seen.owners = Ok(vec![Owner {
+                network: "red".parse().unwrap(),
+                ip: [10, 1, 0, 1].into(),
+                mac: GATEWAY.parse().unwrap(),
+            }]);
+        });
+        assert_eq!(only(&mine).0, "bridge-mac", "it is this host that differs");
+        assert_eq!(finds(|_, seen| seen.owners = Err("no packet sockets".into()))[0].check, "gateway-mac");
+    }
+}

@@ -1,0 +1,101 @@
+//! A host with one routed network and one guest, as it should be.
+
+use super::Base;
+use crate::config::{Config, Network, Origin, Vrf};
+use crate::model::{Address, Guest, GuestKind, Source};
+use crate::plan::seen::{Address as LinkAddress, Fdb, Link, LinkKind, Neigh, PortFlags, World};
+use crate::register::{Endpoint, GuestRecord, NetworkRecord, Stage};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub const MAC: &str = "52:54:00:03:82:d8";
+pub const GATEWAY: &str = "00:00:00:11:11:10";
+
+pub fn link(name: &str, index: u32, master: Option<u32>, kind: LinkKind) -> Link {
+    Link {
+        name: name.parse().unwrap(),
+        index,
+        master,
+        link: None,
+        mac: None,
+        mtu: 8950,
+        up: true,
+        carrier: true,
+        kind,
+        addrgen_none: None,
+        ours: true,
+        port: PortFlags::default(),
+    }
+}
+
+pub fn vxlan(name: &str, index: u32, master: u32, vni: u32) -> Link {
+    let port = PortFlags { learning: Some(false), neigh_suppress: Some(true) };
+    let kind =
+        LinkKind::Vxlan { vni: vni.try_into().ok(), local: "10.0.0.1".parse().ok(), port: 4789, learning: false };
+    Link { port, ..link(name, index, Some(master), kind) }
+}
+
+/// red: VRF 2, L3 bridge 3 with vxlan10 4, bridge 5 with vxlan20 6 and tap 7; the underlay's device 8.
+pub fn links() -> Vec<Link> {
+    let bridge = || LinkKind::Bridge { vlan_filtering: false, default_pvid: 0 };
+    let mut red = link("red-l2", 5, Some(2), bridge());
+    red.mac = GATEWAY.parse().ok();
+    let mut uplink = link("uplink", 8, None, LinkKind::Other(String::new()));
+    (uplink.mtu, uplink.ours) = (9000, false);
+    vec![
+        link("lo", 1, None, LinkKind::Other(String::new())),
+        link("red", 2, None, LinkKind::Vrf { table: 10.try_into().unwrap() }),
+        link("red-l3", 3, Some(2), bridge()),
+        vxlan("vxlan10", 4, 3, 10),
+        red,
+        vxlan("vxlan20", 6, 5, 20),
+        link("tap0", 7, Some(5), LinkKind::Other("tun".into())),
+        uplink,
+    ]
+}
+
+pub fn world(links: Vec<Link>) -> World {
+    let address = |index, net: &str| LinkAddress { index, net: net.parse().unwrap(), global: true };
+    let addresses = vec![address(1, "10.0.0.1/32"), address(5, "10.1.0.1/24"), address(8, "192.168.0.1/24")];
+    let fdb = Fdb { mac: MAC.parse().unwrap(), port: 7, is_static: true, ext_learned: false };
+    let ip = "10.1.0.60".parse().unwrap();
+    let neigh = Neigh { ip, mac: MAC.parse().ok(), permanent: true, ext_learned: false, ours: true };
+    World::new(links, addresses).with_entries(vec![(5, fdb)], vec![(5, neigh)])
+}
+
+pub fn network() -> Network {
+    Network {
+        name: "red".parse().unwrap(),
+        origin: Origin::Config,
+        bridge: "red-l2".parse().unwrap(),
+        vni: 20.try_into().unwrap(),
+        vrf: Some(Vrf { name: "red".parse().unwrap(), table: 10.try_into().unwrap(), vni: 10.try_into().ok() }),
+        gateway: vec!["10.1.0.1/24".parse().unwrap()],
+        mac: GATEWAY.parse().ok(),
+        mtu: Some(8950),
+        vlan_aware: false,
+        hosts: BTreeMap::new(),
+    }
+}
+
+pub fn base() -> Base {
+    let endpoint = Endpoint {
+        network: "red".parse().unwrap(),
+        bridge: "red-l2".parse().unwrap(),
+        device: "tap0".parse().unwrap(),
+        mac: MAC.parse().ok(),
+        ips: vec![Address::new("10.1.0.60".parse().unwrap(), Source::Manual)],
+        port: None,
+        enslaved: true,
+        stage: Stage::Registered,
+        taken: Vec::new(),
+    };
+    let guest = Guest::new(GuestKind::Manual, "one", "one").unwrap();
+    Base {
+        config: Config::default(),
+        networks: vec![NetworkRecord { network: network(), vtep: "10.0.0.1".parse().unwrap(), made: BTreeSet::new() }],
+        guests: vec![GuestRecord { endpoints: vec![endpoint], ..GuestRecord::new(guest) }],
+        world: world(links()),
+        drift: Vec::new(),
+        troubles: Vec::new(),
+    }
+}

@@ -1,0 +1,396 @@
+//! What is the host's as a whole: kernel, routing rules, settings, firewall, the neighbour table's limits.
+
+use super::firewall::{self, Ruleset};
+use super::{Base, Finding};
+use crate::engine::{Engine, EngineError};
+use crate::exec;
+use crate::kernel::sysctl;
+use crate::model::IfName;
+use crate::plan::seen::LinkKind;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// The oldest kernel on which all of it is known to work.
+const OLDEST: (u32, u32) = (5, 10);
+/// For one program; a ruleset of 10,000 rules is listed in a tenth of that.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A kernel's configuration, and a ruleset of 20,000 rules, in bytes.
+const LONG: usize = 8 << 20;
+
+const FORWARD4: &str = "net/ipv4/ip_forward";
+const FORWARD6: &str = "net/ipv6/conf/all/forwarding";
+const L3MDEV: [&str; 2] = ["net/ipv4/tcp_l3mdev_accept", "net/ipv4/udp_l3mdev_accept"];
+const BRIDGE_NF: [&str; 3] = [
+    "net/bridge/bridge-nf-call-iptables",
+    "net/bridge/bridge-nf-call-ip6tables",
+    "net/bridge/bridge-nf-call-arptables",
+];
+const LIMITS: [&str; 2] = ["net/ipv4/neigh/default/gc_thresh3", "net/ipv6/neigh/default/gc_thresh3"];
+
+/// What a kernel is made with: the word in its configuration, and its module.
+const FEATURES: [(&str, &str); 3] = [("NET_VRF", "vrf"), ("VXLAN", "vxlan"), ("BRIDGE", "bridge")];
+
+pub struct Seen {
+    /// `uname -r`
+    release: String,
+    /// Modules that this kernel has (`true`) or was made without; one of which nobody tells is missing.
+    features: BTreeMap<&'static str, bool>,
+    /// Below /proc/sys; one that this kernel does not have is missing.
+    settings: BTreeMap<String, String>,
+    local_rule_last: bool,
+    /// Why it could not be read.
+    firewall: Result<Ruleset, String>,
+}
+
+pub fn observe(engine: &mut Engine, base: &Base) -> Result<Seen, EngineError> {
+    let release = sysctl("kernel/osrelease")?.unwrap_or_default();
+    let mut settings = BTreeMap::new();
+    let of_devices = own_bridges(base).into_iter().map(|dev| forwarding_of(&dev));
+    let host_wide = [FORWARD4, FORWARD6].into_iter().chain(L3MDEV).chain(BRIDGE_NF).chain(LIMITS).map(str::to_owned);
+    for path in host_wide.chain(of_devices) {
+        if let Some(value) = sysctl(&path)? {
+            settings.insert(path, value);
+        }
+    }
+    Ok(Seen {
+        features: features(base, &release),
+        release,
+        settings,
+        local_rule_last: engine.kernel()?.local_rule_last()?,
+        firewall: firewall::observe(PATIENCE, LONG),
+    })
+}
+
+fn forwarding_of(dev: &IfName) -> String {
+    format!("net/ipv4/conf/{dev}/forwarding")
+}
+
+/// The bridges that route: those of networks with a VRF, and the VRFs' own.
+fn own_bridges(base: &Base) -> Vec<IfName> {
+    let routed = base.networks.iter().map(|r| &r.network).filter_map(|n| Some((n, n.vrf.as_ref()?)));
+    let mut bridges: Vec<IfName> =
+        routed.flat_map(|(n, vrf)| [Some(n.bridge.clone()), vrf.l3_bridge().ok().flatten()]).flatten().collect();
+    bridges.sort();
+    bridges.dedup();
+    bridges.retain(|bridge| base.world.link(bridge).is_some());
+    bridges
+}
+
+/// What is in use or loaded is there; else the kernel's own configuration tells, where there is one to read.
+fn features(base: &Base, release: &str) -> BTreeMap<&'static str, bool> {
+    let in_use = |module: &str| {
+        base.world.links().any(|link| match link.kind {
+            LinkKind::Vrf { .. } => module == "vrf",
+            LinkKind::Vxlan { .. } => module == "vxlan",
+            LinkKind::Bridge { .. } => module == "bridge",
+            LinkKind::Other(_) => false,
+        })
+    };
+    let there = |module: &str| in_use(module) || Path::new("/sys/module").join(module).is_dir();
+    let unknown = || FEATURES.iter().filter(|(_, module)| !there(module));
+    let config = if unknown().next().is_some() { kernel_config(release) } else { None };
+    let mut found: BTreeMap<&str, bool> =
+        FEATURES.iter().filter(|(_, module)| there(module)).map(|(_, module)| (*module, true)).collect();
+    for (word, module) in unknown() {
+        if let Some(config) = &config {
+            let made = |line: &str| line == format!("CONFIG_{word}=y") || line == format!("CONFIG_{word}=m");
+            found.insert(module, config.lines().any(made));
+        }
+    }
+    found
+}
+
+/// The running kernel's: /proc/config.gz where it was made with that, else what distributions put into /boot.
+fn kernel_config(release: &str) -> Option<String> {
+    if !release.contains('/')
+        && let Ok(text) = std::fs::read_to_string(format!("/boot/config-{release}"))
+    {
+        return Some(text);
+    }
+    let mut command = Command::new("zcat");
+    command.arg("/proc/config.gz").env("LC_ALL", "C");
+    let ended = exec::run_up_to(LONG, command, Instant::now() + PATIENCE).ok()??;
+    ended.status.success().then_some(ended.output)
+}
+
+pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
+    let mut found = kernel(base, seen);
+    found.extend(routing(base, seen));
+    found.extend(settings(base, seen));
+    found.extend(neighbour_table(base, seen));
+    match &seen.firewall {
+        Ok(rules) => found.extend(firewall::judge(base, rules)),
+        Err(why) => found.push(Finding::not_checked("firewall", "the host", why.clone())),
+    }
+    found
+}
+
+fn kernel(base: &Base, seen: &Seen) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut numbers = seen.release.split(|c: char| !c.is_ascii_digit()).map(|word| word.parse::<u32>().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(major), Some(minor)) if (major, minor) < OLDEST => found.push(
+            Finding::problem("kernel-version", "the kernel", format!("Linux {} is older than 5.10", seen.release))
+                .by("run Linux 5.10 or newer"),
+        ),
+        (Some(_), Some(_)) => {}
+        _ => found.push(Finding::not_checked(
+            "kernel-version",
+            "the kernel",
+            format!("'{}' is no version", seen.release),
+        )),
+    }
+    for (word, module) in FEATURES.iter().filter(|(_, module)| *module != "vrf" || base.routes()) {
+        match seen.features.get(module) {
+            Some(true) => {}
+            Some(false) => found.push(
+                Finding::problem("kernel-feature", *module, format!("this kernel was made without CONFIG_{word}"))
+                    .by(format!("run a kernel with CONFIG_{word}")),
+            ),
+            None => {
+                found.push(Finding::not_checked("kernel-feature", *module, "the kernel's configuration cannot be read"))
+            }
+        }
+    }
+    found
+}
+
+/// What a VRF needs of the host. `sync` puts it right, unless the operator keeps that to himself.
+fn routing(base: &Base, seen: &Seen) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if !base.networks.iter().any(|record| record.network.vrf.is_some()) {
+        return found;
+    }
+    let mended = |finding: Finding, command: &str| match base.config.manage_host {
+        true => finding.sync(),
+        false => finding.run(command),
+    };
+    if !seen.local_rule_last {
+        let evidence =
+            "table local is asked before the VRFs: a tenant's packets to an address that the host has as well end here";
+        let command = "ip rule add pref 32765 table local; ip rule del pref 0; ip -6 rule add pref 32765 table local; ip -6 rule del pref 0";
+        found.push(mended(Finding::problem("ip-rule", "ip rule", evidence), command));
+    }
+    let is_off = |path: &str| seen.settings.get(path).is_some_and(|value| value == "0");
+    let has6 = |record: &crate::register::NetworkRecord| record.network.gateway.iter().any(|g| g.addr().is_ipv6());
+    let wanted = [(FORWARD4, true), (FORWARD6, base.networks.iter().any(has6))];
+    for (path, _) in wanted.into_iter().filter(|(path, wanted)| *wanted && is_off(path)) {
+        let finding =
+            Finding::problem("forwarding", path.replace('/', "."), "is 0: the host routes nothing for its tenants");
+        found.push(mended(finding, &super::sysctl_command(path, "1")));
+    }
+    // Host-wide off is off for each: told above.
+    for dev in own_bridges(base).iter().filter(|_| !is_off(FORWARD4)) {
+        let path = forwarding_of(dev);
+        if is_off(&path) {
+            let finding = Finding::problem("forwarding", dev, "forwards no IPv4 packets (forwarding is 0)");
+            found.push(finding.setting(&path, "1"));
+        }
+    }
+    found
+}
+
+fn settings(base: &Base, seen: &Seen) -> Vec<Finding> {
+    let is_on = |path: &&str| seen.settings.get(*path).is_some_and(|value| value != "0");
+    let mut found = Vec::new();
+    if base.routes() {
+        for path in L3MDEV.iter().filter(|path| is_on(path)) {
+            let evidence = "is on: services of the host that listen on all addresses answer tenants";
+            let finding = Finding::warning("l3mdev-accept", path.replace('/', "."), evidence);
+            found.push(finding.run(super::sysctl_command(path, "0")));
+        }
+    }
+    let on: Vec<&str> = BRIDGE_NF.into_iter().filter(|path| is_on(path)).collect();
+    if !on.is_empty() && !base.networks.is_empty() {
+        let names: Vec<String> = on.iter().map(|path| path.rsplit('/').next().unwrap_or_default().to_owned()).collect();
+        let evidence =
+            format!("{} on: frames between guests of one bridge go through the host's firewall", names.join(", "));
+        let commands: Vec<String> = on.iter().map(|path| super::sysctl_command(path, "0")).collect();
+        found.push(Finding::warning("bridge-nf-call", "br_netfilter", evidence).run(commands.join("; ")));
+    }
+    found
+}
+
+/// Permanent entries and those of FRR are not counted by the kernel (net/core/neighbour.c `___neigh_create`, `exempt_from_gc`); what hosts and guests learn
+/// by themselves is, and beyond the limit nobody new is found ("neighbour table overflow").
+fn neighbour_table(base: &Base, seen: &Seen) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (path, is_v4) in LIMITS.iter().zip([true, false]) {
+        let Some(limit) = seen.settings.get(*path).and_then(|value| value.parse::<usize>().ok()) else {
+            if is_v4 {
+                let evidence = format!("{} is not to be seen in this network namespace", path.replace('/', "."));
+                found.push(Finding::not_checked("neighbour-table", "the neighbour table", evidence));
+            }
+            continue;
+        };
+        let counts =
+            |neigh: &crate::plan::seen::Neigh| neigh.ip.is_ipv4() == is_v4 && !neigh.permanent && !neigh.ext_learned;
+        let entries = base.world.neighs().filter(|(_, neigh)| counts(neigh)).count();
+        if entries * 10 >= limit * 9 {
+            let evidence = format!("{entries} entries count towards gc_thresh3, which is {limit}");
+            let finding = Finding::problem("neighbour-table", path.replace('/', "."), evidence);
+            found.push(finding.setting(path, &(entries * 4).next_power_of_two().max(4096).to_string()));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::base;
+    use super::super::{Fix, Severity};
+    use super::*;
+    use crate::plan::seen::Neigh;
+
+    fn seen() -> Seen {
+        let settings = [
+            (FORWARD4, "1"),
+            (FORWARD6, "0"),
+            (L3MDEV[0], "0"),
+            (L3MDEV[1], "0"),
+            (LIMITS[0], "1024"),
+            (LIMITS[1], "1024"),
+            ("net/ipv4/conf/red-l2/forwarding", "1"),
+            ("net/ipv4/conf/red-l3/forwarding", "1"),
+        ];
+        Seen {
+            release: "6.1.0-18-amd64".into(),
+            features: FEATURES.iter().map(|(_, module)| (*module, true)).collect(),
+            settings: settings.map(|(path, value)| (path.to_owned(), value.to_owned())).into(),
+            local_rule_last: true,
+            firewall: Ok(Ruleset::default()),
+        }
+    }
+
+    /// The checks that a change of the healthy host brings about.
+    #[track_caller]
+    fn finds(change: impl FnOnce(&mut Base, &mut Seen)) -> Vec<Finding> {
+        let (mut base, mut seen) = (base(), seen());
+        change(&mut base, &mut seen);
+        judge(&base, &seen)
+    }
+
+    fn checks(found: &[Finding]) -> Vec<(&'static str, Severity)> {
+        found.iter().map(|finding| (finding.check, finding.severity)).collect()
+    }
+
+    fn set(seen: &mut Seen, path: &str, value: &str) {
+        seen.settings.insert(path.to_owned(), value.to_owned());
+    }
+
+    #[test]
+    fn a_host_as_it_should_be() {
+        assert_eq!(finds(|_, _| {}), []);
+    }
+
+    #[test]
+    fn the_kernels_version_and_features() {
+        let old = |release: &str| {
+            let release = release.to_owned();
+            checks(&finds(|_, seen| seen.release = release))
+        };
+        assert_eq!(old("5.4.0"), [("kernel-version", Severity::Problem)]);
+        assert_eq!(old("5.10.0"), []);
+        assert_eq!(old("10.1"), []);
+        assert_eq!(old("odd"), [("kernel-version", Severity::NotChecked)]);
+        let without = finds(|_, seen| _ = seen.features.insert("vrf", false));
+        assert_eq!(without[0].evidence, "this kernel was made without CONFIG_NET_VRF");
+        assert_eq!(
+            checks(&finds(|_, seen| _ = seen.features.remove("vxlan"))),
+            [("kernel-feature", Severity::NotChecked)]
+        );
+        let layer2 = finds(|base, seen| {
+            base.networks[0].network.vrf = None;
+            seen.features.insert("vrf", false);
+        });
+        assert_eq!(layer2, [], "a layer-2 tenant needs no VRF");
+    }
+
+    #[test]
+    fn the_local_rule() {
+        let found = finds(|_, seen| seen.local_rule_last = false);
+        assert_eq!((checks(&found), &found[0].fix), (vec![("ip-rule", Severity::Problem)], &Some(Fix::Sync)));
+        let unmanaged = finds(|base, seen| (base.config.manage_host, seen.local_rule_last) = (false, false));
+        assert!(unmanaged[0].runnable && unmanaged[0].fix.is_none() && unmanaged[0].mend.starts_with("ip rule add"));
+        assert_eq!(
+            finds(|base, seen| {
+                base.networks[0].network.vrf = None;
+                seen.local_rule_last = false;
+            }),
+            []
+        );
+    }
+
+    #[test]
+    fn forwarding() {
+        let found = finds(|_, seen| {
+            set(seen, FORWARD4, "0");
+            set(seen, "net/ipv4/conf/red-l2/forwarding", "0");
+        });
+        assert_eq!((found.len(), found[0].object.as_str()), (1, "net.ipv4.ip_forward"), "one cause: {found:?}");
+        let found = finds(|_, seen| set(seen, "net/ipv4/conf/red-l2/forwarding", "0"));
+        assert_eq!((found.len(), found[0].mend.as_str()), (1, "sysctl -w net.ipv4.conf.red-l2.forwarding=1"));
+        assert!(found[0].fix.is_some());
+        // IPv6 is off in the fixture, and only one with an IPv6 gateway misses it.
+        let found = finds(|base, _| base.networks[0].network.gateway.push("fd00:1::1/64".parse().unwrap()));
+        assert_eq!((found.len(), found[0].object.as_str()), (1, "net.ipv6.conf.all.forwarding"));
+    }
+
+    #[test]
+    fn what_lets_services_answer_tenants() {
+        let found = finds(|_, seen| set(seen, L3MDEV[1], "1"));
+        assert_eq!(checks(&found), [("l3mdev-accept", Severity::Warning)]);
+        assert_eq!((found[0].mend.as_str(), &found[0].fix), ("sysctl -w net.ipv4.udp_l3mdev_accept=0", &None));
+    }
+
+    #[test]
+    fn bridged_frames_in_the_firewall() {
+        let found = finds(|_, seen| BRIDGE_NF.iter().for_each(|path| set(seen, path, "1")));
+        assert_eq!(checks(&found), [("bridge-nf-call", Severity::Warning)]);
+        assert_eq!(found[0].mend.matches("sysctl -w").count(), 3);
+        assert_eq!(finds(|_, seen| BRIDGE_NF.iter().for_each(|path| set(seen, path, "0"))), []);
+    }
+
+    #[test]
+    fn the_neighbour_tables_limit() {
+        let crowd = |base: &mut Base, permanent| {
+            let neigh =
+                |n: u8| Neigh { ip: [10, 9, 9, n].into(), mac: None, permanent, ext_learned: false, ours: false };
+            let world = std::mem::take(&mut base.world);
+            base.world = world.with_entries(Vec::new(), (0..=99).map(|n| (8, neigh(n))).collect());
+        };
+        let found = finds(|base, seen| {
+            crowd(base, false);
+            set(seen, LIMITS[0], "110");
+        });
+        assert_eq!((checks(&found), found[0].fix.is_some()), (vec![("neighbour-table", Severity::Problem)], true));
+        assert_eq!(found[0].mend, "sysctl -w net.ipv4.neigh.default.gc_thresh3=4096");
+        assert_eq!(
+            finds(|base, seen| {
+                crowd(base, false);
+                set(seen, LIMITS[0], "120");
+            }),
+            []
+        );
+        assert_eq!(
+            finds(|base, seen| {
+                crowd(base, true);
+                set(seen, LIMITS[0], "110");
+            }),
+            [],
+            "permanent ones do not count"
+        );
+        let unseen = finds(|_, seen| LIMITS.iter().for_each(|path| drop(seen.settings.remove(*path))));
+        assert_eq!(checks(&unseen), [("neighbour-table", Severity::NotChecked)]);
+    }
+
+    #[test]
+    fn a_firewall_that_cannot_be_read() {
+        assert_eq!(
+            checks(&finds(|_, seen| seen.firewall = Err("no program".into()))),
+            [("firewall", Severity::NotChecked)]
+        );
+    }
+}

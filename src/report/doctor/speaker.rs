@@ -1,0 +1,558 @@
+//! FRR: whether it answers, its version's known defects, what its configuration must have, and what the rest of the fabric sends.
+
+use super::{Base, Finding};
+use crate::config::Vrf;
+use crate::engine::{Engine, EngineError};
+use crate::model::{IfName, Vni};
+use crate::plan::Step;
+use crate::speaker::{Frr, Received, Running, Session, SpeakerError, Version, VniInfo, VrfInfo};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// The oldest that it was tried with.
+const OLDEST: Version = Version(8, 4);
+
+/// What is known to be wrong in some versions, from the first to before the second; and what evpn-hook or the operator does about it.
+const DEFECTS: [(Version, Version, &str, &str); 6] = [
+    (
+        Version(0, 0),
+        Version(8, 5),
+        "ignores a MAC's route whose mobility sequence fell (FRR issues 10468, 9327): a guest that stopped here and started elsewhere may stay at its old VTEP",
+        "migrate instead of stop and start, or run FRR 8.5 or newer",
+    ),
+    (
+        Version(9, 1),
+        Version(10, 5),
+        "can drop the FDB entry of a port that was enslaved just before (no issue; reordered threads until commit ab823e8cea)",
+        "run evpn-agent, which tells FRR again",
+    ),
+    (
+        Version(0, 0),
+        NEVER,
+        "can delete a guest's entries on the host that it migrates to (FRR issue 21472)",
+        "run evpn-agent, which puts them back",
+    ),
+    (
+        Version(0, 0),
+        NEVER,
+        "keeps a sticky MAC where it was, also after it was withdrawn there (FRR issue 21473)",
+        "make no FDB entry sticky; evpn-hook makes none",
+    ),
+    (
+        Version(0, 0),
+        NEVER,
+        "an L3VNI whose devices are made at once, or up, may stay down (FRR issue 17342)",
+        "let evpn-hook make them: down, then up, one after the other",
+    ),
+    (
+        Version(10, 6),
+        NEVER,
+        "bgpd can die of a VXLAN device that appears while no instance has advertise-all-vni (FRR issue 22851)",
+        "keep advertise-all-vni in frr.conf",
+    ),
+];
+const NEVER: Version = Version(u32::MAX, 0);
+
+/// What a FRR that answers said.
+#[derive(Default)]
+struct Said {
+    version: Option<Version>,
+    running: Running,
+    vnis: BTreeMap<Vni, Option<VniInfo>>,
+    vrfs: BTreeMap<IfName, VrfInfo>,
+    vteps: BTreeSet<IpAddr>,
+    sessions: Vec<Session>,
+    /// Other VTEPs' type-3 and type-5 routes.
+    segments: BTreeSet<Received>,
+    prefixes: BTreeSet<Received>,
+    /// What duplicate address detection has marked.
+    duplicates: Vec<(Vni, Duplicate)>,
+}
+
+#[derive(Debug, Clone)]
+struct Duplicate {
+    /// `mac` or `ip`, as `clear evpn dup-addr` has it.
+    word: &'static str,
+    value: String,
+}
+
+enum Answer {
+    /// The configuration names none.
+    None,
+    /// A daemon that does not answer, in its own words.
+    Silent(String),
+    Said(Said),
+}
+
+pub struct Seen(Answer);
+
+impl Seen {
+    /// The other VTEPs of the segments that are here.
+    pub fn vteps(&self) -> BTreeSet<IpAddr> {
+        match &self.0 {
+            Answer::Said(said) => said.vteps.clone(),
+            _ => BTreeSet::new(),
+        }
+    }
+
+    /// What is told here of a speaker that does not answer, for those who came by the same.
+    pub fn silence(&self) -> Vec<String> {
+        match &self.0 {
+            Answer::Silent(why) => vec![why.clone()],
+            _ => Vec::new(),
+        }
+    }
+}
+
+pub fn observe(engine: &mut Engine, base: &Base) -> Result<Seen, EngineError> {
+    let Some(mut frr) = engine.frr()? else { return Ok(Seen(Answer::None)) };
+    Ok(Seen(match ask(&mut frr, base) {
+        Ok(said) => Answer::Said(said),
+        Err(error) => Answer::Silent(error.to_string()),
+    }))
+}
+
+fn ask(frr: &mut Frr, base: &Base) -> Result<Said, SpeakerError> {
+    let mut said =
+        Said { running: frr.running()?, version: frr.version()?, sessions: frr.sessions()?, ..Said::default() };
+    if base.networks.is_empty() {
+        return Ok(said);
+    }
+    for network in base.networks.iter().map(|record| &record.network) {
+        let info = frr.vni(network.vni)?;
+        if info.is_some() {
+            said.vteps.extend(frr.vteps(network.vni)?);
+            let (macs, ips) = frr.duplicates(network.vni)?;
+            let macs = macs.into_iter().map(|mac| Duplicate { word: "mac", value: mac.to_string() });
+            let ips = ips.into_iter().map(|ip| Duplicate { word: "ip", value: ip.to_string() });
+            said.duplicates.extend(macs.chain(ips).map(|duplicate| (network.vni, duplicate)));
+        }
+        said.vnis.insert(network.vni, info);
+        if let Some(vrf) = network.vrf.as_ref().filter(|vrf| vrf.vni.is_some() && !said.vrfs.contains_key(&vrf.name)) {
+            said.vrfs.insert(vrf.name.clone(), frr.vrf(&vrf.name)?);
+        }
+    }
+    said.segments = frr.received("multicast")?;
+    said.prefixes = frr.received("prefix")?;
+    Ok(said)
+}
+
+pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
+    match &seen.0 {
+        Answer::None => vec![Finding::not_checked("speaker", "the speaker", "[speaker] kind is none: nobody to ask")],
+        Answer::Silent(why) => {
+            vec![Finding::problem("speaker-down", "FRR", why.clone()).run("systemctl start frr")]
+        }
+        Answer::Said(said) => of_frr(base, said),
+    }
+}
+
+fn of_frr(base: &Base, said: &Said) -> Vec<Finding> {
+    let mut found = version(said);
+    let Some(evpn) = said.running.evpn() else {
+        let evidence = "bgpd has no 'router bgp': nothing is advertised";
+        found.push(Finding::problem("advertise-all-vni", "bgpd", evidence).by(
+            "put 'router bgp AS' with its neighbours and 'address-family l2vpn evpn / advertise-all-vni' into frr.conf",
+        ));
+        return found;
+    };
+    let instance = match &evpn.vrf {
+        Some(vrf) => format!("router bgp {} vrf {vrf}", evpn.asn),
+        None => format!("router bgp {}", evpn.asn),
+    };
+    let in_evpn = |line: &str| vtysh(&[&instance, "address-family l2vpn evpn", line]);
+    // Without it zebra knows no VNI and bgpd has no route: all of it would be told again.
+    if !said.running.advertises_all_vni() {
+        let evidence = format!("'{instance}' has no advertise-all-vni: nothing is advertised");
+        found.push(Finding::problem("advertise-all-vni", "bgpd", evidence).run(in_evpn("advertise-all-vni")));
+        return found;
+    }
+    found.extend(sessions(said));
+    for network in base.networks.iter().map(|record| &record.network) {
+        // What is not as it should be in the kernel comes first.
+        let devices = [network.bridge.clone(), network.vni.device()];
+        if !is_touched(base, &devices) {
+            match said.vnis.get(&network.vni) {
+                Some(Some(info)) => {
+                    let wanted = network.vrf.as_ref().map_or("default", |vrf| vrf.name.as_str());
+                    if info.vrf != wanted && network.vrf.as_ref().is_none_or(|vrf| vrf.vni.is_some()) {
+                        let evidence = format!(
+                            "zebra counts VNI {} to VRF {}, and the network is in {wanted}",
+                            network.vni, info.vrf
+                        );
+                        found.push(
+                            Finding::problem("vni-vrf", &network.name, evidence)
+                                .by("restart FRR, which then reads the kernel anew"),
+                        );
+                    }
+                }
+                Some(None) => {
+                    let evidence =
+                        format!("zebra does not know VNI {}, though {} is there", network.vni, network.vni.device());
+                    found.push(
+                        Finding::problem("vni-unknown", &network.name, evidence)
+                            .by("restart FRR, which then reads the kernel anew"),
+                    );
+                }
+                None => {}
+            }
+        }
+        let configured = evpn.imports(Some(network.vni.get()));
+        let block = |target: &str| {
+            vtysh(&[
+                &instance,
+                "address-family l2vpn evpn",
+                &format!("vni {}", network.vni),
+                &format!("no route-target import {target}"),
+            ])
+        };
+        found.extend(not_imported(network.vni, network.name.as_str(), &configured, &said.segments, block));
+    }
+    let mut vrfs: Vec<&Vrf> = base.networks.iter().filter_map(|record| record.network.vrf.as_ref()).collect();
+    vrfs.sort_by(|a, b| a.name.cmp(&b.name));
+    vrfs.dedup();
+    for vrf in vrfs {
+        found.extend(l3vni(base, said, vrf));
+        let Some((vni, own)) = vrf.vni.zip(said.running.vrf(vrf.name.as_str())) else { continue };
+        let block = |target: &str| {
+            vtysh(&[
+                &format!("router bgp {} vrf {}", own.asn, vrf.name),
+                "address-family l2vpn evpn",
+                &format!("no route-target import {target}"),
+            ])
+        };
+        found.extend(not_imported(vni, vrf.name.as_str(), &own.imports(None), &said.prefixes, block));
+    }
+    let frozen = evpn.has("l2vpn evpn", "dup-addr-detection freeze");
+    for (vni, Duplicate { word, value }) in &said.duplicates {
+        let evidence = "moved too often between VTEPs (duplicate address detection)";
+        let finding = match frozen {
+            true => Finding::problem(
+                "duplicate-freeze",
+                value,
+                format!("{evidence}, and is frozen: its moves are not told any more"),
+            ),
+            false => Finding::warning("duplicate-freeze", value, evidence),
+        };
+        found.push(finding.run(format!("vtysh -c 'clear evpn dup-addr vni {vni} {word} {value}'")));
+    }
+    found
+}
+
+/// A vtysh call that configures; the words are FRR's own or validated ones.
+fn vtysh(lines: &[&str]) -> String {
+    lines.iter().fold("vtysh -c 'configure terminal'".to_owned(), |text, line| format!("{text} -c '{line}'"))
+}
+
+/// Would a sync change one of these devices?
+fn is_touched(base: &Base, devices: &[IfName]) -> bool {
+    let names = |step: &Step| {
+        let text = step.to_string();
+        text.split_whitespace().any(|word| devices.iter().any(|dev| word == dev.as_str()))
+    };
+    base.drift.iter().any(names) || devices.iter().any(|dev| base.world.link(dev).is_none())
+}
+
+fn version(said: &Said) -> Vec<Finding> {
+    let Some(version) = said.version else {
+        return vec![Finding::not_checked("frr-version", "FRR", "it does not say its version")];
+    };
+    if version < OLDEST {
+        let evidence = format!("FRR {version} is older than {OLDEST}, with which this was never tried");
+        return vec![Finding::problem("frr-version", "FRR", evidence).by(format!("run FRR {OLDEST} or newer"))];
+    }
+    let known = DEFECTS.iter().filter(|(from, before, ..)| (*from..*before).contains(&version));
+    known.map(|(_, _, what, mend)| Finding::hint("frr-version", format!("FRR {version}"), *what).by(*mend)).collect()
+}
+
+fn sessions(said: &Said) -> Vec<Finding> {
+    let down: Vec<&Session> = said.sessions.iter().filter(|session| session.state != "Established").collect();
+    if said.sessions.is_empty() {
+        let evidence = "no neighbour is activated below 'address-family l2vpn evpn': nobody is told anything";
+        return vec![
+            Finding::problem("bgp-session", "bgpd", evidence)
+                .by("put 'neighbor X activate' there, with the route reflectors or the other VTEPs"),
+        ];
+    }
+    let all = down.len() == said.sessions.len();
+    let told = down.into_iter().map(|session| {
+        let evidence = format!("the EVPN session is not up ({})", session.state);
+        let finding = match all {
+            true => Finding::problem("bgp-session", &session.peer, evidence + ", and there is no other"),
+            false => Finding::warning("bgp-session", &session.peer, evidence),
+        };
+        finding.by(format!("see 'vtysh -c \"show bgp neighbors {}\"' for the last error", session.peer))
+    });
+    told.collect()
+}
+
+fn l3vni(base: &Base, said: &Said, vrf: &Vrf) -> Option<Finding> {
+    let (vni, info) = vrf.vni.zip(said.vrfs.get(&vrf.name))?;
+    let planned =
+        base.drift.iter().any(|step| matches!(step, Step::SpeakerAddVrf { vrf: other } if other.name == vrf.name));
+    let by_hand =
+        format!("put into frr.conf and the running FRR what 'evpn-hook frr-config' prints for VRF {}", vrf.name);
+    let problem = |evidence: String| Finding::problem("l3vni", &vrf.name, evidence);
+    if info.vni != vni.get() || planned {
+        let evidence = match info.vni == vni.get() {
+            true => format!("'router bgp AS vrf {}' or a line of it is missing", vrf.name),
+            false => format!("FRR does not have 'vni {vni}' below 'vrf {}': no symmetric routing", vrf.name),
+        };
+        return Some(if planned { problem(evidence).sync() } else { problem(evidence).by(by_hand) });
+    }
+    let l3 = vrf.l3_bridge().ok().flatten();
+    let devices: Vec<IfName> = [Some(vrf.name.clone()), l3, Some(vni.device())].into_iter().flatten().collect();
+    if is_touched(base, &devices) {
+        return None;
+    }
+    if !info.up {
+        return Some(
+            problem(format!("zebra has L3VNI {vni} as down, though its devices are up"))
+                .by("restart FRR, which then reads the kernel anew"),
+        );
+    }
+    (info.bgp_vni != vni.get())
+        .then(|| problem(format!("bgpd does not hold L3VNI {vni} (it has {})", info.bgp_vni)).by(by_hand))
+}
+
+/// Routes of this VNI, by their targets, that what is configured for import does not let in. bgpd's own import takes every AS with the VNI
+/// (bgp_evpn.c `form_auto_rt`, and its lookup without the AS), so nothing is missed where nothing is configured.
+fn not_imported(
+    vni: Vni,
+    object: &str,
+    configured: &[&str],
+    received: &BTreeSet<Received>,
+    block: impl Fn(&str) -> String,
+) -> Option<Finding> {
+    if configured.is_empty() {
+        return None;
+    }
+    // The last 24 bits: the others are a domain where targets are made by RFC 8365 §5.1.2.1.
+    let is_of_vni = |target: &str| {
+        let number = target.rsplit(':').next().and_then(|number| number.parse::<u64>().ok());
+        number.is_some_and(|number| number & 0xff_ffff == u64::from(vni.get()))
+    };
+    let takes = |target: &str| {
+        configured.iter().any(|wanted| match wanted.strip_prefix("*:") {
+            Some(number) => target.rsplit(':').next() == Some(number),
+            None => *wanted == target,
+        })
+    };
+    let lost =
+        received.iter().filter(|r| r.targets.iter().any(|t| is_of_vni(t)) && !r.targets.iter().any(|t| takes(t)));
+    let lost: Vec<&Received> = lost.collect();
+    let first = lost.first()?;
+    let targets: Vec<&str> = first.targets.iter().map(String::as_str).filter(|target| is_of_vni(target)).collect();
+    let others = match lost.iter().map(|r| r.vtep).collect::<BTreeSet<_>>().len() {
+        1 => String::new(),
+        n => format!(" (and {} more)", n - 1),
+    };
+    let evidence = format!(
+        "VTEP {}{others} sends VNI {vni} with route target {}, and only {} is imported",
+        first.vtep,
+        targets.join(", "),
+        configured.join(", ")
+    );
+    // Each by itself: vtysh stops at the first that is refused.
+    let commands: Vec<String> = configured.iter().map(|target| block(target)).collect();
+    Some(Finding::problem("rt-import", object, evidence).run(commands.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{base, links, world};
+    use super::super::{Fix, Severity};
+    use super::*;
+    use crate::speaker::{Instance, VniKind};
+
+    fn vni(number: u32) -> Vni {
+        number.try_into().unwrap()
+    }
+
+    fn received(targets: &[&str]) -> BTreeSet<Received> {
+        let targets = targets.iter().map(|t| (*t).to_owned()).collect();
+        [Received { vtep: [10, 0, 0, 2].into(), targets }].into()
+    }
+
+    fn lines(lines: &[&str]) -> Vec<(String, String)> {
+        lines.iter().map(|line| ("l2vpn evpn".to_owned(), (*line).to_owned())).collect()
+    }
+
+    /// FRR 10.5 has the fewest defects.
+    fn said() -> Said {
+        let instance =
+            |vrf: Option<&str>, text: &[&str]| Instance { asn: 64512, vrf: vrf.map(str::to_owned), lines: lines(text) };
+        let instances = vec![
+            instance(None, &["neighbor 10.0.0.9 activate", "advertise-all-vni"]),
+            instance(Some("red"), &["advertise ipv4 unicast"]),
+        ];
+        let info = VniInfo { kind: VniKind::L2, vrf: "red".into(), vxlan: None, svi: None, up: None };
+        Said {
+            version: Some(Version(10, 5)),
+            running: Running { instances },
+            vnis: [(vni(20), Some(info))].into(),
+            vrfs: [("red".parse().unwrap(), VrfInfo { vni: 10, up: true, bgp: true, bgp_vni: 10 })].into(),
+            vteps: BTreeSet::new(),
+            sessions: vec![Session { peer: "10.0.0.9".into(), state: "Established".into() }],
+            segments: received(&["64512:20"]),
+            prefixes: received(&["64512:10"]),
+            duplicates: Vec::new(),
+        }
+    }
+
+    /// What is worse than a hint.
+    #[track_caller]
+    fn finds(change: impl FnOnce(&mut Base, &mut Said)) -> Vec<Finding> {
+        let (mut base, mut said) = (base(), said());
+        change(&mut base, &mut said);
+        let found = judge(&base, &Seen(Answer::Said(said)));
+        found.into_iter().filter(|finding| finding.severity < Severity::Hint).collect()
+    }
+
+    #[track_caller]
+    fn only(found: &[Finding]) -> (&'static str, Severity, &str) {
+        assert_eq!(found.len(), 1, "{found:#?}");
+        (found[0].check, found[0].severity, &found[0].mend)
+    }
+
+    #[test]
+    fn an_frr_as_it_should_be() {
+        assert_eq!(finds(|_, _| {}), []);
+    }
+
+    #[test]
+    fn nobody_answers() {
+        let seen = Seen(Answer::Silent("zebra is not running".into()));
+        assert_eq!(only(&judge(&base(), &seen)), ("speaker-down", Severity::Problem, "systemctl start frr"));
+        assert_eq!(seen.silence(), ["zebra is not running"]);
+        assert_eq!(only(&judge(&base(), &Seen(Answer::None))).1, Severity::NotChecked);
+    }
+
+    #[test]
+    fn versions() {
+        assert_eq!(only(&finds(|_, said| said.version = Some(Version(8, 1)))).0, "frr-version");
+        assert_eq!(only(&finds(|_, said| said.version = None)).1, Severity::NotChecked);
+        let hints = |number| -> Vec<String> {
+            let said = Said { version: Some(number), ..said() };
+            judge(&base(), &Seen(Answer::Said(said))).iter().map(|finding| finding.evidence.clone()).collect()
+        };
+        let has = |number, issue: &str| hints(number).iter().any(|hint| hint.contains(issue));
+        assert!(has(Version(8, 4), "10468") && !has(Version(8, 5), "10468"));
+        assert!(
+            !has(Version(9, 0), "ab823e8cea")
+                && has(Version(10, 4), "ab823e8cea")
+                && !has(Version(10, 5), "ab823e8cea")
+        );
+        assert!(!has(Version(10, 5), "22851") && has(Version(10, 6), "22851") && has(Version(10, 6), "21472"));
+    }
+
+    #[test]
+    fn advertise_all_vni() {
+        let found = finds(|_, said| {
+            said.running.instances[0].lines.pop();
+            said.vnis.insert(vni(20), None);
+        });
+        let command =
+            "vtysh -c 'configure terminal' -c 'router bgp 64512' -c 'address-family l2vpn evpn' -c 'advertise-all-vni'";
+        assert_eq!(only(&found), ("advertise-all-vni", Severity::Problem, command));
+        let none = finds(|_, said| said.running.instances.clear());
+        assert_eq!((only(&none).0, none[0].runnable), ("advertise-all-vni", false));
+    }
+
+    #[test]
+    fn sessions_of_evpn() {
+        let down = Session { peer: "10.0.0.8".into(), state: "Active".into() };
+        assert_eq!(only(&finds(|_, said| said.sessions.push(down.clone()))).1, Severity::Warning);
+        assert_eq!(only(&finds(|_, said| said.sessions = vec![down])).1, Severity::Problem);
+        assert_eq!(only(&finds(|_, said| said.sessions.clear())).0, "bgp-session");
+    }
+
+    #[test]
+    fn zebra_and_the_segment() {
+        assert_eq!(only(&finds(|_, said| drop(said.vnis.insert(vni(20), None)))).0, "vni-unknown");
+        let other = finds(|_, said| {
+            if let Some(Some(info)) = said.vnis.get_mut(&vni(20)) {
+                info.vrf = "default".into();
+            }
+        });
+        assert_eq!(only(&other).0, "vni-vrf");
+        let drifted = finds(|base, said| {
+            said.vnis.insert(vni(20), None);
+            base.drift.push(Step::SetUp { dev: "vxlan20".parse().unwrap(), up: true });
+        });
+        assert_eq!(drifted, [], "the kernel's part comes first");
+        let missing = finds(|base, said| {
+            said.vnis.insert(vni(20), None);
+            base.world = world(links().into_iter().filter(|link| link.name.as_str() != "vxlan20").collect());
+        });
+        assert_eq!(missing, []);
+    }
+
+    #[test]
+    fn the_l3vni() {
+        let vrf = || super::super::fixture::network().vrf.unwrap();
+        let change = |said: &mut Said, change: fn(&mut VrfInfo)| change(said.vrfs.get_mut(&vrf().name).unwrap());
+        let planned = finds(|base, said| {
+            base.drift.push(Step::SpeakerAddVrf { vrf: vrf() });
+            change(said, |info| (info.vni, info.up, info.bgp_vni) = (0, false, 0));
+        });
+        assert_eq!(
+            (only(&planned), &planned[0].fix),
+            (("l3vni", Severity::Problem, "evpn-hook sync"), &Some(Fix::Sync))
+        );
+        let unmanaged = finds(|_, said| change(said, |info| info.vni = 0));
+        assert!(unmanaged[0].mend.contains("frr-config") && unmanaged[0].fix.is_none(), "{unmanaged:?}");
+        assert_eq!(only(&finds(|_, said| change(said, |info| info.up = false))).0, "l3vni");
+        assert_eq!(only(&finds(|_, said| change(said, |info| info.bgp_vni = 0))).0, "l3vni");
+        let down = finds(|base, said| {
+            change(said, |info| info.up = false);
+            base.drift.push(Step::SetUp { dev: "vxlan10".parse().unwrap(), up: true });
+        });
+        assert_eq!(down, [], "the kernel's part comes first");
+    }
+
+    #[test]
+    fn route_targets_of_a_segment() {
+        let with = |text: &[&str]| {
+            let text = lines(text);
+            finds(|_, said| said.running.instances[0].lines.extend(text))
+        };
+        let block = ["vni 20", "route-target import 64512:999", "exit-vni"];
+        let command = "vtysh -c 'configure terminal' -c 'router bgp 64512' -c 'address-family l2vpn evpn' -c 'vni 20' -c 'no route-target import 64512:999'";
+        let found = with(&block);
+        assert_eq!(only(&found), ("rt-import", Severity::Problem, command));
+        let told = "VTEP 10.0.0.2 sends VNI 20 with route target 64512:20, and only 64512:999 is imported";
+        assert_eq!(found[0].evidence, told);
+        assert_eq!(with(&["vni 20", "route-target import 64512:999", "route-target import 64512:20", "exit-vni"]), []);
+        assert_eq!(with(&["vni 20", "route-target import *:20", "exit-vni"]), []);
+        assert_eq!(with(&["vni 21", "route-target import 64512:999", "exit-vni"]), [], "another's");
+    }
+
+    #[test]
+    fn route_targets_of_a_vrf() {
+        let text = lines(&["route-target import 1:1"]);
+        let found = finds(|_, said| said.running.instances[1].lines.extend(text));
+        let command = "vtysh -c 'configure terminal' -c 'router bgp 64512 vrf red' -c 'address-family l2vpn evpn' -c 'no route-target import 1:1'";
+        assert_eq!(only(&found), ("rt-import", Severity::Problem, command));
+        let text = lines(&["route-target import 1:1"]);
+        let nobody = finds(|_, said| {
+            said.running.instances[1].lines.extend(text);
+            said.prefixes = received(&["64512:77"]);
+        });
+        assert_eq!(nobody, [], "nobody sends it");
+    }
+
+    #[test]
+    fn duplicates() {
+        let marked = |said: &mut Said| {
+            said.duplicates.push((vni(20), Duplicate { word: "mac", value: "52:54:00:03:82:d8".into() }))
+        };
+        let command = "vtysh -c 'clear evpn dup-addr vni 20 mac 52:54:00:03:82:d8'";
+        assert_eq!(only(&finds(|_, said| marked(said))), ("duplicate-freeze", Severity::Warning, command));
+        let frozen = finds(|_, said| {
+            marked(said);
+            said.running.instances[0].lines.extend(lines(&["dup-addr-detection freeze permanent"]));
+        });
+        assert_eq!(only(&frozen), ("duplicate-freeze", Severity::Problem, command));
+    }
+}

@@ -1,0 +1,347 @@
+//! The way between VTEPs: this host's tunnel end, and whether the tenants' packets fit through, tried with packets that may not be cut.
+
+use super::{Base, Finding};
+use crate::engine::{Engine, EngineError, vtep_and_mtu};
+use crate::exec;
+use crate::plan::seen::LinkKind;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, UdpSocket};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// What a tunnel adds to a tenant's packet, in bytes: outer IP, UDP, VXLAN, inner Ethernet (RFC 7348 §5).
+fn overhead(vtep: IpAddr) -> u32 {
+    if vtep.is_ipv4() { 50 } else { 70 }
+}
+
+/// IP and ICMP headers, in bytes: what ping adds to its size.
+fn ping_header(vtep: IpAddr) -> u32 {
+    if vtep.is_ipv4() { 28 } else { 48 }
+}
+
+/// So many VTEPs are tried, all at once.
+const PEERS: usize = 32;
+/// For one ping, in seconds.
+const PATIENCE: u64 = 1;
+
+/// What became of a probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// A packet of the full size came back.
+    Whole,
+    /// Only a small one did; with the MTU that a router on the way told, if one did.
+    Cut(Option<u32>),
+    /// Not even a small one.
+    Silent,
+    /// Why it could not be tried.
+    Untried(String),
+}
+
+pub struct Seen {
+    /// This host's tunnel end, and what the underlay leaves to tenants; why there is none.
+    vtep: Result<(IpAddr, u32), String>,
+    /// The other VTEPs, with the MTU that this host's own route to each has (no device, no VTEP, no route: none).
+    peers: Vec<(IpAddr, Option<u32>)>,
+    probes: Vec<(IpAddr, Answer)>,
+}
+
+pub fn observe(engine: &mut Engine, base: &Base, peers: &BTreeSet<IpAddr>) -> Result<Seen, EngineError> {
+    let vtep = match vtep_and_mtu(&base.config, engine.kernel()?) {
+        Err(EngineError::Refused(why)) => Err(why.to_string()),
+        other => Ok(other?),
+    };
+    let Some(own) = own_vtep(base, &vtep) else { return Ok(Seen { vtep, peers: Vec::new(), probes: Vec::new() }) };
+    let peers: Vec<_> =
+        peers.iter().filter(|p| p.is_ipv4() == own.is_ipv4()).map(|p| (*p, route_mtu(own, *p))).collect();
+    let need = largest(base).map(|mtu| mtu + overhead(own));
+    // What this host itself cuts needs no probe to be known.
+    let fits = |mtu: Option<u32>| need.is_some_and(|need| mtu.is_none_or(|mtu| mtu >= need));
+    let probed: Vec<IpAddr> = peers.iter().filter(|(_, mtu)| fits(*mtu)).map(|(peer, _)| *peer).take(PEERS).collect();
+    let size = need.unwrap_or(0);
+    let probes = std::thread::scope(|scope| {
+        let threads: Vec<_> = probed.iter().map(|peer| (*peer, scope.spawn(move || probe(own, *peer, size)))).collect();
+        let answer = |thread: std::thread::ScopedJoinHandle<'_, Answer>| {
+            thread.join().unwrap_or_else(|_| Answer::Untried("the probe's thread died".into()))
+        };
+        threads.into_iter().map(|(peer, thread)| (peer, answer(thread))).collect()
+    });
+    Ok(Seen { vtep, peers, probes })
+}
+
+/// Where the tunnels end that are up; else where they would.
+fn own_vtep(base: &Base, vtep: &Result<(IpAddr, u32), String>) -> Option<IpAddr> {
+    base.networks.first().map(|record| record.vtep).or_else(|| vtep.as_ref().ok().map(|(vtep, _)| *vtep))
+}
+
+/// The largest packet of any tenant, in bytes.
+fn largest(base: &Base) -> Option<u32> {
+    base.networks.iter().filter_map(|record| record.network.mtu).max()
+}
+
+/// The MTU of the route to a VTEP, as the kernel would use it: connect(2) of a UDP socket looks it up and sends nothing.
+fn route_mtu(own: IpAddr, peer: IpAddr) -> Option<u32> {
+    let socket = UdpSocket::bind((own, 0)).ok()?;
+    socket.connect((peer, 9)).ok()?;
+    let mtu = match peer {
+        IpAddr::V4(_) => rustix::net::sockopt::ip_mtu(&socket),
+        IpAddr::V6(_) => rustix::net::sockopt::ipv6_mtu(&socket),
+    };
+    mtu.ok()
+}
+
+/// A packet of this size (IP header and all) there and back; a small one where it is lost.
+fn probe(own: IpAddr, peer: IpAddr, size: u32) -> Answer {
+    let mut told = None;
+    for payload in [size.saturating_sub(ping_header(own)), 8] {
+        // Twice, for the first may be what makes a neighbour be looked for.
+        for _ in 0..2 {
+            match ping(own, peer, payload) {
+                Ok((true, _)) if payload > 8 => return Answer::Whole,
+                Ok((true, _)) => return Answer::Cut(told),
+                Ok((false, words)) => told = told.or_else(|| told_mtu(&words)),
+                Err(why) => return Answer::Untried(why),
+            }
+        }
+    }
+    Answer::Silent
+}
+
+/// Of iputils: not to be cut (`-M do`), one packet, a second at most. Was there an answer, and what did it say?
+fn ping(own: IpAddr, peer: IpAddr, payload: u32) -> Result<(bool, String), String> {
+    let mut command = Command::new("ping");
+    command.args(["-n", "-q", "-c", "1", "-W"]).arg(PATIENCE.to_string());
+    command.args(["-M", "do", "-I"]).arg(own.to_string()).arg("-s").arg(payload.to_string()).arg(peer.to_string());
+    command.env("LC_ALL", "C");
+    match exec::run(command, Instant::now() + Duration::from_secs(PATIENCE + 1)) {
+        Ok(Some(ended)) => match ended.status.code() {
+            // 1 is no answer, 2 any other error (ping(8)); a packet that is too large for this host is an error, and one that is told.
+            Some(0) => Ok((true, ended.output)),
+            Some(1) => Ok((false, ended.output)),
+            _ if told_mtu(&ended.output).is_some() => Ok((false, ended.output)),
+            _ => Err(format!("ping: {}", ended.output.lines().next().unwrap_or("failed"))),
+        },
+        Ok(None) => Ok((false, String::new())),
+        Err(error) => Err(format!("ping: {error}")),
+    }
+}
+
+/// "message too long, mtu=1500", "Frag needed and DF set (mtu = 1500)", "Packet too big: mtu=1500".
+fn told_mtu(words: &str) -> Option<u32> {
+    let (_, rest) = words.rsplit_once("mtu")?;
+    let digits: String = rest.trim_start_matches([' ', '=']).chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
+    let found = address(base, seen);
+    // Without its address nothing can be tried.
+    if found.is_empty() { mtu(base, seen) } else { found }
+}
+
+fn address(base: &Base, seen: &Seen) -> Vec<Finding> {
+    let has = |ip: IpAddr| base.world.links().any(|l| base.world.addresses(l.index).any(|a| a.net.addr() == ip));
+    let add = |ip: IpAddr| format!("ip address add {ip}/{} dev lo", if ip.is_ipv4() { 32 } else { 128 });
+    let gone: BTreeSet<IpAddr> = base.networks.iter().map(|record| record.vtep).filter(|vtep| !has(*vtep)).collect();
+    if !gone.is_empty() {
+        let gone = gone.into_iter();
+        let told =
+            gone.map(|ip| Finding::problem("vtep-address", ip, "tunnels end at it, and no device has it").run(add(ip)));
+        return told.collect();
+    }
+    match &seen.vtep {
+        Err(why) => {
+            vec![Finding::problem("vtep-address", "the VTEP", why.clone()).by("give the host one VTEP address")]
+        }
+        Ok((vtep, _)) if !has(*vtep) => {
+            let evidence = "config.toml says that it is this host's VTEP, and no device has it";
+            vec![Finding::problem("vtep-address", vtep, evidence).run(add(*vtep))]
+        }
+        Ok((vtep, _)) => {
+            let other = |record: &&crate::register::NetworkRecord| record.vtep != *vtep;
+            let told = base.networks.iter().filter(other).map(|record| {
+                let evidence = format!("its tunnel ends at {}, and this host's VTEP is {vtep} now", record.vtep);
+                Finding::problem("vtep-address", &record.network.name, evidence)
+                    .by("take the network down and up again, or set [vtep] address in config.toml to what it was")
+            });
+            told.collect()
+        }
+    }
+}
+
+fn mtu(base: &Base, seen: &Seen) -> Vec<Finding> {
+    let (Some(own), Some(largest)) = (own_vtep(base, &seen.vtep), largest(base)) else { return Vec::new() };
+    let need = largest + overhead(own);
+    let names: Vec<&str> =
+        base.networks.iter().filter(|r| r.network.mtu == Some(largest)).map(|r| r.network.name.as_str()).collect();
+    let packets = format!("packets of {largest} bytes ({}) are {need} bytes in the underlay", names.join(", "));
+    // The kernel's own routes know best; without another VTEP yet, the uplinks.
+    let routes = seen.peers.iter().filter_map(|(_, mtu)| *mtu).min();
+    let least = routes.or_else(|| seen.vtep.as_ref().ok().map(|(vtep, left)| left + overhead(*vtep)));
+    let mut found = Vec::new();
+    if let Some(least) = least.filter(|least| *least < need) {
+        let is_uplink = |link: &&crate::plan::seen::Link| {
+            let hardware = matches!(&link.kind, LinkKind::Other(kind) if kind != "tun") && link.index != 1;
+            hardware && link.up && link.master.is_none() && link.mtu == least
+        };
+        let mut uplinks: Vec<String> = base.world.links().filter(is_uplink).map(|link| link.name.to_string()).collect();
+        uplinks.sort();
+        found.push(match uplinks.is_empty() {
+            true => Finding::problem(
+                "underlay-mtu",
+                "the underlay",
+                format!("{packets}, and a route to a VTEP carries {least}"),
+            )
+            .by(format!(
+                "raise the MTU of the way to {need}, or set <mtu size='{}'/> in the network",
+                least.saturating_sub(overhead(own))
+            )),
+            false => {
+                let raise = uplinks.iter().map(|dev| format!("ip link set {dev} mtu {need}")).collect::<Vec<_>>();
+                Finding::problem("underlay-mtu", uplinks.join(", "), format!("{packets}, and it carries {least}"))
+                    .run(raise.join("; "))
+            }
+        });
+    }
+    for (peer, answer) in &seen.probes {
+        let by = format!(
+            "raise the MTU of the way to {peer} to {need}, or set <mtu size='…'/> in the network to what it carries less {}",
+            overhead(own)
+        );
+        match answer {
+            Answer::Whole => {}
+            Answer::Cut(Some(mtu)) => found.push(
+                Finding::problem("path-mtu", peer, format!("{packets}, and a router on the way carries {mtu}")).by(by),
+            ),
+            Answer::Cut(None) => found.push(
+                Finding::problem("path-mtu", peer, format!("{packets}, and are lost on the way; small ones come back"))
+                    .by(by),
+            ),
+            Answer::Silent => found.push(Finding::not_checked("path-mtu", peer, "this VTEP answers no ping from ours")),
+            Answer::Untried(why) => found.push(Finding::not_checked("path-mtu", peer, why.clone())),
+        }
+    }
+    if seen.peers.len() > PEERS {
+        let evidence = format!("{PEERS} of {} VTEPs were tried", seen.peers.len());
+        found.push(Finding::hint("path-mtu", "the underlay", evidence));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Severity;
+    use super::super::fixture::{base, links, world};
+    use super::*;
+
+    fn ip(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    fn seen() -> Seen {
+        Seen { vtep: Ok((ip(1), 8950)), peers: vec![(ip(2), Some(9000))], probes: vec![(ip(2), Answer::Whole)] }
+    }
+
+    #[track_caller]
+    fn finds(change: impl FnOnce(&mut Base, &mut Seen)) -> Vec<Finding> {
+        let (mut base, mut seen) = (base(), seen());
+        change(&mut base, &mut seen);
+        judge(&base, &seen)
+    }
+
+    #[track_caller]
+    fn only(found: &[Finding]) -> (&'static str, Severity, &str) {
+        assert_eq!(found.len(), 1, "{found:#?}");
+        (found[0].check, found[0].severity, &found[0].mend)
+    }
+
+    #[test]
+    fn a_way_that_carries_it() {
+        assert_eq!(finds(|_, _| {}), []);
+        let wider = finds(|_, seen| seen.peers[0].1 = Some(9216));
+        assert_eq!(wider, []);
+    }
+
+    #[test]
+    fn this_hosts_own_device_is_too_narrow() {
+        let narrow = |base: &mut Base| {
+            let mut links = links();
+            links.last_mut().unwrap().mtu = 1500;
+            base.world = world(links);
+        };
+        let found = finds(|base, seen| {
+            narrow(base);
+            (seen.peers, seen.probes) = (vec![(ip(2), Some(1500))], Vec::new());
+        });
+        assert_eq!(only(&found), ("underlay-mtu", Severity::Problem, "ip link set uplink mtu 9000"));
+        let alone = finds(|base, seen| {
+            narrow(base);
+            *seen = Seen { vtep: Ok((ip(1), 1450)), peers: Vec::new(), probes: Vec::new() };
+        });
+        assert_eq!(only(&alone).0, "underlay-mtu", "also before there is another VTEP");
+        let learned = finds(|_, seen| seen.peers[0].1 = Some(1400));
+        assert!(!learned[0].runnable && learned[0].mend.contains("<mtu size='1350'/>"), "{learned:?}");
+    }
+
+    #[test]
+    fn the_way_is_too_narrow() {
+        let probed = |answer: Answer| finds(|_, seen| seen.probes[0].1 = answer);
+        let lost = probed(Answer::Cut(None));
+        assert_eq!((only(&lost).0, only(&lost).1), ("path-mtu", Severity::Problem));
+        assert!(lost[0].evidence.contains("packets of 8950 bytes (red) are 9000 bytes in the underlay"), "{lost:?}");
+        assert!(probed(Answer::Cut(Some(1500)))[0].evidence.ends_with("a router on the way carries 1500"));
+        assert_eq!(only(&probed(Answer::Silent)).1, Severity::NotChecked);
+        assert_eq!(only(&probed(Answer::Untried("ping: No such file".into()))).1, Severity::NotChecked);
+    }
+
+    #[test]
+    fn an_ipv6_tunnel_takes_20_bytes_more() {
+        let six: IpAddr = "c0d1::1".parse().unwrap();
+        let found = finds(|base, seen| {
+            base.networks[0].vtep = six;
+            let mut links = links();
+            links.last_mut().unwrap().mtu = 9000;
+            base.world = World::new(
+                links,
+                vec![crate::plan::seen::Address { index: 1, net: "c0d1::1/128".parse().unwrap(), global: true }],
+            );
+            *seen = Seen {
+                vtep: Ok((six, 8930)),
+                peers: vec![("c0d1::2".parse().unwrap(), Some(9000))],
+                probes: Vec::new(),
+            };
+        });
+        assert_eq!(only(&found).2, "ip link set uplink mtu 9020");
+    }
+    use crate::plan::seen::World;
+
+    #[test]
+    fn the_vteps_address() {
+        let gone = finds(|base, _| base.world = World::new(links(), Vec::new()));
+        assert_eq!(only(&gone), ("vtep-address", Severity::Problem, "ip address add 10.0.0.1/32 dev lo"));
+        let moved = finds(|base, seen| {
+            seen.vtep = Ok((ip(9), 8950));
+            let mut addresses: Vec<_> = base.world.addresses(1).copied().collect();
+            addresses.push(crate::plan::seen::Address { net: "10.0.0.9/32".parse().unwrap(), ..addresses[0] });
+            base.world = World::new(links(), addresses);
+        });
+        assert_eq!(only(&moved).0, "vtep-address");
+        assert!(moved[0].evidence.contains("ends at 10.0.0.1, and this host's VTEP is 10.0.0.9 now"));
+        let none = finds(|base, seen| {
+            base.networks.clear();
+            seen.vtep = Err("no VTEP address: lo has no global address".into());
+        });
+        assert_eq!(only(&none).0, "vtep-address");
+        let wrong = finds(|base, seen| {
+            base.networks.clear();
+            seen.vtep = Ok((ip(9), 8950));
+        });
+        assert_eq!(only(&wrong).2, "ip address add 10.0.0.9/32 dev lo");
+    }
+
+    #[test]
+    fn what_ping_says() {
+        assert_eq!(told_mtu("ping: local error: message too long, mtu=1500"), Some(1500));
+        assert_eq!(told_mtu("From 10.0.0.9 icmp_seq=1 Frag needed and DF set (mtu = 1400)"), Some(1400));
+        assert_eq!(told_mtu("1 packets transmitted, 0 received"), None);
+    }
+}

@@ -1,0 +1,95 @@
+//! Who else answers for an address on a segment: one ARP probe out of the tunnel's port, and what comes back by it. The one thing here that sends, and
+//! only because a person asked (`doctor`).
+//!
+//! A probe has no sender address (RFC 5227 §2.1.1), so nobody's neighbour table changes; its owners answer it all the same (net/ipv4/arp.c `arp_process`,
+//! "Special case: IPv4 duplicate address detection packet"). Sent by the VXLAN device itself it goes to the other VTEPs and not to this host's bridge,
+//! and the answers, which go to a MAC that no bridge knows, come back by the same device.
+
+use super::frame::{self, ARP};
+use super::packet::Packet;
+use crate::model::Mac;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+/// What to ask, and where.
+#[derive(Debug, Clone, Copy)]
+pub struct Question {
+    /// The VXLAN device.
+    pub index: u32,
+    /// Who asks: a MAC that is on no bridge.
+    pub from: Mac,
+    /// Whose owners are meant.
+    pub ip: Ipv4Addr,
+}
+
+/// Asks all at once and listens for so long; each MAC that answered, with the question's place in the list.
+pub fn who_has(questions: &[Question], wait: Duration) -> io::Result<Vec<(usize, Mac)>> {
+    let ports = questions.iter().map(|q| Packet::open(q.index)).collect::<io::Result<Vec<_>>>()?;
+    for (port, question) in ports.iter().zip(questions) {
+        port.send(&probe(question))?;
+    }
+    let (until, mut found) = (Instant::now() + wait, Vec::new());
+    let mut buffer = [0; 128];
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || ports.is_empty() {
+            return Ok(found);
+        }
+        let mut fds: Vec<PollFd> = ports.iter().map(|port| PollFd::new(port, PollFlags::IN)).collect();
+        let left = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut fds, Some(&left)) {
+            Err(rustix::io::Errno::INTR) => continue,
+            other => other?,
+        };
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        for (at, port) in ports.iter().enumerate().filter(|(at, _)| ready[*at]) {
+            // One frame a turn: however loud a segment is, the time is what ends it.
+            let Ok(frame) = port.recv(&mut buffer) else { continue };
+            found.extend(owner(frame, questions[at].ip).map(|mac| (at, mac)).filter(|answer| !found.contains(answer)));
+        }
+    }
+}
+
+/// RFC 826 and RFC 5227: who has this address, asked by nobody.
+fn probe(question: &Question) -> Vec<u8> {
+    let from = question.from.octets();
+    let mut frame = vec![0xff; 6];
+    frame.extend(from);
+    frame.extend(ARP.to_be_bytes());
+    frame.extend([0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend(from);
+    frame.extend([0; 4 + 6]);
+    frame.extend(question.ip.octets());
+    frame
+}
+
+/// Who says in this frame that it has the address.
+fn owner(frame: &[u8], ip: Ipv4Addr) -> Option<Mac> {
+    let is_arp = frame::half(frame, 12)? == ARP && frame::array(frame, 14)? == [0, 1, 8, 0, 6, 4];
+    let is_sender = frame::array::<4>(frame, 28)? == ip.octets();
+    (is_arp && is_sender).then(|| Mac::from_bytes(&frame[22..28])).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_says_nothing_of_who_asks_and_an_answer_says_who_has_it() {
+        let (from, ip) = ("02:45:0a:00:00:01".parse().unwrap(), Ipv4Addr::new(10, 1, 0, 1));
+        let mut frame = probe(&Question { index: 1, from, ip });
+        assert_eq!(frame.len(), 42);
+        assert_eq!(owner(&frame, ip), None, "the question is no answer");
+        let gateway: Mac = "00:00:00:11:11:10".parse().unwrap();
+        frame[20..22].copy_from_slice(&[0, 2]);
+        frame[22..28].copy_from_slice(&gateway.octets());
+        frame[28..32].copy_from_slice(&ip.octets());
+        assert_eq!(owner(&frame, ip), Some(gateway));
+        assert_eq!(owner(&frame, Ipv4Addr::new(10, 1, 0, 2)), None);
+        for cut in 0..32 {
+            assert_eq!(owner(&frame[..cut], ip), None, "{cut} bytes");
+        }
+    }
+}
