@@ -24,6 +24,7 @@
 mod advertised;
 mod configure;
 mod error;
+mod fabric;
 mod render;
 mod running;
 mod show;
@@ -34,7 +35,7 @@ pub use advertised::{Address, Advertised, Dump};
 pub use error::SpeakerError;
 pub use render::{Added, BgpLine, stanzas};
 pub use running::{Instance, Running};
-pub use show::{ArpState, MacState, Version, VniInfo, VniKind, VrfInfo};
+pub use show::{Announced, ArpState, MacState, Path as RoutePath, Peer, Targets, Version, VniInfo, VniKind, VrfInfo};
 pub use vty::Vty;
 
 use crate::model::{IfName, Mac, Vni};
