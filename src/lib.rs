@@ -24,7 +24,7 @@
 //! - [`agent`]: what comes after the start; sees to it that what the engine set up stays.
 //! - [`snoop`]: what guests say of their addresses on their own ports.
 //! - [`door`]: where users' containers knock: checked, then to the engine.
-//! - [`report`]: status: read and tell.
+//! - [`report`]: status, explain: read and tell.
 //! - [`install`]: the hooks' symlinks.
 //! - [`cli`]: what was typed → what is meant.
 //! - [`exec`], [`fault`]: another program with a deadline; faults for tests.

@@ -13,7 +13,7 @@ use evpn_hook::input::{self, InputError, libvirt_network, libvirt_qemu};
 use evpn_hook::journal::{Journal, Message};
 use evpn_hook::model::{Address, Guest, IfName, NetName, Source};
 use evpn_hook::register::Register;
-use evpn_hook::report::{self, status};
+use evpn_hook::report::{self, explain, status};
 use evpn_hook::{door, install, speaker};
 use std::fmt::Display;
 use std::io::Write;
@@ -72,6 +72,7 @@ fn main() -> ExitCode {
             engine::detach(&mut engine, args.device.as_ref(), args.guest.as_deref()).map_err(Failure::from)
         }
         Command::Status { check } => status_of(&common, check),
+        Command::Explain { what } => explain_it(&common, &what),
         Command::Sync { dry_run } => sync(&common, dry_run),
         Command::FrrConfig { network } => frr_config(&common, network.as_ref()),
         Command::Arrive { guest_id } => arrive(&common, &guest_id),
@@ -315,6 +316,15 @@ fn status_of(common: &Common, check: bool) -> Result<(), Failure> {
         if common.json { serde_json::to_string_pretty(&status).map_err(failed)? + "\n" } else { status::text(&status) };
     std::io::stdout().write_all(text.as_bytes()).map_err(failed)?;
     if check && status.has_problems() { Err(Failure(PROBLEM, String::new())) } else { Ok(()) }
+}
+
+fn explain_it(common: &Common, what: &str) -> Result<(), Failure> {
+    let mut engine = engine_of(common);
+    let found = explain::explain(&mut engine, what)?;
+    let text =
+        if common.json { serde_json::to_string_pretty(&found).map_err(failed)? + "\n" } else { explain::text(&found) };
+    std::io::stdout().write_all(text.as_bytes()).map_err(failed)?;
+    if found.healthy { Ok(()) } else { Err(Failure(PROBLEM, String::new())) }
 }
 
 /// Nobody reads its stderr: the hook that left it behind is gone.

@@ -1,6 +1,7 @@
 //! Read and tell: what is printed for people and for programs. Nothing here changes anything.
 
 pub mod duplicates;
+pub mod explain;
 pub mod status;
 
 use crate::plan::Plan;

@@ -11,6 +11,7 @@ mod common;
 mod crowd;
 mod door;
 mod duplicates;
+mod explain;
 mod faults;
 mod guests;
 mod half_way;
