@@ -29,6 +29,7 @@ mod bare;
 mod byhand;
 mod containers;
 mod duplicates;
+mod explain;
 mod faults;
 mod figures;
 mod frr_down;
