@@ -88,6 +88,12 @@ pub enum Command {
         #[arg(long)]
         fix: bool,
     },
+    /// Show the chain from a guest to the fabric link by link, and mark the first broken one with what mends it
+    Explain {
+        /// A guest's name, its device, its MAC or its address; of a guest of another host the MAC or address
+        #[arg(value_name = "GUEST|DEV|MAC|IP")]
+        what: String,
+    },
     /// Make the kernel and the speaker what they should be: repairs drift, ghosts, half-done work and a lost state
     Sync {
         /// Print the steps and take none

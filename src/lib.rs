@@ -25,7 +25,7 @@
 //! - [`senses`]: what wakes those who wait for a change: the kernel's events, files' signs.
 //! - [`snoop`]: what guests say of their addresses on their own ports.
 //! - [`door`]: where users' containers knock: checked, then to the engine.
-//! - [`report`]: status (JSON, tree, picture), doctor: read and tell.
+//! - [`report`]: status (JSON, tree, picture), explain, doctor: read and tell.
 //! - [`install`]: the hooks' symlinks.
 //! - [`cli`]: what was typed → what is meant.
 //! - [`exec`], [`fault`]: another program with a deadline; faults for tests.

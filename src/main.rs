@@ -14,7 +14,7 @@ use evpn_hook::journal::{Journal, Message};
 use evpn_hook::model::{Address, Guest, IfName, NetName, Source};
 use evpn_hook::register::Register;
 use evpn_hook::report::status::{self, terminal::Look, watch::WatchError};
-use evpn_hook::report::{self, doctor};
+use evpn_hook::report::{self, doctor, explain};
 use evpn_hook::{door, install, speaker};
 use std::fmt::Display;
 use std::io::Write;
@@ -73,6 +73,7 @@ fn main() -> ExitCode {
             engine::detach(&mut engine, args.device.as_ref(), args.guest.as_deref()).map_err(Failure::from)
         }
         Command::Status(args) => status_of(&common, &args),
+        Command::Explain { what } => explain_it(&common, &what),
         Command::Doctor { fix } => doctor_of(&common, fix),
         Command::Sync { dry_run } => sync(&common, dry_run),
         Command::FrrConfig { network } => frr_config(&common, network.as_ref()),
@@ -349,6 +350,15 @@ fn doctor_of(common: &Common, fix: bool) -> Result<(), Failure> {
         false => doctor::text(&found, common.verbose),
     };
     out.write_all(text.as_bytes()).map_err(failed)?;
+    if found.healthy { Ok(()) } else { Err(Failure(PROBLEM, String::new())) }
+}
+
+fn explain_it(common: &Common, what: &str) -> Result<(), Failure> {
+    let mut engine = engine_of(common);
+    let found = explain::explain(&mut engine, what)?;
+    let text =
+        if common.json { serde_json::to_string_pretty(&found).map_err(failed)? + "\n" } else { explain::text(&found) };
+    std::io::stdout().write_all(text.as_bytes()).map_err(failed)?;
     if found.healthy { Ok(()) } else { Err(Failure(PROBLEM, String::new())) }
 }
 

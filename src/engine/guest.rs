@@ -414,6 +414,13 @@ pub fn lacks(world: &World, who: &str, endpoint: &Endpoint) -> Result<Plan, Refu
     if endpoint.stage == Stage::Incoming { wire(&want, &seen) } else { register(&want, &seen) }
 }
 
+/// What `sync` would do for a registered endpoint, which takes a port back to its bridge; nothing is asked anew.
+pub fn mends(world: &World, who: &str, endpoint: &Endpoint) -> Result<Plan, Refusal> {
+    let want = Wanted { mend: true, ..wanted(who, endpoint) };
+    let seen = Seen::of(world, &want);
+    if endpoint.stage == Stage::Incoming { wire(&want, &seen) } else { register(&want, &seen) }
+}
+
 /// Is the one the other's successor on the same device, with its MAC? On another bridge nothing of it is the same.
 fn is_same(new: &Endpoint, old: &Endpoint) -> bool {
     (&new.device, new.mac, &new.bridge) == (&old.device, old.mac, &old.bridge)

@@ -11,11 +11,11 @@ mod lxc;
 mod network;
 mod sync;
 
-pub use guest::{attach, boot_seconds, by_hand, detach, lacks};
+pub use guest::{attach, boot_seconds, by_hand, detach, lacks, mends};
 pub use host::{undo_host, vtep_and_mtu};
 pub use learned::Learned;
 pub use lxc::{Inner, inside};
-pub use network::host_wants;
+pub use network::{HostLacks, host_lacks, host_wants};
 pub use sync::Synced;
 
 use crate::apply::{ApplyError, Done, Hands, all, most};

@@ -8,7 +8,7 @@ use crate::kernel::{Kernel, sysctl};
 use crate::model::{IfName, NetName, Vni};
 use crate::plan::network::{OurVrf, Ours, Seen, Wanted, down, precheck, up, vrf_down};
 use crate::plan::seen::{Link, LinkKind, World};
-use crate::plan::{Plan, Planned, Step};
+use crate::plan::{Plan, Planned, Refusal, Step};
 use crate::register::{GuestRecord, NetworkRecord, VrfRecord};
 use crate::speaker::{Added, Frr, Version};
 use std::collections::BTreeSet;
@@ -138,6 +138,31 @@ fn speaks_not(frr: Option<&mut Frr>, vtep: IpAddr) -> Option<String> {
     })
 }
 
+/// What is missing of a network on this host.
+pub struct HostLacks {
+    /// Its bridge is there.
+    pub there: bool,
+    /// What would make it whole, or what is in the way. What a silent FRR lacks is not in it.
+    pub plan: Result<Plan, Refusal>,
+    /// Why FRR cannot announce this host's tunnel end.
+    pub speaks_not: Option<String>,
+}
+
+/// What is missing of a network on this host; nothing is locked or written.
+pub fn host_lacks(
+    engine: &mut Engine,
+    world: &World,
+    network: &Network,
+    vtep: IpAddr,
+) -> Result<HostLacks, EngineError> {
+    let mut frr = engine.frr()?;
+    let mut asked = engine.ask(world, network, frr.as_mut())?;
+    // A silent FRR is a problem of its own, which the caller tells.
+    asked.seen.speaker_has_vrf |= asked.missing.is_none();
+    let plan = up(&asked.wanted(network, vtep), &asked.seen);
+    Ok(HostLacks { there: asked.seen.bridge.is_some(), plan, speaks_not: speaks_not(frr.as_mut(), vtep) })
+}
+
 /// Is the network's bridge there, and what is missing of it, in words (`status`).
 pub fn host_wants(
     engine: &mut Engine,
@@ -145,16 +170,13 @@ pub fn host_wants(
     network: &Network,
     vtep: IpAddr,
 ) -> Result<(bool, Vec<String>), EngineError> {
-    let mut frr = engine.frr()?;
-    let mut asked = engine.ask(world, network, frr.as_mut())?;
-    // A silent FRR is a problem of its own, which the caller tells.
-    asked.seen.speaker_has_vrf |= asked.missing.is_none();
-    let mut missing: Vec<String> = match up(&asked.wanted(network, vtep), &asked.seen) {
+    let lacks = host_lacks(engine, world, network, vtep)?;
+    let mut missing: Vec<String> = match lacks.plan {
         Ok(plan) => plan.iter().map(|p| format!("missing: {}", p.step)).collect(),
         Err(refusal) => vec![refusal.to_string()],
     };
-    missing.extend(speaks_not(frr.as_mut(), vtep));
-    Ok((asked.seen.bridge.is_some(), missing))
+    missing.extend(lacks.speaks_not);
+    Ok((lacks.there, missing))
 }
 
 impl Engine {

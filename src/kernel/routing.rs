@@ -2,17 +2,20 @@
 
 use super::apply::{Done, forgive};
 use super::error::{KernelError, NetlinkError, is_unsupported};
+use super::observe::family;
 use super::{Kernel, PROTOCOL};
 use crate::fault;
 use crate::model::TableId;
 use crate::plan::Step;
+use crate::plan::seen::Route;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
-use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteType};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType, RouteVia};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// `RT_TABLE_LOCAL`, include/uapi/linux/rtnetlink.h.
@@ -21,6 +24,8 @@ const LOCAL: u8 = 255;
 const FIRST: u32 = 0;
 /// Behind the l3mdev rule (1000), before table main (32766): what VRFs need (Documentation/networking/vrf.rst).
 const LAST: u32 = 32765;
+/// What the kernel says where there is no way to an address.
+const NO_WAY: [Errno; 4] = [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::ACCESS, Errno::INVAL];
 /// The metric that vrf.rst gives the unreachable default, so that every real one wins.
 const UNREACHABLE_METRIC: u32 = 4_278_198_272;
 
@@ -38,6 +43,25 @@ impl Kernel {
         };
         let l3mdev = rules.iter().filter(|rule| is_l3mdev(rule)).map(preference).min().unwrap_or(LAST - 1);
         Ok(rules.iter().filter(|rule| is_local(rule)).map(preference).min().is_some_and(|local| local > l3mdev))
+    }
+
+    /// How a packet to this address would leave, out of a VRF where one is named; `None` where it would not.
+    pub fn route_to(&mut self, ip: IpAddr, vrf: Option<u32>) -> Result<Option<Route>, KernelError> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = family(ip);
+        question.header.destination_prefix_length = if ip.is_ipv4() { 32 } else { 128 };
+        question.attributes.push(RouteAttribute::Destination(ip.into()));
+        question.attributes.extend(vrf.map(RouteAttribute::Oif));
+        let answer = match self.socket.ask(RouteNetlinkMessage::GetRoute(question), 0) {
+            // No route; or one that is unreachable, prohibit or blackhole (net/ipv4/fib_semantics.c `fib_props`).
+            Err(cause) if NO_WAY.iter().any(|errno| cause.is(*errno)) => return Ok(None),
+            Err(cause) if is_unsupported(&cause) => return Ok(None),
+            answer => answer.map_err(|cause| KernelError::Read { what: format!("route to {ip}"), cause })?,
+        };
+        Ok(answer.into_iter().find_map(|message| match message {
+            RouteNetlinkMessage::NewRoute(route) => leaves_by(&route),
+            _ => None,
+        }))
     }
 
     /// Has this table the unreachable default routes of [`Step::AddUnreachable`], IPv4 and, where there is IPv6, IPv6?
@@ -134,6 +158,25 @@ impl Kernel {
             .and_then(|mut file| file.write_all(value.as_bytes()))
             .map_err(|cause| KernelError::Sysctl { what: step.to_string(), cause })
     }
+}
+
+/// IPv6 answers with the refusing route itself (net/ipv6/route.c `inet6_rtm_getroute`).
+fn leaves_by(route: &RouteMessage) -> Option<Route> {
+    let refuses = matches!(route.header.kind, RouteType::Unreachable | RouteType::BlackHole | RouteType::Prohibit);
+    let device = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })?;
+    let via = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(v4)) | RouteAttribute::Via(RouteVia::Inet(v4)) => {
+            Some(IpAddr::V4(*v4))
+        }
+        RouteAttribute::Gateway(RouteAddress::Inet6(v6)) | RouteAttribute::Via(RouteVia::Inet6(v6)) => {
+            Some(IpAddr::V6(*v6))
+        }
+        _ => None,
+    });
+    (!refuses).then_some(Route { device, via, local: route.header.kind == RouteType::Local })
 }
 
 /// The file behind a path relative to /proc/sys; EINVAL for one that would lead out of it.

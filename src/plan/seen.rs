@@ -123,6 +123,17 @@ pub struct Address {
     pub global: bool,
 }
 
+/// How the kernel would send a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// The device's index.
+    pub device: u32,
+    /// The next hop; none where the destination is on the link.
+    pub via: Option<IpAddr>,
+    /// It is an address of this host.
+    pub local: bool,
+}
+
 /// The kernel's objects at one time, for questions about many things at once: a list is read once, not once a network or guest.
 #[derive(Debug, Default)]
 pub struct World {

@@ -2,6 +2,7 @@
 
 pub mod doctor;
 pub mod duplicates;
+pub mod explain;
 pub mod status;
 
 use crate::plan::Plan;

@@ -1,18 +1,10 @@
-//! What the rest of the fabric says, as far as `doctor` judges it: sessions, VTEPs, route targets, duplicates.
+//! What `explain` and `doctor` ask of the rest of the fabric: sessions, VTEPs, route targets, a route with who got it, what came from others, duplicates.
 
-use super::{Frr, SpeakerError, ask, show};
+use super::show::{self, Announced, Path, Peer, Targets};
+use super::{Frr, SpeakerError, ask};
 use crate::model::{Mac, Vni};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-
-/// An EVPN neighbour of bgpd.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Session {
-    /// As bgpd calls it: an address or an interface.
-    pub peer: String,
-    /// `Established`, or why not (RFC 4271 §8.2.2's state).
-    pub state: String,
-}
 
 /// A route of another VTEP.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,20 +16,44 @@ pub struct Received {
 }
 
 impl Frr {
+    /// The sessions that carry EVPN routes.
+    pub fn evpn_peers(&mut self) -> Result<Vec<Peer>, SpeakerError> {
+        Ok(show::peers(&self.ask_more("show bgp l2vpn evpn summary json")?))
+    }
+
+    /// The sessions that carry the underlay's routes, where bgpd speaks there: IPv4's or IPv6's.
+    pub fn underlay_peers(&mut self, ip: IpAddr) -> Result<Vec<Peer>, SpeakerError> {
+        let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
+        Ok(show::peers(&self.ask_more(&format!("show bgp {family} unicast summary json"))?))
+    }
+
+    /// A VNI's route distinguisher and targets; none of one that bgpd does not have.
+    pub fn targets(&mut self, vni: Vni) -> Result<Option<Targets>, SpeakerError> {
+        Ok(show::targets(&self.ask_more(&format!("show bgp l2vpn evpn vni {vni} json"))?))
+    }
+
+    /// A route of our own, by its VNI's distinguisher as [`Frr::targets`] tells it.
+    pub fn announced(&mut self, rd: &str, mac: Mac, ip: Option<IpAddr>) -> Result<Announced, SpeakerError> {
+        let of = ip.map_or_else(String::new, |ip| format!(" ip {ip}"));
+        let answer = self.ask_more(&format!("show bgp l2vpn evpn route rd {rd} mac {mac}{of} json"))?;
+        Ok(show::announced(&answer, rd))
+    }
+
+    /// The paths that bgpd has to this MAC or address, whatever it does with them. Reads the whole table: for a person's question.
+    pub fn received(&mut self, wanted: impl Fn(Mac, Option<IpAddr>) -> bool) -> Result<Vec<Path>, SpeakerError> {
+        let answer = ask(&mut self.bgpd, "show bgp l2vpn evpn route type macip json")?;
+        Ok(show::received(&answer, wanted))
+    }
+
     /// The other VTEPs of a segment, as zebra floods to them.
     pub fn vteps(&mut self, vni: Vni) -> Result<BTreeSet<IpAddr>, SpeakerError> {
         Ok(show::vteps(&ask(&mut self.zebra, &format!("show evpn vni {vni} json"))?))
     }
 
-    /// bgpd's EVPN neighbours.
-    pub fn sessions(&mut self) -> Result<Vec<Session>, SpeakerError> {
-        Ok(show::sessions(&ask(&mut self.bgpd, "show bgp l2vpn evpn summary json")?))
-    }
-
     /// What other VTEPs send of one route type, `multicast` (type 3) or `prefix` (type 5), without what is said twice. Of type 2 there may be 100,000, and bgpd
     /// does nothing else while it lists them.
-    pub fn received(&mut self, kind: &str) -> Result<BTreeSet<Received>, SpeakerError> {
-        Ok(show::received(&self.ask_more(&format!("show bgp l2vpn evpn route type {kind} json"))?))
+    pub fn received_targets(&mut self, kind: &str) -> Result<BTreeSet<Received>, SpeakerError> {
+        Ok(show::received_targets(&self.ask_more(&format!("show bgp l2vpn evpn route type {kind} json"))?))
     }
 
     /// The MACs and addresses of a segment that zebra's duplicate address detection has marked.

@@ -33,10 +33,10 @@ mod vtysh;
 
 pub use advertised::{Address, Advertised, Dump};
 pub use error::SpeakerError;
-pub use fabric::{Received, Session};
+pub use fabric::Received;
 pub use render::{Added, BgpLine, stanzas};
 pub use running::{Instance, Running};
-pub use show::{ArpState, MacState, Version, VniInfo, VniKind, VrfInfo};
+pub use show::{Announced, ArpState, MacState, Path as RoutePath, Peer, Targets, Version, VniInfo, VniKind, VrfInfo};
 pub use vty::Vty;
 
 use crate::model::{IfName, Mac, Vni};

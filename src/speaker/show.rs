@@ -3,7 +3,7 @@
 //! Field names differ between list and detail forms and between versions (`vxlanIf`, `vxlanIntf`, `vxlanInterface`), so each is looked up by
 //! all its names, and what we do not need is not looked at. Shapes as FRR 8.4.4 prints them are in tests/golden/speaker/.
 
-use super::{Received, Session};
+use super::Received;
 use crate::model::{Mac, Vni, quoted};
 use ipnet::IpNet;
 use serde_json::Value;
@@ -303,6 +303,163 @@ pub(super) fn router_id(bgpd: &Value, vrf: Option<&str>) -> Option<Ipv4Addr> {
     text(instance, &["routerId"])?.parse().ok().filter(|id: &Ipv4Addr| !id.is_unspecified())
 }
 
+/// An EVPN session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address, or the interface of an unnumbered one.
+    pub name: String,
+    /// bgpd's word: `Established`, `Active`, `Idle (Admin)` …
+    pub state: String,
+    /// Routes of this family that came from it, and that went to it.
+    pub received: u32,
+    /// See `received`.
+    pub sent: u32,
+}
+
+impl Peer {
+    /// Do routes flow?
+    pub fn is_up(&self) -> bool {
+        self.state == "Established"
+    }
+
+    /// `neighbor X shutdown`
+    pub fn is_shut(&self) -> bool {
+        self.state == "Idle (Admin)"
+    }
+}
+
+/// What bgpd puts on a VNI's routes, and what it takes from others'.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Targets {
+    /// Route distinguisher.
+    pub rd: Option<String>,
+    /// Route targets that it takes.
+    pub import: Vec<String>,
+    /// Route targets that it gives.
+    pub export: Vec<String>,
+}
+
+/// A path of a type-2 route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Path {
+    /// Who announced it: unique per VTEP and VNI.
+    pub rd: String,
+    /// The MAC.
+    pub mac: Mac,
+    /// The address, of a MAC+IP route.
+    pub ip: Option<IpAddr>,
+    /// This host's own.
+    pub own: bool,
+    /// The one in use.
+    pub best: bool,
+    /// The next hop: the VTEP that has the guest.
+    pub vtep: Option<IpAddr>,
+    /// Its route targets.
+    pub targets: Vec<String>,
+    /// MAC mobility sequence.
+    pub seq: u32,
+    /// The peer that it came from.
+    pub from: String,
+    /// With the router's MAC: VTEPs may route to it through the L3VNI, and not only bridge (RFC 9135 §5.1).
+    pub routed: bool,
+}
+
+/// A route of this host in bgpd's own table, with who got it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Announced {
+    /// Our own path, if it is there.
+    pub path: Option<Path>,
+    /// The peers that it went to.
+    pub to: Vec<String>,
+}
+
+/// `show bgp l2vpn evpn summary json`, `show bgp ipv4 unicast summary json`
+pub(super) fn peers(value: &Value) -> Vec<Peer> {
+    let list = value.get("peers").and_then(Value::as_object).into_iter().flatten();
+    list.map(|(name, peer)| Peer {
+        name: name.clone(),
+        state: text(peer, &["state"]).unwrap_or("no state").to_owned(),
+        received: number(peer, "pfxRcd"),
+        sent: number(peer, "pfxSnt"),
+    })
+    .collect()
+}
+
+/// `show bgp l2vpn evpn vni N json`; none of a VNI that bgpd does not have.
+pub(super) fn targets(value: &Value) -> Option<Targets> {
+    let list = |name: &str| -> Vec<String> {
+        let list = value.get(name).and_then(Value::as_array).into_iter().flatten();
+        list.filter_map(|target| target.as_str().map(str::to_owned)).collect()
+    };
+    let rd = distinguisher(value).map(str::to_owned);
+    (rd.is_some()).then(|| Targets { rd, import: list("importRts"), export: list("exportRts") })
+}
+
+/// One path, in the list's form or the detailed one; `known` is what stands above it.
+fn path(value: &Value, rd: &str, known: (Option<Mac>, Option<IpAddr>)) -> Option<Path> {
+    let community = value.get("extendedCommunity").and_then(|c| text(c, &["string"])).unwrap_or_default();
+    let nexthop = value.get("nexthops").and_then(Value::as_array).and_then(|hops| text(hops.first()?, &["ip"]));
+    let best = match value.get("bestpath") {
+        Some(Value::Bool(best)) => *best,
+        Some(detail) => flag(detail, "overall"),
+        None => false,
+    };
+    let peer = value.get("peer").and_then(|peer| text(peer, &["peerId"]));
+    let from = peer.or_else(|| text(value, &["peerId"])).unwrap_or_default();
+    Some(Path {
+        rd: rd.to_owned(),
+        mac: text(value, &["mac"]).and_then(|mac| mac.parse().ok()).or(known.0)?,
+        ip: text(value, &["ip"]).and_then(|ip| ip.parse().ok()).or(known.1),
+        own: flag(value, "local") || matches!(from, "(unspec)" | "0.0.0.0" | "::"),
+        best,
+        vtep: nexthop.and_then(|ip| ip.parse().ok()),
+        targets: community.split_whitespace().filter_map(|c| c.strip_prefix("RT:")).map(str::to_owned).collect(),
+        seq: community.split_whitespace().find_map(|c| c.strip_prefix("MM:")?.parse().ok()).unwrap_or(0),
+        from: from.to_owned(),
+        routed: community.split_whitespace().any(|c| c.starts_with("Rmac:")),
+    })
+}
+
+fn paths_in<'a>(paths: &'a Value, found: &mut Vec<&'a Value>) {
+    match paths {
+        Value::Array(list) => list.iter().for_each(|inner| paths_in(inner, found)),
+        path => found.push(path),
+    }
+}
+
+/// The paths of one route: `show bgp l2vpn evpn route rd RD mac M [ip IP] json`, with the peers that it went to.
+pub(super) fn announced(value: &Value, rd: &str) -> Announced {
+    let known =
+        (text(value, &["mac"]).and_then(|mac| mac.parse().ok()), text(value, &["ip"]).and_then(|ip| ip.parse().ok()));
+    // The paths stand below the route's own name here: "[2]:[0]:[48]:[52:54:00:03:82:d8]".
+    let routes = value.as_object().into_iter().flatten();
+    let mut found = Vec::new();
+    routes
+        .filter(|(key, _)| key.starts_with("[2]:") || *key == "paths")
+        .for_each(|(_, paths)| paths_in(paths, &mut found));
+    let paths = found.into_iter().filter_map(|value| path(value, rd, known));
+    let to = value.get("advertisedTo").and_then(Value::as_object).into_iter().flatten();
+    Announced { path: paths.into_iter().find(|p| p.own), to: to.map(|(name, _)| name.clone()).collect() }
+}
+
+/// `show bgp l2vpn evpn route type macip json`: the paths of all VTEPs to this MAC or address, by route distinguisher.
+pub(super) fn received(value: &Value, wanted: impl Fn(Mac, Option<IpAddr>) -> bool) -> Vec<Path> {
+    let mut found = Vec::new();
+    for (rd, routes) in value.as_object().into_iter().flatten() {
+        for (key, route) in routes.as_object().into_iter().flatten() {
+            // [2]:[0]:[48]:[52:54:00:03:82:d8]:[32]:[10.1.0.60]
+            let Some(parts) = key.strip_prefix("[2]:[").and_then(|k| k.strip_suffix(']')) else { continue };
+            let mut parts = parts.split("]:[").skip(2);
+            let known = (parts.next().and_then(|mac| mac.parse().ok()), parts.nth(1).and_then(|ip| ip.parse().ok()));
+            let mut list = Vec::new();
+            paths_in(route.get("paths").unwrap_or(&Value::Null), &mut list);
+            let paths = list.into_iter().filter_map(|value| path(value, rd, known));
+            found.extend(paths.filter(|p| wanted(p.mac, p.ip)));
+        }
+    }
+    found
+}
+
 fn zebra_vrfs(zebra: &Value) -> impl Iterator<Item = &Value> {
     zebra.get("vrfs").and_then(Value::as_array).into_iter().flatten()
 }
@@ -319,18 +476,8 @@ pub(super) fn vteps(value: &Value) -> BTreeSet<IpAddr> {
     lists.filter_map(|vtep| vtep.as_str().or_else(|| text(vtep, &["ip"]))?.parse().ok()).collect()
 }
 
-/// `show bgp l2vpn evpn summary json`
-pub(super) fn sessions(value: &Value) -> Vec<Session> {
-    let peers = value.get("peers").and_then(Value::as_object).into_iter().flatten();
-    let session = |(peer, said): (&String, &Value)| Session {
-        peer: peer.clone(),
-        state: said.get("state").and_then(Value::as_str).unwrap_or("unknown").to_owned(),
-    };
-    peers.map(session).collect()
-}
-
 /// `show bgp l2vpn evpn route type T json`: below each distinguisher the routes, and of each the paths that came from a peer.
-pub(super) fn received(value: &Value) -> BTreeSet<Received> {
+pub(super) fn received_targets(value: &Value) -> BTreeSet<Received> {
     fn paths(value: &Value, found: &mut BTreeSet<Received>) {
         match value {
             Value::Array(list) => list.iter().for_each(|value| paths(value, found)),

@@ -103,6 +103,67 @@ fn routes_in_two_tables() {
 }
 
 #[test]
+fn sessions_that_carry_evpn() {
+    let list = peers(&golden!("evpn-summary.json"));
+    let peer = Peer { name: "c0d1:ffff::201".into(), state: "Established".into(), received: 2, sent: 5 };
+    assert_eq!(list, [peer]);
+    assert!(list[0].is_up() && !list[0].is_shut());
+    let shut = peers(&golden!("evpn-summary-shut.json"));
+    assert!(shut[0].is_shut() && !shut[0].is_up(), "{shut:?}");
+    assert!(peers(&Value::Null).is_empty());
+}
+
+#[test]
+fn a_vnis_targets() {
+    let list = || vec!["64512:20".to_owned()];
+    let wanted = Targets { rd: Some("10.0.0.1:3".into()), import: list(), export: list() };
+    assert_eq!(targets(&golden!("evpn-vni.json")), Some(wanted));
+    // 8.4.4 answers "{}" and "{\n}" behind one another.
+    assert!(json(include_str!("../../tests/golden/speaker/evpn-vni-absent.json")).is_err());
+    assert_eq!(targets(&Value::Null), None);
+}
+
+#[test]
+fn an_own_route_and_who_got_it() {
+    let mac: Mac = "00:16:3e:00:00:99".parse().unwrap();
+    let ip = IpAddr::from([10, 1, 0, 99]);
+    let rd = "10.0.0.1:3";
+    let of_mac = announced(&golden!("rd-mac.json"), rd);
+    let path = of_mac.path.unwrap();
+    assert_eq!((path.mac, path.ip, path.own, path.best, path.vtep, path.seq), (mac, None, true, true, far(), 0));
+    assert_eq!((path.targets, path.routed), (vec!["64512:20".to_owned()], false));
+    assert_eq!(of_mac.to, ["c0d1:ffff::201"]);
+    let of_ip = announced(&golden!("rd-ip.json"), rd);
+    let path = of_ip.path.unwrap();
+    assert_eq!((path.mac, path.ip, path.routed), (mac, Some(ip), true));
+    assert_eq!(path.targets, ["64512:20", "64512:10"]);
+    let held_back = announced(&golden!("rd-ip-held-back.json"), rd);
+    assert!(held_back.path.is_some() && held_back.to.is_empty(), "a route map keeps it: {held_back:?}");
+    assert_eq!(announced(&golden!("rd-absent.json"), rd), Announced::default());
+}
+
+#[test]
+fn what_came_from_others() {
+    let all = received(&golden!("macip-received.json"), |_, _| true);
+    let seen: Vec<_> = all.iter().map(|p| (p.ip.map(|ip| ip.to_string()), p.routed, p.own, p.best)).collect();
+    let ip = |text: &str| Some(text.to_owned());
+    let wanted = [
+        (None, false, false, true),
+        (ip("fe80::216:3eff:fe00:99"), false, false, true),
+        (ip("10.1.0.99"), true, false, true),
+    ];
+    assert_eq!(seen, wanted);
+    assert!(all.iter().all(|p| p.rd == "10.0.0.1:3" && p.vtep == far() && p.from == "c0d1:ffff::201"), "{all:?}");
+    let one = received(&golden!("macip-received.json"), |_, ip| ip == Some(IpAddr::from([10, 1, 0, 99])));
+    assert_eq!(one.len(), 1);
+    // As FRR 10 has addresses: by address alone, the MAC in the path; and a MAC that has moved.
+    let moved = r#"{"10.0.0.2:2":{"rd":"10.0.0.2:2","[2]:[0]:[48]:[00:00:00:00:00:00]:[32]:[10.1.0.61]":{"paths":[[{"bestpath":true,
+        "mac":"52:54:00:03:82:d8","peerId":"c0d1:ffff::201","extendedCommunity":{"string":"RT:64512:20 ET:8 MM:3"}}]]}},"numPrefix":1}"#;
+    let moved = received(&json(moved).unwrap(), |_, _| true);
+    assert_eq!((moved[0].mac, moved[0].ip, moved[0].seq), (guest(), "10.1.0.61".parse().ok(), 3));
+}
+
+#[test]
 fn vrfs() {
     let up = vrf(&golden!("vrf-vni.json"), &golden!("bgp-vrfs.json"), "red");
     assert_eq!(up, VrfInfo { vni: 10, up: true, bgp: true, bgp_vni: 10 });
@@ -151,6 +212,8 @@ fn strange_shapes_are_nothing_and_no_panic() {
         assert!(macs(&value).is_empty() && routes(&value).is_empty() && !route(&value));
         assert!(arps(&value).values().all(|state| *state == ArpState::Absent));
         let _ = vrf(&value, &value, "red");
+        assert!(received(&value, |_, _| true).is_empty() && announced(&value, "1:1") == Announced::default());
+        assert!(targets(&value).is_none() && peers(&value).is_empty());
         assert_eq!(router_id(&value, Some("red")), None);
     }
 }
@@ -198,16 +261,9 @@ fn what_other_vteps_send() {
     let of = |targets: &str| -> BTreeSet<Received> {
         [Received { vtep: "10.0.0.1".parse().unwrap(), targets: [targets.to_owned()].into() }].into()
     };
-    assert_eq!(received(&golden!("routes-multicast.json")), of("64512:20"), "our own route is none of theirs");
-    assert_eq!(received(&golden!("routes-prefix.json")), of("64512:10"));
-    assert!(received(&golden!("route-absent.json")).is_empty() && received(&Value::Null).is_empty());
-}
-
-#[test]
-fn evpn_sessions() {
-    let up = Session { peer: "c0d1:ffff::201".into(), state: "Established".into() };
-    assert_eq!(sessions(&golden!("evpn-summary.json")), [up]);
-    assert_eq!(sessions(&Value::Null), []);
+    assert_eq!(received_targets(&golden!("routes-multicast.json")), of("64512:20"), "our own route is none of theirs");
+    assert_eq!(received_targets(&golden!("routes-prefix.json")), of("64512:10"));
+    assert!(received_targets(&golden!("route-absent.json")).is_empty() && received_targets(&Value::Null).is_empty());
 }
 
 #[test]

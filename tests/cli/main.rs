@@ -12,6 +12,7 @@ mod crowd;
 mod doctor;
 mod door;
 mod duplicates;
+mod explain;
 mod faults;
 mod guests;
 mod half_way;

@@ -30,6 +30,7 @@ mod byhand;
 mod containers;
 mod doctor;
 mod duplicates;
+mod explain;
 mod faults;
 mod figures;
 mod frr_down;

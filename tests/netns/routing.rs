@@ -1,6 +1,7 @@
 //! Rules and routes.
 
 use crate::*;
+use evpn_hook::plan::seen::Route;
 
 fn rules(family: &str) -> Vec<(u64, String)> {
     let list = json(&format!("ip {family} -j rule show"));
@@ -91,4 +92,24 @@ netns!(a_vrf_table_is_unreachable_but_for_its_own, kernel, {
     // EHOSTUNREACH is the route's own answer; without it the main table would be asked, and say ENETUNREACH here.
     let (ok, text) = try_sh("ip route get vrf red 192.0.2.1");
     assert!(!ok && text.contains("No route to host"), "{text}");
+});
+
+netns!(the_way_to_an_address_is_the_kernels, kernel, {
+    sh(
+        "ip link set lo up && ip address add 10.0.0.1/32 dev lo && ip link add up0 type veth peer name up0p && ip link set up0p up",
+    );
+    sh("ip link set up0 up && ip address add 192.0.2.1/24 dev up0 && ip route add 10.0.0.2/32 via 192.0.2.2");
+    sh("ip -6 address add 2001:db8::1/64 dev up0 nodad && ip route add 10.0.0.3/32 via inet6 2001:db8::2 dev up0");
+    sh("ip route add unreachable 10.0.0.4/32 && ip -6 route add unreachable 2001:db8:4::/48");
+    let up0 = u32::try_from(ip_link("up0")["ifindex"].as_u64().unwrap()).unwrap();
+    let mut way = |ip: &str| kernel.route_to(ip.parse().unwrap(), None).unwrap();
+    let via = |via: &str| Some(Route { device: up0, via: Some(via.parse().unwrap()), local: false });
+    assert_eq!(way("10.0.0.2"), via("192.0.2.2"));
+    assert_eq!(way("10.0.0.3"), via("2001:db8::2"));
+    assert_eq!(way("192.0.2.9"), Some(Route { device: up0, via: None, local: false }));
+    assert_eq!(way("2001:db8::9"), Some(Route { device: up0, via: None, local: false }));
+    assert!(way("10.0.0.1").is_some_and(|route| route.local));
+    for nowhere in ["10.0.0.4", "10.0.0.5", "2001:db8:4::1", "2001:db8:5::1"] {
+        assert_eq!(way(nowhere), None, "{nowhere}");
+    }
 });

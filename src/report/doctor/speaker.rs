@@ -5,7 +5,7 @@ use crate::config::Vrf;
 use crate::engine::{Engine, EngineError};
 use crate::model::{IfName, Vni};
 use crate::plan::Step;
-use crate::speaker::{Frr, Received, Running, Session, SpeakerError, Version, VniInfo, VrfInfo};
+use crate::speaker::{Frr, Peer, Received, Running, SpeakerError, Version, VniInfo, VrfInfo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -61,7 +61,7 @@ struct Said {
     vnis: BTreeMap<Vni, Option<VniInfo>>,
     vrfs: BTreeMap<IfName, VrfInfo>,
     vteps: BTreeSet<IpAddr>,
-    sessions: Vec<Session>,
+    sessions: Vec<Peer>,
     /// Other VTEPs' type-3 and type-5 routes.
     segments: BTreeSet<Received>,
     prefixes: BTreeSet<Received>,
@@ -114,7 +114,7 @@ pub fn observe(engine: &mut Engine, base: &Base) -> Result<Seen, EngineError> {
 
 fn ask(frr: &mut Frr, base: &Base) -> Result<Said, SpeakerError> {
     let mut said =
-        Said { running: frr.running()?, version: frr.version()?, sessions: frr.sessions()?, ..Said::default() };
+        Said { running: frr.running()?, version: frr.version()?, sessions: frr.evpn_peers()?, ..Said::default() };
     if base.networks.is_empty() {
         return Ok(said);
     }
@@ -132,8 +132,8 @@ fn ask(frr: &mut Frr, base: &Base) -> Result<Said, SpeakerError> {
             said.vrfs.insert(vrf.name.clone(), frr.vrf(&vrf.name)?);
         }
     }
-    said.segments = frr.received("multicast")?;
-    said.prefixes = frr.received("prefix")?;
+    said.segments = frr.received_targets("multicast")?;
+    said.prefixes = frr.received_targets("prefix")?;
     Ok(said)
 }
 
@@ -266,7 +266,7 @@ fn version(said: &Said) -> Vec<Finding> {
 }
 
 fn sessions(said: &Said) -> Vec<Finding> {
-    let down: Vec<&Session> = said.sessions.iter().filter(|session| session.state != "Established").collect();
+    let down: Vec<&Peer> = said.sessions.iter().filter(|peer| !peer.is_up()).collect();
     if said.sessions.is_empty() {
         let evidence = "no neighbour is activated below 'address-family l2vpn evpn': nobody is told anything";
         return vec![
@@ -278,10 +278,10 @@ fn sessions(said: &Said) -> Vec<Finding> {
     let told = down.into_iter().map(|session| {
         let evidence = format!("the EVPN session is not up ({})", session.state);
         let finding = match all {
-            true => Finding::problem("bgp-session", &session.peer, evidence + ", and there is no other"),
-            false => Finding::warning("bgp-session", &session.peer, evidence),
+            true => Finding::problem("bgp-session", &session.name, evidence + ", and there is no other"),
+            false => Finding::warning("bgp-session", &session.name, evidence),
         };
-        finding.by(format!("see 'vtysh -c \"show bgp neighbors {}\"' for the last error", session.peer))
+        finding.by(format!("see 'vtysh -c \"show bgp neighbors {}\"' for the last error", session.name))
     });
     told.collect()
 }
@@ -393,7 +393,7 @@ mod tests {
             vnis: [(vni(20), Some(info))].into(),
             vrfs: [("red".parse().unwrap(), VrfInfo { vni: 10, up: true, bgp: true, bgp_vni: 10 })].into(),
             vteps: BTreeSet::new(),
-            sessions: vec![Session { peer: "10.0.0.9".into(), state: "Established".into() }],
+            sessions: vec![Peer { name: "10.0.0.9".into(), state: "Established".into(), received: 4, sent: 4 }],
             segments: received(&["64512:20"]),
             prefixes: received(&["64512:10"]),
             duplicates: Vec::new(),
@@ -461,7 +461,7 @@ mod tests {
 
     #[test]
     fn sessions_of_evpn() {
-        let down = Session { peer: "10.0.0.8".into(), state: "Active".into() };
+        let down = Peer { name: "10.0.0.8".into(), state: "Active".into(), received: 0, sent: 0 };
         assert_eq!(only(&finds(|_, said| said.sessions.push(down.clone()))).1, Severity::Warning);
         assert_eq!(only(&finds(|_, said| said.sessions = vec![down])).1, Severity::Problem);
         assert_eq!(only(&finds(|_, said| said.sessions.clear())).0, "bgp-session");

@@ -1,0 +1,293 @@
+//! A guest of another host: from what its VTEP announces to this kernel's entries. Pure.
+//!
+//! An entry of this host's own in its place comes first: FRR follows the kernel, so it is the cause of all that is wrong behind it.
+
+use super::facts::{Away, Frr, Segment};
+use super::{Finding, Links, mend, segment};
+use crate::model::{IfName, Mac};
+use crate::plan::seen::{Fdb, LinkKind, Neigh};
+use crate::speaker::{ArpState, MacState, RoutePath};
+use std::net::IpAddr;
+
+/// The chain.
+pub(super) fn links(s: &Segment, away: &Away) -> Links {
+    let mut links = Links::default();
+    segment::kernel(&mut links, s);
+    claims(&mut links, s, away);
+    let spoke = segment::speaker(&mut links, s);
+    let Some(frr) = &s.frr else {
+        entries(&mut links, s, away);
+        return links;
+    };
+    if !spoke {
+        let object =
+            away.mac.map(|mac| mac.to_string()).or(away.ips.first().map(ToString::to_string)).unwrap_or_default();
+        let vni = s.network.vni;
+        segment::unheard(
+            &mut links,
+            &[("zebra-vni", &vni), ("peer", &"all"), ("bgp-route", &object), ("import", &object)],
+        );
+        return links;
+    }
+    segment::peers(&mut links, s, frr, |peer| {
+        Finding::Holds(format!("Established, {} routes received", peer.received))
+    });
+    routes(&mut links, s, away, frr);
+    let Some(mac) = away.mac else { return links };
+    let vtep = best(frr, mac).and_then(|p| p.vtep);
+    links.add("import", mac, import(s, frr, mac));
+    for address in frr.known.iter().flat_map(|k| &k.ips).filter(|a| announced(frr, mac, a.ip).is_some()) {
+        links.add("zebra-neighbour", address.ip, zebra_neighbour(s, &address.state, mac));
+    }
+    links.add("fdb", mac, fdb(s, away, mac, vtep));
+    for ip in away.ips.iter().filter(|ip| announced(frr, mac, **ip).is_some()) {
+        links.add("neighbour", ip, neighbour(s, mac, *ip));
+    }
+    for (ip, route) in &away.routes {
+        let Some(path) = announced(frr, mac, *ip).filter(|p| p.routed) else { continue };
+        links.add("vrf-route", ip, vrf_route(s, path, route.as_ref()));
+    }
+    if let Some((vtep, route)) = &away.underlay {
+        let finding = match route {
+            Some(route) if route.local => Finding::advice("an address of this host", "two hosts have one VTEP address"),
+            Some(route) => Finding::Holds(segment::way(s.world, route.via, route.device)),
+            None => segment::no_way(s, frr),
+        };
+        links.add("underlay", vtep, finding);
+    }
+    links
+}
+
+/// The kernel's entries by themselves, where the speaker is one that we do not ask.
+fn entries(links: &mut Links, s: &Segment, away: &Away) {
+    let none = |bridge: &IfName| {
+        Finding::advice(format!("{bridge} has no entry"), "ask the speaker whether another host announces it")
+    };
+    let bridge = &s.network.bridge;
+    let index = s.world.link(bridge).map(|l| l.index);
+    if let Some(mac) = away.mac {
+        let known = index.is_some_and(|index| s.world.fdb(index, mac).is_some());
+        links.add("fdb", mac, if known { fdb(s, away, mac, None) } else { none(bridge) });
+    }
+    for ip in &away.ips {
+        let known = index.and_then(|index| s.world.neigh(index, *ip)).and_then(|n| n.mac);
+        links.add("neighbour", ip, known.map_or_else(|| none(bridge), |mac| neighbour(s, mac, *ip)));
+    }
+}
+
+/// The best path to the MAC, with or without an address.
+fn best(frr: &Frr, mac: Mac) -> Option<&RoutePath> {
+    let mut paths = frr.received.iter().filter(|p| !p.own && p.mac == mac && p.best);
+    paths.clone().find(|p| p.ip.is_none()).or_else(|| paths.next())
+}
+
+fn announced(frr: &Frr, mac: Mac, ip: IpAddr) -> Option<&RoutePath> {
+    frr.received.iter().find(|p| !p.own && p.best && p.mac == mac && p.ip == Some(ip))
+}
+
+/// Entries that this host holds as if the guest were its own.
+fn claims(links: &mut Links, s: &Segment, away: &Away) {
+    let Some(bridge) = s.world.link(&s.network.bridge) else { return };
+    if let Some(mac) = away.mac
+        && let Some(entry) = s.world.fdb(bridge.index, mac)
+        && let Some(port) = s.world.by_index(entry.port)
+        && entry.is_static
+        && !matches!(port.kind, LinkKind::Vxlan { .. })
+    {
+        let evidence = format!("static on {} of this host, no guest of which has it", port.name);
+        let del = format!("bridge fdb del {mac} dev {} master", port.name);
+        links.add("fdb", mac, Finding::broken(evidence, Some(del)));
+    }
+    for ip in &away.ips {
+        let Some(entry) = s.world.neigh(bridge.index, *ip).filter(|n| n.permanent && !n.ext_learned) else { continue };
+        let mac = entry.mac.map_or("without MAC".to_owned(), |mac| mac.to_string());
+        let ours = if entry.ours { ", evpn-hook's mark on it" } else { "" };
+        let evidence = format!("{mac} on {}, permanent{ours}, though no guest of this host has it", bridge.name);
+        // zebra forgot the remote entry for this one, and bgpd tells it again only with the whole VNI.
+        let again = segment::read_again(&s.network.vni.device());
+        let del = format!("ip neigh del {ip} dev {} && {again}", bridge.name);
+        links.add("neighbour", ip, Finding::broken(evidence, Some(del)));
+    }
+}
+
+/// What other VTEPs announce; where none does, what the kernel holds is left over.
+fn routes(links: &mut Links, s: &Segment, away: &Away, frr: &Frr) {
+    let mut paths: Vec<&RoutePath> = frr.received.iter().filter(|p| !p.own && p.best).collect();
+    paths.sort_by_key(|p| (p.mac, p.ip));
+    for path in &paths {
+        let object = path.ip.map_or(path.mac.to_string(), |ip| format!("{} {ip}", path.mac));
+        let vtep = path.vtep.map_or("another".to_owned(), |v| v.to_string());
+        let evidence = format!(
+            "VTEP {vtep}, from {}, RD {}, RT {}, sequence {}",
+            path.from,
+            path.rd,
+            path.targets.join(" "),
+            path.seq
+        );
+        links.add("bgp-route", object, Finding::Holds(evidence));
+    }
+    if !paths.is_empty() {
+        return;
+    }
+    let object = away.mac.map(|mac| mac.to_string()).or(away.ips.first().map(ToString::to_string)).unwrap_or_default();
+    let stale = leftovers(s, away);
+    let finding = match stale.is_empty() {
+        true => Finding::advice(
+            "no other host announces it",
+            "run 'evpn-hook explain' on the host where the guest runs: there the chain begins",
+        ),
+        false => Finding::Broken {
+            evidence: "no other host announces it, and the kernel has entries for it still: a killed FRR left them"
+                .into(),
+            mend: Some(stale.join("; ")),
+            hint: None,
+        },
+    };
+    links.add("bgp-route", object, finding);
+}
+
+/// The speaker's entries that nobody stands behind, as the commands that delete them.
+fn leftovers(s: &Segment, away: &Away) -> Vec<String> {
+    let Some(bridge) = s.world.link(&s.network.bridge) else { return Vec::new() };
+    let neigh = |ip: &IpAddr| s.world.neigh(bridge.index, *ip).filter(|n: &&Neigh| n.ext_learned).map(|_| *ip);
+    let mut commands: Vec<String> =
+        away.ips.iter().filter_map(neigh).map(|ip| format!("ip neigh del {ip} dev {}", bridge.name)).collect();
+    let vxlan = s.network.vni.device();
+    let learned = |f: &&Fdb| f.ext_learned && s.world.link(&vxlan).is_some_and(|v| v.index == f.port);
+    if let Some(mac) = away.mac {
+        if s.world.fdb(bridge.index, mac).filter(learned).is_some() {
+            commands.push(format!("bridge fdb del {mac} dev {vxlan} master"));
+        }
+        if let Some(vtep) = away.tunnel.filter(|_| !commands.is_empty()) {
+            commands.push(format!("bridge fdb del {mac} dev {vxlan} dst {vtep} self"));
+        }
+    }
+    commands
+}
+
+/// Does zebra have the MAC? Only a route whose targets the VNI takes reaches it.
+fn import(s: &Segment, frr: &Frr, mac: Mac) -> Finding {
+    match frr.known.as_ref().map(|k| &k.state) {
+        Some(MacState::Remote { vtep }) => {
+            let vtep = vtep.map_or("another".to_owned(), |v| v.to_string());
+            return Finding::Holds(format!("zebra has it behind VTEP {vtep}"));
+        }
+        Some(MacState::Local { port, .. } | MacState::Inactive { port }) => {
+            return Finding::broken(format!("zebra has it as this host's own, on {port}"), None);
+        }
+        _ => {}
+    }
+    let vni = s.network.vni;
+    let targets = frr.targets.clone().unwrap_or_default();
+    let path = best(frr, mac);
+    let fits = path.is_some_and(|p| p.targets.iter().any(|t| targets.import.contains(t)));
+    if path.is_none() {
+        return Finding::broken("zebra does not have it", None);
+    }
+    if fits {
+        return Finding::broken(
+            "zebra does not have it, though bgpd has its route",
+            Some(segment::read_again(&vni.device())),
+        );
+    }
+    let has = path.map(|p| p.targets.join(" ")).unwrap_or_default();
+    let evidence = format!("its route has RT {has}, and VNI {vni} takes {}", targets.import.join(" "));
+    let lines = import_lines(frr, vni.get());
+    if lines.is_empty() {
+        let hint = format!(
+            "let the VTEP that announces it export a target of these, or 'route-target import' its own below 'vni {vni}'"
+        );
+        return Finding::advice(evidence, hint);
+    }
+    let undo: Vec<String> = lines.iter().map(|line| format!("no {line}")).collect();
+    Finding::broken(evidence, mend::evpn(&frr.running, &[&[format!("vni {vni}")][..], &undo].concat()))
+}
+
+/// What the running configuration says of what this VNI takes.
+fn import_lines(frr: &Frr, vni: u32) -> Vec<String> {
+    let lines = frr.running.evpn().into_iter().flat_map(|i| &i.lines).filter(|(family, _)| family == "l2vpn evpn");
+    let below = lines.map(|(_, line)| line.as_str()).skip_while(|line| *line != format!("vni {vni}")).skip(1);
+    below
+        .take_while(|line| *line != "exit-vni" && !line.starts_with("vni "))
+        .filter(|line| line.starts_with("route-target import ") || line.starts_with("route-target both "))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn zebra_neighbour(s: &Segment, state: &ArpState, mac: Mac) -> Finding {
+    let again = || Some(segment::read_again(&s.network.vni.device()));
+    match state {
+        ArpState::Remote { mac: has, .. } if *has == mac => Finding::Holds(format!("zebra has it as remote, {mac}")),
+        ArpState::Remote { mac: has, .. } => Finding::broken(format!("zebra has it with {has}, not {mac}"), again()),
+        ArpState::Active { mac: has } | ArpState::Inactive { mac: has } => {
+            Finding::broken(format!("zebra has it as this host's own, with {has}"), again())
+        }
+        ArpState::Absent => Finding::broken("zebra does not have it, though bgpd has its route", again()),
+    }
+}
+
+fn fdb(s: &Segment, away: &Away, mac: Mac, vtep: Option<IpAddr>) -> Finding {
+    let vxlan = s.network.vni.device();
+    let again = || Some(segment::read_again(&vxlan));
+    let bridge = s.world.link(&s.network.bridge).map(|l| l.index);
+    let Some(entry) = bridge.and_then(|bridge| s.world.fdb(bridge, mac)) else {
+        return Finding::broken(format!("{} has no entry", s.network.bridge), again());
+    };
+    let port = s.world.by_index(entry.port).map_or(entry.port.to_string(), |l| l.name.to_string());
+    if port != vxlan.as_str() {
+        let del = format!("bridge fdb del {mac} dev {} master", mend::word(&port));
+        let how = if entry.is_static { "static" } else { "learned" };
+        return Finding::broken(format!("{how} on {port}, expected on {vxlan}"), Some(del));
+    }
+    match (away.tunnel, vtep) {
+        (Some(tunnel), Some(vtep)) if tunnel != vtep => {
+            Finding::broken(format!("{vxlan} sends it to {tunnel}, and {vtep} has it"), again())
+        }
+        (None, _) => Finding::broken(format!("on {vxlan}, which has no VTEP for it"), again()),
+        (Some(tunnel), _) => Finding::Holds(format!("on {vxlan}, to {tunnel}")),
+    }
+}
+
+fn neighbour(s: &Segment, mac: Mac, ip: IpAddr) -> Finding {
+    let again = || Some(segment::read_again(&s.network.vni.device()));
+    let bridge = &s.network.bridge;
+    let entry = s.world.link(bridge).and_then(|l| s.world.neigh(l.index, ip));
+    match entry {
+        Some(Neigh { mac: Some(has), ext_learned: true, .. }) if *has == mac => {
+            Finding::Holds(format!("{mac} on {bridge}, of FRR"))
+        }
+        Some(Neigh { mac: Some(has), .. }) if *has == mac => {
+            Finding::broken(format!("{mac} on {bridge}, learned and not FRR's"), again())
+        }
+        Some(Neigh { mac: Some(has), .. }) => Finding::broken(format!("{has} on {bridge}, expected {mac}"), again()),
+        _ => Finding::broken(format!("{bridge} has no entry"), again()),
+    }
+}
+
+fn vrf_route(s: &Segment, path: &RoutePath, route: Option<&crate::plan::seen::Route>) -> Finding {
+    let Some(vrf) = &s.network.vrf else { return Finding::Holds("layer 2 only".into()) };
+    let l3 = vrf.l3_bridge().ok().flatten().and_then(|l3| s.world.link(&l3)).map(|l| l.index);
+    let expected = l3.and_then(|l3| s.world.by_index(l3)).map_or("the L3VNI".to_owned(), |l| l.name.to_string());
+    match route {
+        Some(route) if Some(route.device) == l3 => Finding::Holds(segment::way(s.world, route.via, route.device)),
+        Some(route) => {
+            let way = segment::way(s.world, route.via, route.device);
+            Finding::advice(
+                format!("VRF {} sends it {way}, expected dev {expected}", vrf.name),
+                rt_hint(vrf.name.as_str(), path),
+            )
+        }
+        None => Finding::advice(format!("VRF {} has no route to it", vrf.name), rt_hint(vrf.name.as_str(), path)),
+    }
+}
+
+fn rt_hint(vrf: &str, path: &RoutePath) -> String {
+    format!(
+        "the VRF's 'route-target import' must take one of {}: see 'show bgp vrf {vrf} ipv4 unicast' in vtysh",
+        path.targets.join(" ")
+    )
+}
+
+#[cfg(test)]
+#[path = "away_test.rs"]
+mod tests;

@@ -1,0 +1,80 @@
+//! What was gathered of one NIC, or of one guest of another host.
+
+use crate::config::Network;
+use crate::engine::HostLacks;
+use crate::model::{Guest, IfName, Mac};
+use crate::plan::duplicate::Duplicate;
+use crate::plan::seen::{Route, World};
+use crate::plan::{Plan, Refusal};
+use crate::register::Endpoint;
+use crate::speaker::{Advertised, Announced, Peer, RoutePath, Running, Targets, VniInfo, VrfInfo};
+use std::net::IpAddr;
+
+/// A network on this host: what every guest on it depends on.
+pub(super) struct Segment<'a> {
+    pub(super) network: &'a Network,
+    /// This host's tunnel end, and the device that should have the address.
+    pub(super) vtep: IpAddr,
+    pub(super) vtep_device: IfName,
+    pub(super) world: &'a World,
+    pub(super) lacks: HostLacks,
+    /// None where no speaker is configured.
+    pub(super) frr: Option<Frr>,
+}
+
+/// A guest of this host.
+pub(super) struct Here<'a> {
+    pub(super) guest: &'a Guest,
+    pub(super) endpoint: &'a Endpoint,
+    /// What `sync` would do for it.
+    pub(super) mends: Result<Plan, Refusal>,
+    pub(super) duplicates: Vec<Duplicate>,
+    pub(super) agent_runs: bool,
+}
+
+/// A guest of another host.
+#[derive(Default)]
+pub(super) struct Away {
+    pub(super) mac: Option<Mac>,
+    pub(super) ips: Vec<IpAddr>,
+    /// The kernel's entry of the VXLAN device: the tunnel's other end.
+    pub(super) tunnel: Option<IpAddr>,
+    /// How the VRF routes to each address.
+    pub(super) routes: Vec<(IpAddr, Option<Route>)>,
+    /// How the host gets to the VTEP that has it; `None` where no VTEP is known.
+    pub(super) underlay: Option<(IpAddr, Option<Route>)>,
+}
+
+/// What FRR says.
+#[derive(Default)]
+pub(super) struct Frr {
+    /// A daemon that does not answer, in words; then nothing else is known.
+    pub(super) silent: Option<String>,
+    pub(super) running: Running,
+    pub(super) vni: Option<VniInfo>,
+    pub(super) vrf: VrfInfo,
+    pub(super) targets: Option<Targets>,
+    pub(super) peers: Vec<PeerSeen>,
+    /// The underlay's sessions that are not up.
+    pub(super) underlay: Vec<Peer>,
+    /// The guest in zebra and bgpd.
+    pub(super) known: Option<Advertised>,
+    /// Its own routes in bgpd's table: of the MAC, and of each address.
+    pub(super) announced: Vec<(Option<IpAddr>, Announced)>,
+    /// What other VTEPs announce of it.
+    pub(super) received: Vec<RoutePath>,
+}
+
+/// A BGP session, and whether the kernel has a way to the peer's address.
+pub(super) struct PeerSeen {
+    pub(super) peer: Peer,
+    /// `None` for an unnumbered one, which is on the link.
+    pub(super) reachable: Option<bool>,
+}
+
+impl Frr {
+    /// Does it answer and hand this host's VNIs on? What else it says has a meaning only then.
+    pub(super) fn speaks(&self) -> bool {
+        self.silent.is_none() && self.running.advertises_all_vni()
+    }
+}

@@ -1,0 +1,132 @@
+//! `evpn-hook explain`: why a guest can, or cannot, be reached. One causal chain from the guest to the BGP peers, or for a guest of another
+//! host from the peers to the kernel's entries. The first link that does not hold is broken, with what mends it; what depends on it is unknown.
+//!
+//! - `find`: which guest is meant
+//! - `gather`: asks kernel, register and speaker
+//! - `segment`, `here`, `away`: what was gathered → links; pure
+//! - `text`: for people
+//!
+//! It has no opinion of its own on what should be: a link of the kernel's holds where the engine would plan no step there.
+
+mod away;
+mod facts;
+mod find;
+mod gather;
+mod here;
+mod mend;
+mod segment;
+mod text;
+
+pub use gather::explain;
+pub use text::text;
+
+use crate::model::{Guest, IfName, Mac, NetName, one_line};
+use serde::Serialize;
+use std::net::IpAddr;
+
+/// The whole answer; its JSON is stable: fields are added, never renamed.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    /// What was asked for.
+    pub asked: String,
+    /// Every link of every chain holds.
+    pub healthy: bool,
+    /// One for each NIC that is meant.
+    pub chains: Vec<Chain>,
+}
+
+/// One NIC of a guest, or one guest of another host.
+#[derive(Debug, Serialize)]
+pub struct Chain {
+    /// `here`, or `away`: behind another VTEP.
+    pub place: &'static str,
+    /// Whose it is, where that is known: guests of other hosts have no name here.
+    pub guest: Option<Guest>,
+    /// The network.
+    pub network: NetName,
+    /// The port.
+    pub device: Option<IfName>,
+    /// The guest's MAC.
+    pub mac: Option<Mac>,
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+    /// The VTEP that has it.
+    pub vtep: Option<IpAddr>,
+    /// The number of the first broken link, from 0; null where all hold.
+    pub broken: Option<usize>,
+    /// The links in order of cause and effect.
+    pub links: Vec<Link>,
+}
+
+/// One thing that has to be so for the next to be so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Link {
+    /// What kind: `guest`, `device`, `port`, `bridge`, `vxlan`, `vtep`, `vrf`, `l3vni`, `fdb`, `neighbour`, `frr`, `zebra-vni`, `zebra-mac`,
+    /// `zebra-neighbour`, `bgp-route`, `peer`, `import`, `vrf-route`, `underlay`.
+    pub link: &'static str,
+    /// Which one.
+    pub object: String,
+    /// Does it hold?
+    pub state: State,
+    /// What was looked at, and what it said.
+    pub evidence: String,
+    /// The command that mends it, where one does.
+    pub mend: Option<String>,
+    /// What else there is to do or to know.
+    pub hint: Option<String>,
+}
+
+/// Does a link hold?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It does.
+    Ok,
+    /// It does not, though all before it do.
+    Broken,
+    /// It does not, or does not say, and an earlier one is broken: mend that first.
+    Unknown,
+}
+
+/// What was found of one link.
+enum Finding {
+    Holds(String),
+    Broken { evidence: String, mend: Option<String>, hint: Option<String> },
+}
+
+impl Finding {
+    fn broken(evidence: impl Into<String>, mend: Option<String>) -> Finding {
+        Finding::Broken { evidence: evidence.into(), mend, hint: None }
+    }
+
+    fn advice(evidence: impl Into<String>, hint: impl Into<String>) -> Finding {
+        Finding::Broken { evidence: evidence.into(), mend: None, hint: Some(hint.into()) }
+    }
+}
+
+/// Links as they are found: only the first that does not hold is broken.
+#[derive(Default)]
+struct Links {
+    links: Vec<Link>,
+    broken: Option<usize>,
+}
+
+impl Links {
+    fn add(&mut self, link: &'static str, object: impl ToString, finding: Finding) {
+        let object = object.to_string();
+        let (state, evidence, mend, hint) = match finding {
+            Finding::Holds(evidence) => (State::Ok, evidence, None, None),
+            Finding::Broken { evidence, .. } if self.broken.is_some() => (State::Unknown, evidence, None, None),
+            Finding::Broken { evidence, mend, hint } => {
+                self.broken = Some(self.links.len());
+                (State::Broken, evidence, mend, hint)
+            }
+        };
+        // Kernel and FRR hand through names that others chose.
+        let (object, evidence) = (one_line(&object), one_line(&evidence));
+        self.links.push(Link { link, object, state, evidence, mend, hint });
+    }
+}
+
+#[cfg(test)]
+mod fixture;
