@@ -63,29 +63,37 @@ where
         Mode::Off => ask(),
         Mode::Records => {
             let answer = ask();
-            let kept = match &answer {
-                Ok(value) => serde_json::to_value(value).map(|value| json!({ "is": value })),
-                Err(error) => Ok(json!({ "failed": error.to_string() })),
-            };
-            if let Ok(kept) = kept {
-                TAPE.with_borrow_mut(|tape| {
-                    tape.entry(question.to_string()).or_insert(kept);
-                });
-            }
+            keep(question.to_string(), &answer);
             answer
         }
-        Mode::Plays => {
-            let question = question.to_string();
-            let kept = TAPE.with_borrow(|tape| tape.get(&question).cloned());
-            let Some(mut kept) = kept else { return Err(Untold(format!("not recorded: {question}")).into()) };
-            if let Some(words) = kept["failed"].as_str() {
-                return Err(Untold(words.to_owned()).into());
-            }
-            let value = kept.get_mut("is").map(Value::take).unwrap_or_default();
-            serde_json::from_value(value)
-                .map_err(|error| Untold(format!("recorded by another version: {question}: {error}")).into())
-        }
+        Mode::Plays => answer(&question.to_string()).map_err(E::from),
     }
+}
+
+/// Through text, as the register's records go: a hook's program has the code for that already, and would have twice as much with another way.
+#[cold]
+#[inline(never)]
+fn keep<T: Serialize, E: Display>(question: String, answer: &Result<T, E>) {
+    let kept = match answer {
+        Ok(value) => serde_json::to_vec(value).and_then(|text| serde_json::from_slice(&text)).map(|v: Value| ("is", v)),
+        Err(error) => Ok(("failed", error.to_string().into())),
+    };
+    let Ok((word, value)) = kept else { return };
+    TAPE.with_borrow_mut(|tape| {
+        tape.entry(question).or_insert(json!({ word: value }));
+    });
+}
+
+#[cold]
+#[inline(never)]
+fn answer<T: DeserializeOwned>(question: &str) -> Result<T, Untold> {
+    let kept = TAPE.with_borrow(|tape| tape.get(question).cloned());
+    let Some(kept) = kept else { return Err(Untold(format!("not recorded: {question}"))) };
+    if let Some(words) = kept["failed"].as_str() {
+        return Err(Untold(words.to_owned()));
+    }
+    let value = serde_json::to_vec(&kept["is"]).and_then(|text| serde_json::from_slice(&text));
+    value.map_err(|error| Untold(format!("recorded by another version: {question}: {error}")))
 }
 
 /// The same where there is an answer or none.

@@ -85,6 +85,8 @@ pub(super) struct Agent {
     /// Where FRR's sockets are; `None` where there is none to talk to.
     speaker: Option<PathBuf>,
     comeback: Option<Comeback>,
+    /// When it came last, it did not take all within the time that it was given.
+    speaker_lacks: bool,
     rest_until: Instant,
     status: String,
     pub(super) metrics: Metrics,
@@ -123,6 +125,7 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
         told: HashMap::new(),
         speaker,
         comeback: None,
+        speaker_lacks: false,
         rest_until: Instant::now(),
         status: String::new(),
         metrics: Metrics::new(boot_micros()),
@@ -525,7 +528,9 @@ impl Agent {
 
     fn speaker_came_back(&mut self) {
         let now = Instant::now();
-        self.metrics.comebacks += 1;
+        // Each of its daemons makes a socket.
+        self.metrics.comebacks += u64::from(self.comeback.is_none());
+        self.speaker_lacks = false;
         self.comeback = Some(Comeback { since: now, pause: FRR_FIRST, configured: false, reads: false });
         self.due.put(Task::Speaker, now + FRR_FIRST);
     }
@@ -554,6 +559,7 @@ impl Agent {
         if now - comeback.since > FRR_LIMIT {
             let why = problems.first().map_or("it does not know our VNIs: is 'advertise-all-vni' set?", String::as_str);
             let what = format!("FRR came back, but does not take all that it should: {why}");
+            self.speaker_lacks = true;
             self.engine.journal.object.clear();
             return self.engine.journal.say(&Message::Warning(&what));
         }
@@ -610,15 +616,22 @@ impl Agent {
         }
     }
 
-    /// How soon is what the hooks registered just now advertised? A crowd is not asked for one by one: the later questions are for all at once.
+    /// How soon is what the hooks registered just now advertised? A crowd is not asked for one by one, nor is a silent FRR asked again: the later
+    /// questions are for all at once.
     fn ask_early(&mut self, keys: &[Key]) {
+        let mut speaks = keys.len() <= FEW;
         for key in keys {
-            let guest = self.index.guest(key).filter(|_| keys.len() <= FEW).cloned();
-            let advertised = guest.and_then(|guest| self.engine.is_advertised(&guest).ok().flatten());
-            if let Some(advertised) = advertised {
-                self.metrics.answered(key, advertised, boot_micros());
+            let guest = self.index.guest(key).filter(|_| speaks).cloned();
+            match guest.and_then(|guest| self.engine.is_advertised(&guest).ok().flatten()) {
+                Some(advertised) => {
+                    self.metrics.answered(key, advertised, boot_micros());
+                    self.unsure.answered(key, advertised);
+                }
+                None => {
+                    speaks = false;
+                    self.unsure.not_early(key);
+                }
             }
-            self.unsure.answered(key, advertised == Some(true));
         }
     }
 
@@ -634,7 +647,7 @@ impl Agent {
     }
 
     fn tell_figures(&mut self) {
-        let Agent { scrape, metrics, index, ears, speaker, comeback, due, .. } = self;
+        let Agent { scrape, metrics, index, ears, speaker, comeback, speaker_lacks, due, .. } = self;
         scrape.serve(&mut || {
             metrics.scrapes += 1;
             let daemons = ["zebra", "bgpd"];
@@ -644,7 +657,7 @@ impl Agent {
                 networks: index.networks().map(|(_, name)| name.as_str()).collect(),
                 ports: ears.as_ref().map_or(0, |ears| ears.ports().count()),
                 speaker: speaker.as_ref().map(up).unwrap_or_default(),
-                speaker_has_all: comeback.is_none(),
+                speaker_has_all: comeback.is_none() && !*speaker_lacks,
                 tasks: due.waiting(),
             })
         });

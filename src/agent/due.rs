@@ -273,6 +273,13 @@ impl Unsure {
         self.since.insert(key.clone(), (now, 0));
     }
 
+    /// How soon cannot be known: it is asked for with the others.
+    pub fn not_early(&mut self, key: &Key) {
+        if let Some((_, asked)) = self.since.get_mut(key) {
+            *asked = (*asked).max(EARLY);
+        }
+    }
+
     /// Is it asked for only to know how soon?
     pub fn is_early(&self, key: &Key) -> bool {
         self.since.get(key).is_some_and(|(_, asked)| *asked < EARLY)

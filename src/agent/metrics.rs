@@ -22,18 +22,19 @@ struct Histogram {
     bounds: &'static [f64],
     /// Each observation once, in the first bucket that it fits into; the last is what is above all bounds.
     counts: Vec<u64>,
-    sum: f64,
+    /// In µs: a sum of fractions would gather their errors.
+    sum: u128,
 }
 
 impl Histogram {
     fn new(bounds: &'static [f64]) -> Histogram {
-        Histogram { bounds, counts: vec![0; bounds.len() + 1], sum: 0.0 }
+        Histogram { bounds, counts: vec![0; bounds.len() + 1], sum: 0 }
     }
 
     fn put(&mut self, took: Duration) {
         let seconds = took.as_secs_f64();
         self.counts[self.bounds.partition_point(|bound| *bound < seconds)] += 1;
-        self.sum += seconds;
+        self.sum += took.as_micros();
     }
 
     fn write(&self, out: &mut String, name: &str, labels: &[(&str, &str)]) {
@@ -44,7 +45,7 @@ impl Histogram {
             let labels: Vec<_> = labels.iter().copied().chain([("le", bound.as_str())]).collect();
             sample(out, &format!("{name}_bucket"), &labels, below);
         }
-        sample(out, &format!("{name}_sum"), labels, self.sum);
+        sample(out, &format!("{name}_sum"), labels, self.sum as f64 / 1e6);
         sample(out, &format!("{name}_count"), labels, below);
     }
 }
@@ -94,10 +95,16 @@ pub struct Now<'a> {
     pub ports: usize,
     /// Which of the speaker's daemons answer; none where there is no speaker.
     pub speaker: Vec<(&'a str, bool)>,
-    /// The speaker was told all since it came.
+    /// The speaker was told all since it came, and took it.
     pub speaker_has_all: bool,
     /// Tasks that wait for their time.
     pub tasks: usize,
+}
+
+impl Now<'_> {
+    fn speaks(&self) -> bool {
+        !self.speaker.is_empty() && self.speaker.iter().all(|(_, up)| *up)
+    }
 }
 
 impl Metrics {
@@ -214,8 +221,14 @@ impl Metrics {
             for (daemon, up) in &now.speaker {
                 sample(o, "evpn_speaker_up", &[("daemon", daemon)], u8::from(*up));
             }
-            head(o, "evpn_speaker_has_all", "gauge", "Was the speaker told all since it came, and does it take it?");
-            sample(o, "evpn_speaker_has_all", &[], u8::from(now.speaker_has_all));
+            head(
+                o,
+                "evpn_speaker_has_all",
+                "gauge",
+                "Is the speaker there, was it told all since it came, and did it take it?",
+            );
+            let all = now.speaker_has_all && now.speaks();
+            sample(o, "evpn_speaker_has_all", &[], u8::from(all));
         }
         for (name, help, count) in [
             ("evpn_speaker_comebacks_total", "How often the speaker came back.", self.comebacks),
@@ -242,7 +255,7 @@ impl Metrics {
     fn write_endpoints(&self, out: &mut String, now: &Now) {
         let mut of: BTreeMap<&str, [usize; 4]> = now.networks.iter().map(|name| (*name, [0; 4])).collect();
         // What a speaker said that is gone does not hold any more.
-        let speaks = !now.speaker.is_empty() && now.speaker.iter().all(|(_, up)| *up);
+        let speaks = now.speaks();
         for counted in self.guests.values() {
             for (network, stage) in &counted.endpoints {
                 let state = match stage {

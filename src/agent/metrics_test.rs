@@ -27,7 +27,13 @@ fn record(stage: Stage, hook: Option<(u64, u64)>) -> GuestRecord {
 }
 
 fn now(up: bool) -> Now<'static> {
-    Now { networks: vec!["red", "blue"], ports: 3, speaker: vec![("zebra", true), ("bgpd", up)], ..Now::default() }
+    Now {
+        networks: vec!["red", "blue"],
+        ports: 3,
+        speaker: vec![("zebra", true), ("bgpd", up)],
+        speaker_has_all: true,
+        ..Now::default()
+    }
 }
 
 /// The value of one sample; what is not there fails.
@@ -53,6 +59,8 @@ fn endpoints_are_counted_by_network_and_state() {
     assert_eq!(of(&text), [1.0, 1.0, 1.0, 1.0]);
     assert_eq!(value(&text, "evpn_endpoints{network=\"blue\",state=\"advertised\"}"), 0.0, "an empty one is told, too");
     assert_eq!(of(&metrics.text(&now(false))), [1.0, 1.0, 2.0, 0.0], "what a dead bgpd said is worth nothing");
+    let has_all = |up| value(&metrics.text(&now(up)), "evpn_speaker_has_all");
+    assert_eq!((has_all(true), has_all(false)), (1.0, 0.0));
     metrics.guest(&key(3), None);
     assert_eq!(of(&metrics.text(&now(true))), [1.0, 1.0, 1.0, 0.0]);
 }
