@@ -5,6 +5,7 @@ use crate::fault;
 use crate::kernel::{Kernel, KernelError};
 use crate::plan::{Plan, Step};
 use crate::speaker::{Added, Frr, SpeakerError};
+use crate::tape;
 use std::time::{Duration, Instant};
 
 /// The two rooms that steps reach, and what the speaker took.
@@ -26,6 +27,9 @@ pub enum StepError {
     /// FRR's no, or its silence.
     #[error(transparent)]
     Speaker(#[from] SpeakerError),
+    /// What happens again elsewhere is planned and not done.
+    #[error("{0}: not while a tape plays")]
+    Played(String),
     /// A test's no.
     #[error("{0}: injected fault")]
     Injected(String),
@@ -58,6 +62,9 @@ pub struct Done<'a> {
 
 impl Hands<'_> {
     fn take(&mut self, step: &Step) -> Result<(), StepError> {
+        if tape::plays() {
+            return Err(StepError::Played(step.to_string()));
+        }
         fault::point(format_args!("before {step}"));
         if fault::fails() {
             return Err(StepError::Injected(step.to_string()));

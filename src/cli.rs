@@ -5,6 +5,7 @@
 
 use crate::model::{IfName, Mac, NetName};
 use clap::{Args, Parser, Subcommand};
+use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,9 @@ pub struct Common {
     /// Say each step on stderr
     #[arg(short, long, global = true)]
     pub verbose: bool,
+    /// Keep a hook's call in this directory, for 'replay' [default: record in the state directory, if it is there]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub record: Option<PathBuf>,
 }
 
 /// Keeps what evpn-hook set up as it should be, while the host runs; in the foreground, until it is killed.
@@ -61,7 +65,7 @@ pub struct AgentCli {
 impl AgentCli {
     /// The same as options of evpn-hook.
     pub fn common(self) -> Common {
-        Common { config: self.config, state: self.state, json: false, verbose: self.verbose }
+        Common { config: self.config, state: self.state, verbose: self.verbose, ..Common::default() }
     }
 }
 
@@ -116,6 +120,11 @@ pub enum Command {
         /// NAME OPERATION SUBOPERATION EXTRA
         #[arg(num_args = 2.., value_names = ["NAME", "OP"])]
         args: Vec<String>,
+    },
+    /// Show what recorded calls of hooks would do, on any machine and without root
+    Replay {
+        /// A directory that --record wrote, or one file of it
+        path: PathBuf,
     },
     /// What a migration's target leaves behind where no agent runs: waits for the domain to arrive
     #[command(hide = true)]
@@ -220,7 +229,8 @@ pub struct Install {
 }
 
 /// Which hook is calling.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum HookCall {
     /// libvirt's qemu hook.
     Qemu(Vec<String>),
@@ -228,6 +238,28 @@ pub enum HookCall {
     Network(Vec<String>),
     /// One of LXC's.
     Lxc(Option<NetName>),
+}
+
+impl HookCall {
+    /// What happened, in the hypervisor's words: `qemu start`, `network started`, `lxc start-host`.
+    pub fn event(&self) -> String {
+        let (who, what) = match self {
+            HookCall::Qemu(args) => ("qemu", args.get(1).cloned()),
+            HookCall::Network(args) => ("network", args.get(1).cloned()),
+            HookCall::Lxc(_) => ("lxc", std::env::var("LXC_HOOK_TYPE").ok()),
+        };
+        format!("{who} {}", what.unwrap_or_default())
+    }
+
+    /// The call's words, for a person and for the name of a file.
+    pub fn title(&self) -> String {
+        match self {
+            HookCall::Qemu(args) => format!("qemu {}", args.join(" ")),
+            HookCall::Network(args) => format!("network {}", args.join(" ")),
+            HookCall::Lxc(None) => "lxc".to_owned(),
+            HookCall::Lxc(Some(network)) => format!("lxc --network {network}"),
+        }
+    }
 }
 
 /// Tells a hypervisor's call from a person's, without clap: by the name or directory that the program was called by, or by

@@ -73,7 +73,7 @@ pub enum GuestPhase {
 }
 
 /// One NIC of a guest, as an input adapter read it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Nic {
     /// The host's end: tap or veth. Unknown in libvirt's inactive XML.
     pub device: Option<IfName>,

@@ -28,6 +28,7 @@
 //! - [`report`]: status (JSON, tree, picture), explain, doctor: read and tell.
 //! - [`install`]: the hooks' symlinks.
 //! - [`cli`]: what was typed → what is meant.
+//! - [`record`], [`tape`]: a call with all that it was told, kept for a bug report; and the same again elsewhere.
 //! - [`exec`], [`fault`]: another program with a deadline; faults for tests.
 
 #![deny(unsafe_code)] // but for one address, in snoop/packet.rs; tests/rooms.rs holds that
@@ -51,8 +52,10 @@ pub mod journal;
 pub mod kernel;
 pub mod model;
 pub mod plan;
+pub mod record;
 pub mod register;
 pub mod report;
 pub mod senses;
 pub mod snoop;
 pub mod speaker;
+pub mod tape;

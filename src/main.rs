@@ -12,10 +12,11 @@ use evpn_hook::event::Nic;
 use evpn_hook::input::{self, InputError, libvirt_network, libvirt_qemu};
 use evpn_hook::journal::{Journal, Message};
 use evpn_hook::model::{Address, Guest, IfName, NetName, Source};
+use evpn_hook::record::{self, Recorder};
 use evpn_hook::register::Register;
 use evpn_hook::report::status::{self, terminal::Look, watch::WatchError};
 use evpn_hook::report::{self, doctor, explain};
-use evpn_hook::{door, install, speaker};
+use evpn_hook::{cli, door, install, plan, speaker, tape};
 use std::fmt::Display;
 use std::io::Write;
 use std::process::{self, ExitCode, Stdio};
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         Command::Attach(args) => attach(&common, args),
         Command::Detach(args) => {
             let mut engine = engine_of(&common);
+            engine.journal.event = "detach".to_owned();
             engine::detach(&mut engine, args.device.as_ref(), args.guest.as_deref()).map_err(Failure::from)
         }
         Command::Status(args) => status_of(&common, &args),
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
         Command::Doctor { fix } => doctor_of(&common, fix),
         Command::Sync { dry_run } => sync(&common, dry_run),
         Command::FrrConfig { network } => frr_config(&common, network.as_ref()),
+        Command::Replay { path } => replay(&path),
         Command::Arrive { guest_id } => arrive(&common, &guest_id),
         Command::Install(args) => install_links(&args, true, &common),
         Command::Uninstall(args) => install_links(&args, false, &common),
@@ -99,16 +102,23 @@ fn engine_of(common: &Common) -> Engine {
 /// A hypervisor's call: the exit status stops what it was about to do, so it is non-zero only where that is allowed.
 fn hook(call: &HookCall, common: &Common) -> ExitCode {
     let mut engine = engine_of(common);
-    let (result, may_refuse) = match run_hook(call, &mut engine) {
+    engine.is_called(call.event());
+    let recorder = recorder(common, &mut engine);
+    let outcome = run_hook(call, &mut engine);
+    if let Some(recorder) = recorder {
+        let error = outcome.as_ref().err().map(ToString::to_string);
+        if let Err(why) = recorder.keep(call, error.as_deref()) {
+            engine.journal.say(&Message::Warning(&why));
+        }
+    }
+    let (result, may_refuse) = match outcome {
         Ok(()) => {
             if let Some(guest) = engine.awaited.take() {
                 leave_a_watch(&mut engine, common, &guest);
             }
             return ExitCode::SUCCESS;
         }
-        Err(HookError::Input(error)) => (error.to_string(), error.may_refuse()),
-        Err(HookError::Engine(error, may_refuse)) => (error.to_string(), may_refuse),
-        Err(HookError::Door(text, may_refuse)) => (text, may_refuse),
+        Err(error) => (error.to_string(), error.may_refuse()),
     };
     engine.journal.say(&Message::Failed(&result));
     if may_refuse { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
@@ -134,10 +144,41 @@ fn leave_a_watch(engine: &mut Engine, common: &Common, guest: &Guest) {
     }
 }
 
+/// Where the operator wants this call kept; off, that is one open(2) of what is not there.
+fn recorder(common: &Common, engine: &mut Engine) -> Option<Recorder> {
+    let begun = match &common.record {
+        Some(dir) => Recorder::begin(dir, true),
+        None => Recorder::begin(&common.state_dir().join(record::SWITCH), false),
+    };
+    begun.unwrap_or_else(|why| {
+        engine.journal.say(&Message::Warning(&why));
+        None
+    })
+}
+
 enum HookError {
     Input(InputError),
     Engine(EngineError, bool),
     Door(String, bool),
+}
+
+impl HookError {
+    fn may_refuse(&self) -> bool {
+        match self {
+            HookError::Input(error) => error.may_refuse(),
+            HookError::Engine(_, may_refuse) | HookError::Door(_, may_refuse) => *may_refuse,
+        }
+    }
+}
+
+impl Display for HookError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            HookError::Input(error) => error.fmt(f),
+            HookError::Engine(error, _) => error.fmt(f),
+            HookError::Door(text, _) => f.write_str(text),
+        }
+    }
 }
 
 impl From<InputError> for HookError {
@@ -146,11 +187,59 @@ impl From<InputError> for HookError {
     }
 }
 
+/// What libvirt gives on stdin; on a tape it is text.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+#[serde(from = "String", into = "String")]
+struct Xml(Vec<u8>);
+
+impl From<String> for Xml {
+    fn from(text: String) -> Xml {
+        Xml(text.into_bytes())
+    }
+}
+
+impl From<Xml> for String {
+    fn from(xml: Xml) -> String {
+        String::from_utf8_lossy(&xml.0).into_owned()
+    }
+}
+
+fn stdin() -> Result<Vec<u8>, InputError> {
+    tape::asked(record::STDIN, || input::read_stdin(std::io::stdin().lock()).map(Xml)).map(|xml| xml.0)
+}
+
+/// What each recorded call would do: planned from what it was told then, by this version. Nothing here is asked, and nothing done.
+fn replay(path: &std::path::Path) -> Result<(), Failure> {
+    // Somebody else wrote it, and this is a terminal.
+    let plain = |text: &str| text.replace(|c: char| c.is_control(), "?");
+    for (name, kept) in record::read(path).map_err(failed)? {
+        let then = kept.error.as_ref().map_or("done".to_owned(), |error| format!("failed: {}", plain(error)));
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "{}: {}", plain(&name), plain(&kept.call.title()));
+        let _ = writeln!(out, "then, evpn-hook {}, {} µs: {then}", plain(&kept.evpn_hook), kept.took);
+        if kept.stdin_cut {
+            let _ = writeln!(out, "stdin does not parse to its end, and what came after that is not here");
+        }
+        let mut engine = Engine::new((cli::CONFIG.into(), false), Register::at(cli::STATE.as_ref()), Journal::quiet());
+        engine.dry_run = true;
+        tape::play(kept.observed);
+        let outcome = run_hook(&kept.call, &mut engine);
+        tape::stop();
+        let _ = write!(out, "now, evpn-hook {}: ", env!("CARGO_PKG_VERSION"));
+        let _ = match outcome {
+            Err(error) => writeln!(out, "fails: {}", plain(&error.to_string())),
+            Ok(()) if engine.planned.is_empty() => writeln!(out, "nothing to do"),
+            Ok(()) => write!(out, "would do\n{}", plan::shown(&engine.planned)),
+        };
+    }
+    Ok(())
+}
+
 fn run_hook(call: &HookCall, engine: &mut Engine) -> Result<(), HookError> {
     let event = match call {
-        HookCall::Qemu(args) => libvirt_qemu::read(args, &input::read_stdin(std::io::stdin().lock())?)?,
+        HookCall::Qemu(args) => libvirt_qemu::read(args, &stdin()?)?,
         HookCall::Network(args) => {
-            let xml = input::read_stdin(std::io::stdin().lock())?;
+            let xml = stdin()?;
             // A broken config.toml must not keep a network from stopping, nor one from starting that it cannot describe.
             let starting = args.get(1).is_some_and(|op| op == "start" || op == "started");
             match engine.config() {
@@ -164,10 +253,13 @@ fn run_hook(call: &HookCall, engine: &mut Engine) -> Result<(), HookError> {
             }
         }
         HookCall::Lxc(network) => {
-            let env = |key: &str| std::env::var_os(key).map(|v| v.to_string_lossy().into_owned());
+            let env = |key: &str| {
+                let value = || std::env::var_os(key).map(|v| v.to_string_lossy().into_owned());
+                tape::told(format_args!("environment {key}"), value)
+            };
             let Some(hook) = input::lxc::read(network.as_ref(), &env)? else { return Ok(()) };
             let may_refuse = hook.phase.may_refuse();
-            if !door::may_act() {
+            if !tape::plays() && !door::may_act() {
                 return door::ask(&hook, network.as_ref(), &env).map_err(|text| HookError::Door(text, may_refuse));
             }
             return engine.handle_lxc(hook).map_err(|e| HookError::Engine(e, may_refuse));
@@ -191,6 +283,7 @@ fn network(common: &Common, args: &NetworkArgs) -> Result<(), Failure> {
     };
     let mut engine = engine_of(common);
     engine.dry_run = args.dry_run;
+    engine.journal.event = format!("network {}", if up { "up" } else { "down" });
     let names: Vec<NetName> = match (args.args.get(1), args.all) {
         (Some(name), false) => vec![name.parse().map_err(wrong)?],
         (None, true) => all_networks(&mut engine, up)?,
@@ -212,6 +305,7 @@ fn network(common: &Common, args: &NetworkArgs) -> Result<(), Failure> {
 fn sync(common: &Common, dry_run: bool) -> Result<(), Failure> {
     let mut engine = engine_of(common);
     engine.dry_run = dry_run;
+    engine.journal.event = "sync".to_owned();
     let synced = engine.sync()?;
     if dry_run {
         report::plan(&engine.planned);
@@ -247,6 +341,7 @@ fn attach(common: &Common, args: Attach) -> Result<(), Failure> {
     let guest = engine::by_hand(args.guest.as_deref().unwrap_or(args.device.as_str())).map_err(wrong)?;
     let mut engine = engine_of(common);
     engine.dry_run = args.dry_run;
+    engine.is_called("attach".to_owned());
     engine.journal.verbose = common.verbose || args.wait.is_some();
     let mut nic = Nic {
         device: Some(args.device.clone()),

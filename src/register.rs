@@ -16,6 +16,7 @@ use crate::config::{Network, Vrf};
 use crate::fault;
 use crate::model::{Address, Guest, GuestKind, IfName, Mac, NetName, Source};
 use crate::speaker::Added;
+use crate::tape::{self, Untold};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,9 @@ pub enum RegisterError {
         /// The parser's words.
         why: String,
     },
+    /// What a tape says, or has not.
+    #[error(transparent)]
+    Tape(#[from] Untold),
 }
 
 fn way_out(error: &io::Error) -> &'static str {
@@ -177,15 +181,29 @@ pub struct GuestRecord {
     pub incoming_since: Option<u64>,
     /// Its NICs.
     pub endpoints: Vec<Endpoint>,
+    /// The hook that wrote this last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Hook>,
     /// What its NICs were, as long as the kernel may still hold something of it: being withdrawn, cut off in the midst of it, or refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<Endpoint>,
 }
 
+/// A hook's run, as far as it was when it wrote its guest's record for the last time. Nobody else sees a hook: it is how the agent knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// Which: `qemu start`.
+    pub by: String,
+    /// When it began, in µs since boot (CLOCK_BOOTTIME).
+    pub began: u64,
+    /// How long it took so far, in µs.
+    pub took: u64,
+}
+
 impl GuestRecord {
     /// One without NICs.
     pub fn new(guest: Guest) -> GuestRecord {
-        GuestRecord { guest, incoming_since: None, endpoints: Vec::new(), leaving: Vec::new() }
+        GuestRecord { guest, incoming_since: None, endpoints: Vec::new(), hook: None, leaving: Vec::new() }
     }
 
     /// All that the kernel may hold of it.
@@ -339,12 +357,13 @@ impl Register {
     pub fn network(&self, name: &NetName) -> Result<Option<NetworkRecord>, RegisterError> {
         // Not through the link: an error must name the file that has it.
         let link = self.dir.join("names").join(file_key(name.as_str()));
-        let target = match fs::read_link(&link) {
-            Ok(target) => target,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(RegisterError::Io { what: "read", path: link, source }),
-        };
-        let Some(file) = target.file_name().and_then(|f| f.to_str()) else { return Ok(None) };
+        let target =
+            tape::asked(format_args!("register: names/{}", file_key(name.as_str())), || match fs::read_link(&link) {
+                Ok(target) => Ok(Some(target)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(source) => Err(RegisterError::Io { what: "read", path: link, source }),
+            })?;
+        let Some(file) = target.as_ref().and_then(|t| t.file_name()).and_then(|f| f.to_str()) else { return Ok(None) };
         let record: Option<NetworkRecord> = self.read(&format!("networks/{file}"))?;
         Ok(record.filter(|r| r.network.name == *name))
     }
@@ -356,6 +375,9 @@ impl Register {
     pub fn put_network(&self, record: &NetworkRecord) -> Result<(), RegisterError> {
         let file = format!("networks/{}.json", record.network.bridge);
         self.write(&file, record)?;
+        if tape::plays() {
+            return Ok(());
+        }
         let link = self.dir.join("names").join(file_key(record.network.name.as_str()));
         let io = |what, source| RegisterError::Io { what, path: link.clone(), source };
         fs::create_dir_all(self.dir.join("names")).map_err(|e| io("make", e))?;
@@ -480,7 +502,11 @@ impl Register {
         fs::metadata(self.dir.join(name)).ok()?.modified().ok()?.elapsed().ok()
     }
 
-    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, RegisterError> {
+    fn read<T: Serialize + DeserializeOwned>(&self, name: &str) -> Result<Option<T>, RegisterError> {
+        tape::asked(format_args!("register: {name}"), || self.read_file(name))
+    }
+
+    fn read_file<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, RegisterError> {
         let path = self.dir.join(name);
         let io = |source| RegisterError::Io { what: "read", path: path.clone(), source };
         let file = match File::open(&path) {
@@ -494,7 +520,7 @@ impl Register {
             .map_err(|e| RegisterError::Corrupt { path: path.clone(), why: e.to_string() })
     }
 
-    fn read_all<T: DeserializeOwned>(&self, room: &str) -> Vec<Result<T, RegisterError>> {
+    fn read_all<T: Serialize + DeserializeOwned>(&self, room: &str) -> Vec<Result<T, RegisterError>> {
         let mut names = match self.names_in(room) {
             Ok(names) => names,
             Err(error) => return vec![Err(error)],
@@ -505,6 +531,9 @@ impl Register {
     }
 
     fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), RegisterError> {
+        if tape::plays() {
+            return Ok(());
+        }
         let path = self.dir.join(name);
         let io = |what: &'static str| {
             let path = path.clone();
@@ -533,6 +562,9 @@ impl Register {
     }
 
     fn remove(&self, name: &str) -> Result<(), RegisterError> {
+        if tape::plays() {
+            return Ok(());
+        }
         let path = self.dir.join(name);
         fault::point(format_args!("before removing {name}"));
         match fs::remove_file(&path) {
@@ -545,6 +577,10 @@ impl Register {
     }
 
     fn names_in(&self, room: &str) -> Result<Vec<String>, RegisterError> {
+        tape::asked(format_args!("register: names in {room}"), || self.list(room))
+    }
+
+    fn list(&self, room: &str) -> Result<Vec<String>, RegisterError> {
         let path = self.dir.join(room);
         match fs::read_dir(&path) {
             Ok(entries) => Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()),
@@ -577,6 +613,9 @@ impl Register {
     fn lock(&self, name: &str) -> Result<Lock, RegisterError> {
         let path = self.dir.join(name);
         let io = |source: io::Error| RegisterError::Io { what: "lock", path: path.clone(), source };
+        if tape::plays() {
+            return File::open("/dev/null").map(|file| Lock { _file: file }).map_err(io);
+        }
         loop {
             let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let file = match rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR) {

@@ -46,7 +46,7 @@ pub fn wait(engine: &mut Engine, id: &str) -> Result<(), AgentError> {
     if !one.while_fresh(engine, &guest)? {
         return Ok(());
     }
-    for (_, why) in engine.verify(std::slice::from_ref(&guest))? {
+    for (_, why) in engine.verify(std::slice::from_ref(&guest))?.unwrap_or_default() {
         engine.journal.say(&Message::NotAdvertised { guest: &guest.name, why: &why });
     }
     Ok(())

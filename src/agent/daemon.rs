@@ -6,10 +6,12 @@ use super::claims::Claims;
 use super::due::{Due, HOLD, PARTING, Patience, SOON, Task, Unsure};
 use super::hearing::Leases;
 use super::index::{Index, Key, Look, Record, Why};
+use super::metrics::{Metrics, Now};
 use super::notify::Notify;
+use super::scrape::Scrape;
 use crate::config::SpeakerKind;
 use crate::door::{self, Door};
-use crate::engine::{Engine, EngineError, Synced};
+use crate::engine::{Engine, EngineError, Synced, boot_micros};
 use crate::hypervisor::{leases, libvirt};
 use crate::input::libvirt_status::Life;
 use crate::journal::Message;
@@ -18,6 +20,8 @@ use crate::register::{GuestRecord, Lock, Stage, guest_key};
 use crate::senses::Senses;
 use crate::senses::watch::{Place, Sign};
 use crate::snoop::Ears;
+use rustix::event::{PollFd, PollFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::os::fd::AsFd;
@@ -38,6 +42,8 @@ const EDITED: Duration = Duration::from_millis(100);
 const FRR_LIMIT: Duration = Duration::from_secs(60);
 const FRR_FIRST: Duration = Duration::from_millis(100);
 const FRR_MOST: Duration = Duration::from_secs(2);
+/// So many guests at most are asked for one by one.
+const FEW: usize = 8;
 /// What it needs from then on to advertise what it read by itself; what is told again before is told for nothing.
 const FRR_READS: Duration = Duration::from_millis(500);
 
@@ -79,8 +85,12 @@ pub(super) struct Agent {
     /// Where FRR's sockets are; `None` where there is none to talk to.
     speaker: Option<PathBuf>,
     comeback: Option<Comeback>,
+    /// When it came last, it did not take all within the time that it was given.
+    speaker_lacks: bool,
     rest_until: Instant,
     status: String,
+    pub(super) metrics: Metrics,
+    scrape: Scrape,
     _lock: Lock,
 }
 
@@ -115,10 +125,14 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
         told: HashMap::new(),
         speaker,
         comeback: None,
+        speaker_lacks: false,
         rest_until: Instant::now(),
         status: String::new(),
+        metrics: Metrics::new(boot_micros()),
+        scrape: Scrape::default(),
         _lock: lock,
     };
+    agent.open_scrape();
     // From now on nothing is missed. The first look may take as long as FRR makes it wait, and systemd waits for no more than that it runs.
     agent.notify.say("READY=1");
     agent.was_deaf(|_, _| true);
@@ -156,8 +170,11 @@ impl Agent {
         self.tune();
         let wakes = self.ears.as_ref().and_then(Ears::wakes);
         let next = self.due.next().into_iter().chain(self.unsure.next()).chain(wakes).min();
+        let next = next.into_iter().chain(self.scrape.next()).min();
         let others = self.door.iter().map(AsFd::as_fd).chain(self.ears.iter().map(AsFd::as_fd));
-        self.senses.wait(others, next)?;
+        let others = others.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        self.senses.wait(others.chain(self.scrape.fds()), next)?;
+        self.tell_figures();
         if let Some(door) = &mut self.door {
             door.serve(&mut self.engine).map_err(AgentError::Door)?;
         }
@@ -185,6 +202,7 @@ impl Agent {
             None => {}
         }
         self.say_status();
+        self.engine.journal.flush();
         Ok(())
     }
 
@@ -215,6 +233,7 @@ impl Agent {
             Sign::Appeared(Place::Config) => self.due.put(Task::Config, now + EDITED),
             Sign::Appeared(Place::Domains | Place::LibvirtNetworks) => self.look(Look::Everything),
             Sign::Lost => {
+                self.metrics.lost += 1;
                 self.due.put(Task::Config, now);
                 self.look(Look::Everything);
             }
@@ -310,7 +329,10 @@ impl Agent {
         let read = self.engine.reload_config();
         self.engine.journal.object.clear();
         match read {
-            Ok(()) => drop(self.told.remove(&Task::Config)),
+            Ok(()) => {
+                self.told.remove(&Task::Config);
+                self.open_scrape();
+            }
             Err(error) => {
                 let what = format!("{error}; what it said before still holds");
                 let told = self.told.entry(Task::Config).or_default();
@@ -340,6 +362,9 @@ impl Agent {
                 if synced.steps > 0 && *task == Task::Everything {
                     journal.say(&Message::Mended { steps: synced.steps });
                 }
+                if synced.steps > 0 {
+                    self.metrics.mended(kind(task), synced.steps);
+                }
                 if synced.steps > 0 && self.patience.mended(task, now) {
                     journal.say(&Message::Claimed { guest: object });
                 }
@@ -352,6 +377,7 @@ impl Agent {
         };
         // Of one guest the engine tells as a problem what it could not do; nobody else looks at it again.
         failed |= !problems.is_empty() && matches!(task, Task::Guest(_) | Task::Domain(_));
+        self.metrics.failed += u64::from(failed);
         if !failed {
             self.patience.worked(task);
         } else if let Some(at) = self.patience.failed(task, now) {
@@ -432,6 +458,7 @@ impl Agent {
 
     fn take_guest(&mut self, key: &str, record: Option<GuestRecord>) {
         let became = self.index.put_guest(key, record.as_ref());
+        let hooked = self.metrics.guest(&key.into(), record.as_ref());
         self.await_end_of_lease(&key.into(), record.as_ref());
         if became == Record::Arrived {
             self.patience.arrived(&key.into(), Instant::now());
@@ -448,8 +475,9 @@ impl Agent {
                 if record.endpoints.iter().any(|e| e.stage != Stage::Incoming) {
                     self.doubt(&key.into());
                 }
+                self.time(&key.into(), hooked);
             }
-            Some(_) => {}
+            Some(_) => self.time(&key.into(), hooked),
         }
     }
 
@@ -500,6 +528,9 @@ impl Agent {
 
     fn speaker_came_back(&mut self) {
         let now = Instant::now();
+        // Each of its daemons makes a socket.
+        self.metrics.comebacks += u64::from(self.comeback.is_none());
+        self.speaker_lacks = false;
         self.comeback = Some(Comeback { since: now, pause: FRR_FIRST, configured: false, reads: false });
         self.due.put(Task::Speaker, now + FRR_FIRST);
     }
@@ -528,12 +559,20 @@ impl Agent {
         if now - comeback.since > FRR_LIMIT {
             let why = problems.first().map_or("it does not know our VNIs: is 'advertise-all-vni' set?", String::as_str);
             let what = format!("FRR came back, but does not take all that it should: {why}");
+            self.speaker_lacks = true;
             self.engine.journal.object.clear();
             return self.engine.journal.say(&Message::Warning(&what));
         }
         comeback.pause = (2 * comeback.pause).min(FRR_MOST);
         self.comeback = Some(comeback);
         self.due.put(Task::Speaker, now + comeback.pause);
+    }
+
+    /// A hook has registered it just now: how soon is it advertised?
+    fn time(&mut self, key: &Key, hooked: bool) {
+        if hooked && self.speaker.is_some() && self.scrape.is_open() {
+            self.unsure.put_early(key, Instant::now());
+        }
     }
 
     fn doubt(&mut self, key: &Key) {
@@ -544,7 +583,12 @@ impl Agent {
 
     /// Asks for all those at once whose time has come.
     fn verify(&mut self, now: Instant) {
-        let keys = self.unsure.due(now);
+        let (early, keys): (Vec<Key>, Vec<Key>) =
+            self.unsure.due(now).into_iter().partition(|key| self.unsure.is_early(key));
+        self.ask_early(&early);
+        if keys.is_empty() {
+            return;
+        }
         let known = |key: &Key| Some((key.clone(), self.index.guest(key)?.clone()));
         let (keys, guests): (Vec<Key>, Vec<Guest>) = keys.iter().filter_map(known).unzip();
         let missing = match self.engine.verify(&guests) {
@@ -557,12 +601,85 @@ impl Agent {
                 return self.unsure.clear();
             }
         };
+        let answered = missing.is_some();
+        let missing = missing.unwrap_or_default();
         for (key, guest) in keys.iter().zip(&guests) {
             let why = missing.iter().find(|(who, _)| guest_key(who) == **key).map(|(_, why)| why);
+            if answered {
+                self.metrics.answered(key, why.is_none(), boot_micros());
+            }
             if let (true, Some(why)) = (self.unsure.answered(key, why.is_none()), why) {
+                self.metrics.in_vain(key);
                 self.engine.journal.object.clone_from(&guest.name);
                 self.engine.journal.say(&Message::NotAdvertised { guest: &guest.name, why });
             }
         }
     }
+
+    /// How soon is what the hooks registered just now advertised? A crowd is not asked for one by one, nor is a silent FRR asked again: the later
+    /// questions are for all at once.
+    fn ask_early(&mut self, keys: &[Key]) {
+        let mut speaks = keys.len() <= FEW;
+        for key in keys {
+            let guest = self.index.guest(key).filter(|_| speaks).cloned();
+            match guest.and_then(|guest| self.engine.is_advertised(&guest).ok().flatten()) {
+                Some(advertised) => {
+                    self.metrics.answered(key, advertised, boot_micros());
+                    self.unsure.answered(key, advertised);
+                }
+                None => {
+                    speaks = false;
+                    self.unsure.not_early(key);
+                }
+            }
+        }
+    }
+
+    // ----- figures -----
+
+    /// Where config.toml says, and not where it does not.
+    fn open_scrape(&mut self) {
+        let at = self.engine.config().ok().and_then(|config| config.metrics.clone());
+        if let Err(error) = self.scrape.listen(at.as_ref()) {
+            let what = format!("no metrics: cannot listen at [agent] metrics: {error}");
+            self.engine.journal.say(&Message::Warning(&what));
+        }
+    }
+
+    fn tell_figures(&mut self) {
+        let Agent { scrape, metrics, index, ears, speaker, comeback, speaker_lacks, due, .. } = self;
+        scrape.serve(&mut || {
+            metrics.scrapes += 1;
+            let daemons = ["zebra", "bgpd"];
+            let up =
+                |dir: &PathBuf| daemons.map(|daemon| (daemon, answers(&dir.join(format!("{daemon}.vty"))))).to_vec();
+            metrics.text(&Now {
+                networks: index.networks().map(|(_, name)| name.as_str()).collect(),
+                ports: ears.as_ref().map_or(0, |ears| ears.ports().count()),
+                speaker: speaker.as_ref().map(up).unwrap_or_default(),
+                speaker_has_all: comeback.is_none() && !*speaker_lacks,
+                tasks: due.waiting(),
+            })
+        });
+    }
+}
+
+/// What was looked at, for the figures.
+fn kind(task: &Task) -> &'static str {
+    match task {
+        Task::Everything | Task::Speaker | Task::Config | Task::NewNetwork(_) => "everything",
+        Task::Network(_) => "network",
+        Task::Guest(_) | Task::Arrived(_) | Task::Domain(_) | Task::EndOfLease(_) | Task::Leases(_) => "guest",
+    }
+}
+
+/// Does somebody take connections at this socket? Never waits: one with a full queue is there, too.
+fn answers(path: &Path) -> bool {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (Ok(address), Ok(socket)) =
+        (SocketAddrUnix::new(path), socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None))
+    else {
+        return false;
+    };
+    matches!(connect(&socket, &address), Ok(()) | Err(rustix::io::Errno::AGAIN))
 }

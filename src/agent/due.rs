@@ -116,6 +116,11 @@ impl Due {
         true
     }
 
+    /// How many there are.
+    pub fn waiting(&self) -> usize {
+        self.at.len()
+    }
+
     /// It need not be done any more.
     pub fn drop(&mut self, task: &Task) {
         if let Some(at) = self.at.remove(task) {
@@ -244,8 +249,10 @@ fn pause(times: u32) -> Duration {
     }
 }
 
-/// After a guest was registered the speaker is asked, so many milliseconds later, until it has it.
-const QUESTIONS: [u64; 5] = [500, 1000, 2000, 4000, 8000];
+/// After a guest was registered the speaker is asked, so many milliseconds later, until it has it. The first [`EARLY`] only where somebody wants to
+/// know how soon that is: they tell FRR nothing again, which needs 60 ms at least.
+const QUESTIONS: [u64; 9] = [25, 60, 120, 250, 500, 1000, 2000, 4000, 8000];
+const EARLY: usize = 4;
 /// Guests whose questions are this near are asked for in one.
 const TOGETHER: Duration = Duration::from_millis(100);
 
@@ -258,7 +265,24 @@ pub struct Unsure {
 impl Unsure {
     /// It was registered or mended just now.
     pub fn put(&mut self, key: &Key, now: Instant) {
+        self.since.insert(key.clone(), (now, EARLY));
+    }
+
+    /// The same, and how soon it is advertised is wanted.
+    pub fn put_early(&mut self, key: &Key, now: Instant) {
         self.since.insert(key.clone(), (now, 0));
+    }
+
+    /// How soon cannot be known: it is asked for with the others.
+    pub fn not_early(&mut self, key: &Key) {
+        if let Some((_, asked)) = self.since.get_mut(key) {
+            *asked = (*asked).max(EARLY);
+        }
+    }
+
+    /// Is it asked for only to know how soon?
+    pub fn is_early(&self, key: &Key) -> bool {
+        self.since.get(key).is_some_and(|(_, asked)| *asked < EARLY)
     }
 
     /// It is gone, or nobody can be asked.

@@ -194,3 +194,30 @@ fn the_speaker_is_asked_five_times_at_most() {
     unsure.drop(&vm(3));
     assert_eq!(unsure.next(), None);
 }
+
+#[test]
+fn how_soon_it_is_advertised_is_asked_early_and_only_where_it_is_wanted() {
+    let (mut unsure, start) = (Unsure::default(), Instant::now());
+    unsure.put(&vm(1), start);
+    unsure.put_early(&vm(2), start);
+    assert!(!unsure.is_early(&vm(1)) && unsure.is_early(&vm(2)) && !unsure.is_early(&vm(3)));
+    let mut asked = Vec::new();
+    while unsure.is_early(&vm(2)) {
+        let next = unsure.next().unwrap();
+        asked.push((next - start).as_millis());
+        assert!(unsure.due(next).contains(&vm(2)));
+        assert!(!unsure.answered(&vm(2), false), "an early question is never the last");
+    }
+    assert_eq!(asked, [25, 60, 120, 250]);
+    assert_eq!(unsure.next(), Some(start + SECOND / 2), "then it is one of all");
+    assert!(!unsure.answered(&vm(2), true) && !unsure.answered(&vm(1), true));
+    assert_eq!(unsure.next(), None);
+    unsure.put_early(&vm(2), start);
+    unsure.not_early(&vm(2));
+    unsure.not_early(&vm(3));
+    assert_eq!(unsure.next(), Some(start + SECOND / 2));
+    // What is mended meanwhile is asked for as what is mended.
+    unsure.put_early(&vm(2), start);
+    unsure.put(&vm(2), start + SECOND);
+    assert!(!unsure.is_early(&vm(2)));
+}

@@ -95,6 +95,7 @@ impl Agent {
             return;
         }
         if !self.claims.may_claim(&port.device, now) {
+            self.metrics.refused += 1;
             return self.warn(port, "claims too many addresses: one a second is looked at");
         }
         let weighed = self.claims.weigh(&port.bridge, ip, claim, now);
@@ -106,6 +107,7 @@ impl Agent {
         let what = match learned {
             Ok(Learned::Known) => return self.reload_guest(&port.key),
             Ok(Learned::Registered { taken }) => {
+                self.metrics.learned += 1;
                 self.reload_guest(&port.key);
                 let pause = taken.and_then(|from| self.claims.taken(&port.bridge, ip, from == Other::Vtep, now));
                 let Some(pause) = pause else { return };
@@ -114,7 +116,10 @@ impl Agent {
                     format!("{ip} goes back and forth between two guests: not followed to here for {pause} minutes");
                 return self.warn(port, &what);
             }
-            Ok(Learned::Refused(why)) => format!("an address is not learned: {why}"),
+            Ok(Learned::Refused(why)) => {
+                self.metrics.refused += 1;
+                format!("an address is not learned: {why}")
+            }
             Err(error) => format!("{ip} cannot be registered: {error}"),
         };
         // A guest may well ask whether an address is free that is not.

@@ -54,6 +54,7 @@ fn guest(stage: Stage) -> GuestRecord {
             enslaved: false,
             stage,
         }],
+        hook: None,
         leaving: Vec::new(),
     }
 }

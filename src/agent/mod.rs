@@ -16,7 +16,7 @@
 //! - [`crate::senses`]: the kernel's events and files that tell what happened, in the order in which nothing is missed. libvirt's status files say what
 //!   its events say, sooner, and also while libvirtd is down.
 //! - [`daemon`]: the loop. [`arrival`]: the same for one guest, where no agent runs.
-//! - [`notify`]: a word to systemd.
+//! - [`notify`]: a word to systemd. [`metrics`]: what it counts, as Prometheus reads it; `scrape`: where that is asked for.
 //!
 //! It may be killed at any moment: it keeps nothing that is not in the register or the kernel, and each step is crash-safe.
 
@@ -26,7 +26,9 @@ pub mod daemon;
 pub mod due;
 mod hearing;
 pub mod index;
+pub mod metrics;
 pub mod notify;
+mod scrape;
 
 use crate::engine::EngineError;
 use crate::kernel::KernelError;

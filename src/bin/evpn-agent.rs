@@ -31,7 +31,8 @@ fn main() -> ExitCode {
         }
     };
     let journal = || Journal::of("evpn-agent", common.verbose);
-    let engine = Engine::new(common.config_path(), Register::at(&common.state_dir()), journal());
+    let mut engine = Engine::new(common.config_path(), Register::at(&common.state_dir()), journal());
+    engine.journal.event = "agent".to_owned();
     let notify = Notify::new(std::env::var_os("NOTIFY_SOCKET").as_deref());
     let Err(error) = daemon::run(engine, notify);
     journal().say(&Message::Failed(&error));

@@ -3,6 +3,7 @@
 use super::once::{Fault, Taken};
 use super::*;
 use crate::model::{host_ip, one_line, quoted};
+use crate::tape::{self, Untold};
 use serde::Deserialize;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
@@ -16,13 +17,26 @@ const MAX_FILE: u64 = 1 << 20;
 #[error("{0}")]
 pub struct ConfigError(pub String);
 
+impl From<Untold> for ConfigError {
+    fn from(untold: Untold) -> ConfigError {
+        ConfigError(untold.0)
+    }
+}
+
 /// Reads the file. One that is not there is the default, unless somebody asked for it by name.
 pub fn load(path: &Path, must_exist: bool) -> Result<Config, ConfigError> {
     let shown = path.display().to_string();
+    match tape::asked("config.toml", || read(path, &shown, must_exist))? {
+        Some(text) => parse(&text, &shown),
+        None => Ok(Config::default()),
+    }
+}
+
+fn read(path: &Path, shown: &str, must_exist: bool) -> Result<Option<String>, ConfigError> {
     let fail = |why: &str| ConfigError(one_line(&format!("{shown}: {why}")));
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
-        Err(e) if e.kind() == ErrorKind::NotFound && !must_exist => return Ok(Config::default()),
+        Err(e) if e.kind() == ErrorKind::NotFound && !must_exist => return Ok(None),
         Err(e) => return Err(fail(&format!("cannot open it ({e}): give --config a file that can be read"))),
     };
     let mut bytes = Vec::new();
@@ -32,8 +46,7 @@ pub fn load(path: &Path, must_exist: bool) -> Result<Config, ConfigError> {
     if bytes.len() as u64 > MAX_FILE {
         return Err(fail(&format!("it is over {} MiB: is this config.toml?", MAX_FILE >> 20)));
     }
-    let text = String::from_utf8(bytes).map_err(|_| fail("it is not UTF-8: is this config.toml?"))?;
-    parse(&text, &shown)
+    String::from_utf8(bytes).map(Some).map_err(|_| fail("it is not UTF-8: is this config.toml?"))
 }
 
 /// Parses the text; `path` is for messages alone.
@@ -69,6 +82,7 @@ struct RawConfig {
     vtep: RawVtep,
     speaker: RawSpeaker,
     host: RawHost,
+    agent: RawAgent,
     vrf: Vec<RawVrf>,
     network: Vec<RawNetwork>,
     unprivileged: Vec<RawUnprivileged>,
@@ -94,6 +108,12 @@ struct RawSpeaker {
 #[serde(deny_unknown_fields, default)]
 struct RawHost {
     manage: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawAgent {
+    metrics: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -130,6 +150,7 @@ impl RawConfig {
         self.vtep.check(&mut config.vtep)?;
         self.speaker.check(&mut config.speaker)?;
         config.manage_host = self.host.manage.unwrap_or(config.manage_host);
+        config.metrics = self.agent.metrics.map(metrics_at).transpose()?;
         let mut taken = Taken::default();
         let vrfs = self.vrf.into_iter().map(|vrf| vrf.check(&mut taken)).collect::<Result<Vec<_>, _>>()?;
         config.networks =
@@ -159,6 +180,34 @@ impl RawUnprivileged {
             return Err(Fault::new(&self.user, format!("user {user} is there twice: list all networks in one place")));
         }
         Ok(Unprivileged { user, networks: self.networks })
+    }
+}
+
+/// The longest path of a unix socket, in bytes: sun_path without its end (unix(7)).
+const MAX_SOCKET: usize = 107;
+
+fn metrics_at(at: Spanned<String>) -> Result<MetricsAt, Fault> {
+    let text = at.get_ref();
+    let wrong = |why: &str| {
+        let what = format!(
+            "[agent] metrics {}: {why}: write it as \"127.0.0.1:9471\" or \"/run/evpn-metrics.sock\"",
+            quoted(text)
+        );
+        Err(Fault::new(&at, what))
+    };
+    if text.starts_with('/') {
+        return match text.len() {
+            ..=MAX_SOCKET if !text.contains('\0') => Ok(MetricsAt::Socket(text.into())),
+            _ => wrong("a socket's path has 107 bytes at most"),
+        };
+    }
+    match text.parse::<SocketAddr>() {
+        Ok(address) if !address.ip().is_loopback() => {
+            wrong("it is for this host alone, and that is no loopback address")
+        }
+        Ok(address) if address.port() == 0 => wrong("port 0 is none"),
+        Ok(address) => Ok(MetricsAt::Tcp(address)),
+        Err(_) => wrong("it is no address with a port, and no absolute path"),
     }
 }
 
@@ -289,9 +338,22 @@ mod tests {
         assert_eq!(
             load_text(b"\nvtap = 1\n"),
             format!(
-                "{shown} line 2: unknown field `vtap`, expected one of `on_duplicate`, `vtep`, `speaker`, `host`, `vrf`, `network`, `unprivileged`"
+                "{shown} line 2: unknown field `vtap`, expected one of `on_duplicate`, `vtep`, `speaker`, `host`, `agent`, `vrf`, `network`, `unprivileged`"
             )
         );
+        assert_eq!(load_text(b"[agent]\nmetrics = \"127.0.0.1:9471\"\n"), "");
+        for (value, why) in [
+            ("10.0.0.1:9471", "no loopback address"),
+            ("0.0.0.0:9471", "no loopback address"),
+            ("[::1]:0", "port 0 is none"),
+            ("9471", "no address with a port"),
+            ("run/metrics.sock", "no absolute path"),
+            (&format!("/{}", "x".repeat(107)), "107 bytes"),
+        ] {
+            let error = load_text(format!("[agent]\nmetrics = \"{value}\"\n").as_bytes());
+            assert!(error.starts_with(&format!("{shown} line 2: [agent] metrics '")) && error.contains(why), "{error}");
+        }
+        assert!(load_text(b"[agent]\nmetric = 1\n").contains("line 2: unknown field `metric`, expected `metrics`"));
         assert_eq!(load_text(b"# \xff\n"), format!("{shown}: it is not UTF-8: is this config.toml?"));
         assert_eq!(load_text(&vec![b'\n'; (1 << 20) + 1]), format!("{shown}: it is over 1 MiB: is this config.toml?"));
         assert!(load(&dir, true).unwrap_err().to_string().contains("cannot read it"));

@@ -9,7 +9,7 @@ use crate::model::{IfName, Mac, NetName, TableId, Vni};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// The whole of config.toml, with defaults for all that it leaves out.
@@ -27,6 +27,17 @@ pub struct Config {
     pub networks: Vec<Network>,
     /// Who else than root may put containers on which networks.
     pub unprivileged: Vec<Unprivileged>,
+    /// Where the agent tells its figures; nowhere where it is not set.
+    pub metrics: Option<MetricsAt>,
+}
+
+/// `[agent] metrics`: on this host alone, for it tells of all tenants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MetricsAt {
+    /// A port on loopback.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Socket(PathBuf),
 }
 
 /// What to do where a guest starts with an address or MAC that another, live guest of the fabric has.
@@ -157,6 +168,7 @@ impl Default for Config {
             on_duplicate: OnDuplicate::default(),
             networks: Vec::new(),
             unprivileged: Vec::new(),
+            metrics: None,
         }
     }
 }

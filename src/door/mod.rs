@@ -93,19 +93,7 @@ impl Door {
     /// Listens at `path` for everybody (mode 0666). A socket that nobody answers any more is replaced; one with a living agent behind
     /// it is an error (`AddrInUse`), as is anything else of that name.
     pub fn bind(path: &Path) -> io::Result<Door> {
-        let listener = match UnixListener::bind(path) {
-            Err(e) if e.kind() == ErrorKind::AddrInUse => match UnixStream::connect(path) {
-                // A file that is no socket refuses, too.
-                Err(stale) if stale.kind() == ErrorKind::ConnectionRefused && is_socket(path) => {
-                    std::fs::remove_file(path)?;
-                    UnixListener::bind(path)?
-                }
-                _ => return Err(e),
-            },
-            bound => bound?,
-        };
-        listener.set_nonblocking(true)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+        let listener = listen(path, 0o666)?;
         let path = path.to_owned();
         Ok(Door { listener, path, entries: None, slow: HashMap::new(), refused: HashMap::new() })
     }
@@ -191,6 +179,24 @@ impl Door {
         };
         Ok(entries.into_iter().find(|entry| is_it(&entry.user)).cloned())
     }
+}
+
+/// Listens at `path`, open to those whom the mode lets in, without ever waiting. A socket that nobody answers any more is replaced.
+pub fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    let listener = match UnixListener::bind(path) {
+        Err(e) if e.kind() == ErrorKind::AddrInUse => match UnixStream::connect(path) {
+            // A file that is no socket refuses, too.
+            Err(stale) if stale.kind() == ErrorKind::ConnectionRefused && is_socket(path) => {
+                std::fs::remove_file(path)?;
+                UnixListener::bind(path)?
+            }
+            _ => return Err(e),
+        },
+        bound => bound?,
+    };
+    listener.set_nonblocking(true)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    Ok(listener)
 }
 
 /// By the names of the records alone: there may be a thousand of them.

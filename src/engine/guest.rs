@@ -12,7 +12,8 @@ use crate::plan::guest::{Seen, Wanted, register, wire, withdraw};
 use crate::plan::learn::yields;
 use crate::plan::seen::World;
 use crate::plan::{Plan, Refusal, Step};
-use crate::register::{Endpoint, GuestRecord, NetworkRecord, Stage};
+use crate::register::{Endpoint, GuestRecord, Hook, NetworkRecord, Stage};
+use crate::tape;
 use rustix::time::{ClockId, clock_gettime};
 
 /// How long after `qemu migrate` the `start` that belongs to it may come, in seconds. An offline migration calls `migrate`
@@ -38,7 +39,14 @@ pub(super) fn is_announced(record: &GuestRecord) -> bool {
 
 /// CLOCK_BOOTTIME, which no one sets and which does not stop in a suspend.
 pub fn boot_seconds() -> u64 {
-    u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0)
+    let now = || u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).ok();
+    tape::told("seconds since boot", now).unwrap_or_default()
+}
+
+/// The same in microseconds.
+pub fn boot_micros() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    u64::try_from(now.tv_sec * 1_000_000 + now.tv_nsec / 1000).unwrap_or(0)
 }
 
 impl Engine {
@@ -165,6 +173,8 @@ impl Engine {
             before.iter().flat_map(|b| &b.endpoints).any(|e| e.device == *device && e.stage == Stage::Incoming)
         };
         for endpoint in record.endpoints.iter_mut().filter(|e| which(e)) {
+            self.journal.is_on(&endpoint.device, endpoint.network.as_str());
+            self.journal.is_on(&endpoint.bridge, endpoint.network.as_str());
             // When it is wired, and once more: by its arrival the source may have withdrawn them.
             if how == How::Incoming || how == How::Mend && came(&endpoint.device) {
                 self.adopt(endpoint)?;
@@ -209,6 +219,13 @@ impl Engine {
                 None => Stage::Pending,
             };
         }
+        // A call that found all in place leaves no trace.
+        record.hook = match self.began.filter(|_| how != How::Mend && !plan.is_empty()) {
+            Some(began) => {
+                Some(Hook { by: self.journal.event.clone(), began, took: boot_micros().saturating_sub(began) })
+            }
+            None => before.and_then(|b| b.hook.clone()),
+        };
         self.register.put_guest(record)?;
         if !gave_up.is_empty() {
             let gave_up: Vec<String> = gave_up.iter().map(|a| a.ip.to_string()).collect();
@@ -246,7 +263,7 @@ impl Engine {
         if record.incoming_since.is_none() {
             return Ok(());
         }
-        match hypervisor::libvirt::life(&guest.name) {
+        match tape::told("libvirt: how the domain lives", || hypervisor::libvirt::life(&guest.name)) {
             Some(Life::Here) => self.arrived(guest).map(drop),
             _ => {
                 self.awaited = Some(guest.clone());
@@ -331,6 +348,8 @@ impl Engine {
         record.leaving.extend::<Vec<_>>(go);
         let mut plan = Plan::new();
         for endpoint in &record.leaving {
+            self.journal.is_on(&endpoint.device, endpoint.network.as_str());
+            self.journal.is_on(&endpoint.bridge, endpoint.network.as_str());
             let want = wanted(&who, endpoint);
             let seen = observe(self.kernel()?, &want)?;
             plan.extend(withdraw(&want, &seen));

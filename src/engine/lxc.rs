@@ -7,6 +7,7 @@ use crate::kernel::{Kernel, KernelError};
 use crate::model::{Address, Guest, IfName, NetName, Source};
 use crate::plan::seen::LinkKind;
 use crate::register::Endpoint;
+use crate::tape;
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -33,7 +34,7 @@ impl Engine {
                 None => Ok(()),
             },
             LxcPhase::StartHost { pid } => {
-                let nics = self.container_nics(&namespace_of(pid)?)?;
+                let nics = tape::asked("NICs of the container", || self.container_nics(&namespace_of(pid)?))?;
                 self.guest(GuestPhase::Start, guest, nics)
             }
             LxcPhase::Down { device } => self.guest(GuestPhase::DeviceDown(device), guest, Vec::new()),

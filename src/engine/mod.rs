@@ -11,7 +11,7 @@ mod lxc;
 mod network;
 mod sync;
 
-pub use guest::{attach, boot_seconds, by_hand, detach, lacks, mends};
+pub use guest::{attach, boot_micros, boot_seconds, by_hand, detach, lacks, mends};
 pub use host::{undo_host, vtep_and_mtu};
 pub use learned::Learned;
 pub use lxc::{Inner, inside};
@@ -28,7 +28,9 @@ use crate::model::Guest;
 use crate::plan::{Plan, Refusal, Step};
 use crate::register::{Register, RegisterError};
 use crate::speaker::{Added, Frr};
+use crate::tape::Untold;
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// Why an event was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +50,9 @@ pub enum EngineError {
     /// The state directory.
     #[error(transparent)]
     Register(#[from] RegisterError),
+    /// What a tape says, or has not.
+    #[error(transparent)]
+    Tape(#[from] Untold),
 }
 
 impl EngineError {
@@ -72,6 +77,8 @@ pub struct Engine {
     pub awaited: Option<Guest>,
     /// A duplicate may be waited for: nobody else waits for this process.
     may_wait: bool,
+    /// When the call began that somebody waits for, in µs since boot; none in the agent.
+    began: Option<u64>,
     /// How many steps were taken.
     walked: usize,
     kernel: Option<Kernel>,
@@ -89,10 +96,18 @@ impl Engine {
             planned: Plan::new(),
             awaited: None,
             may_wait: true,
+            began: None,
             walked: 0,
             kernel: None,
             config: None,
         }
+    }
+
+    /// This run is for one call, which somebody waits for from now on.
+    pub fn is_called(&mut self, event: String) {
+        self.journal.event = event;
+        self.journal.began = Some(Instant::now());
+        self.began = Some(boot_micros());
     }
 
     /// config.toml, read once.
@@ -161,8 +176,8 @@ impl Engine {
 /// Logs a step as it is done.
 fn noting(journal: &mut Journal) -> impl FnMut(Done) + '_ {
     |done: Done| match &done.failed {
-        Some(why) => journal.say(&Message::StepFailed { step: done.step, why }),
-        None if is_host_wide(done.step) => journal.say(&Message::HostChanged { step: done.step }),
+        Some(why) => journal.say(&Message::StepFailed { step: done.step, took: done.took, why }),
+        None if is_host_wide(done.step) => journal.say(&Message::HostChanged { step: done.step, took: done.took }),
         None => journal.say(&Message::Step { step: done.step, took: done.took }),
     }
 }

@@ -11,6 +11,7 @@ use crate::plan::seen::{Link, LinkKind, World};
 use crate::plan::{Plan, Planned, Refusal, Step};
 use crate::register::{GuestRecord, NetworkRecord, VrfRecord};
 use crate::speaker::{Added, Frr, Version};
+use crate::tape;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -129,7 +130,8 @@ impl Asked {
 
 /// Why this speaker cannot announce that tunnel end; none where it can, or does not say what it is.
 fn speaks_not(frr: Option<&mut Frr>, vtep: IpAddr) -> Option<String> {
-    let version = frr.filter(|_| vtep.is_ipv6())?.version().ok()??;
+    let version = frr.filter(|_| vtep.is_ipv6())?;
+    let version = tape::told("FRR: version", || version.version().ok().flatten())?;
     (version < Version::IPV6_VTEP).then(|| {
         format!(
             "VTEP {vtep} is IPv6, and FRR {version} would announce routes that lead to no VTEP: give this host an IPv4 VTEP ([vtep] address in config.toml), or FRR {} or newer",
@@ -301,7 +303,9 @@ impl Engine {
         seen.made.extend(devices.filter(|dev| world.link(dev).is_some_and(|l| l.ours)));
         let manage_speaker = frr.is_some() && manage_vrfs;
         let missing = match (frr, &network.vrf) {
-            (Some(frr), Some(vrf)) => frr.missing(vrf).ok(),
+            (Some(frr), Some(vrf)) => {
+                tape::told(format_args!("FRR: what it lacks of VRF {}", vrf.name), || frr.missing(vrf).ok())
+            }
             _ => None,
         };
         seen.speaker_has_vrf = missing.as_ref().is_some_and(Added::is_empty);
@@ -410,6 +414,7 @@ impl Engine {
         frr: Option<&mut Frr>,
         earlier: Option<Added>,
     ) -> Result<(), EngineError> {
+        self.name_devices(&record.network);
         self.register.put_network(&record)?;
         if let Some(vrf_record) = &vrf_record {
             self.register.put_vrf(vrf_record)?;
@@ -424,6 +429,14 @@ impl Engine {
         let detail = format!(" (VNI {}, VTEP {}, {} steps)", network.vni, record.vtep, plan.len());
         self.journal.say(&Message::Done { what: "up", object: network.name.as_str(), detail: &detail });
         Ok(())
+    }
+
+    /// For the log: whose steps these are.
+    fn name_devices(&mut self, network: &Network) {
+        for device in devices_of(network).iter().chain(&network.vrf.iter().flat_map(devices_of_vrf).collect::<Vec<_>>())
+        {
+            self.journal.is_on(device, network.name.as_str());
+        }
     }
 
     /// Takes over what may change in a running network: its DHCP hosts.
@@ -495,6 +508,7 @@ impl Engine {
             self.planned.extend(plan);
             return Ok(());
         }
+        self.name_devices(network);
         let (left, whole) = self.walk_on(&plan, frr.as_mut(), added);
         self.register.remove_network(network)?;
         match (&network.vrf, vrf_record) {

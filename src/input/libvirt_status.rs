@@ -20,7 +20,7 @@ pub struct Domain {
 }
 
 /// Where a domain's processors run (domain_conf.c `virDomainState`, `virDomainPausedReason`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Life {
     /// Here; or paused here, by a person or for a snapshot, and its addresses still its own.
     Here,

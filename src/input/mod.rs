@@ -7,12 +7,15 @@ pub mod libvirt_network;
 pub mod libvirt_qemu;
 pub mod libvirt_status;
 pub mod lxc;
+mod redact;
 mod xml;
 
 pub use lxc::{LxcHook, LxcPhase};
+pub use redact::redact;
 pub use xml::MAX_XML;
 
 use crate::model::{BadValue, one_line, quoted};
+use crate::tape::Untold;
 use std::io::Read;
 
 /// Why an input was not taken: one line with the object's name and the way out.
@@ -32,6 +35,12 @@ impl InputError {
     /// Where false, the hook reports this line and exits 0.
     pub fn may_refuse(&self) -> bool {
         self.may_refuse
+    }
+}
+
+impl From<Untold> for InputError {
+    fn from(untold: Untold) -> InputError {
+        InputError::new(&untold.0, false)
     }
 }
 

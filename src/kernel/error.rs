@@ -2,6 +2,7 @@
 
 use crate::model::IfName;
 use crate::plan::Step;
+use crate::tape::Untold;
 use rustix::io::Errno;
 use std::fmt;
 use std::io;
@@ -76,6 +77,9 @@ pub enum KernelError {
         /// The kernel's answer.
         cause: NetlinkError,
     },
+    /// What a tape says, or has not.
+    #[error(transparent)]
+    Tape(#[from] Untold),
     /// A step was refused.
     #[error("{step}: {cause}{}", Hint(*hint))]
     Step {
@@ -137,7 +141,7 @@ impl KernelError {
                 cause.raw_os_error()
             }
             KernelError::NoDevice { .. } => Some(Errno::NODEV.raw_os_error()),
-            KernelError::Ignored { .. } | KernelError::NotOurs { .. } => None,
+            KernelError::Ignored { .. } | KernelError::NotOurs { .. } | KernelError::Tape(_) => None,
         }
     }
 

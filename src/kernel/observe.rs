@@ -4,30 +4,48 @@ use super::error::{KernelError, NetlinkError, is_gone, is_unsupported};
 use super::{Kernel, decode};
 use crate::model::{IfName, Mac};
 use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh, Remote, World};
+use crate::tape;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage};
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 impl Kernel {
+    /// A question whose answer may be on tape. What is inside another namespace is no part of a host's tape: who looks there keeps it.
+    pub(super) fn told<T: Serialize + DeserializeOwned>(
+        &mut self,
+        question: impl Display,
+        ask: impl FnOnce(&mut Kernel) -> Result<T, KernelError>,
+    ) -> Result<T, KernelError> {
+        if self.elsewhere { ask(self) } else { tape::asked(question, || ask(self)) }
+    }
+
     /// The device of this name; `None` if there is none.
     pub fn link(&mut self, name: &IfName) -> Result<Option<Link>, KernelError> {
-        let found = self.link_message(name).map_err(|cause| read(format_args!("link {name}"), cause))?;
-        Ok(found.and_then(decode::link))
+        self.told(format_args!("link {name}"), |kernel| {
+            let found = kernel.link_message(name).map_err(|cause| read(format_args!("link {name}"), cause))?;
+            Ok(found.and_then(decode::link))
+        })
     }
 
     /// The device with this index; `None` if there is none.
     pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, KernelError> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        let found = self.get_link(message).map_err(|cause| read(format_args!("link with index {index}"), cause))?;
-        Ok(found.and_then(decode::link))
+        self.told(format_args!("link with index {index}"), |kernel| {
+            let mut message = LinkMessage::default();
+            message.header.index = index;
+            let found =
+                kernel.get_link(message).map_err(|cause| read(format_args!("link with index {index}"), cause))?;
+            Ok(found.and_then(decode::link))
+        })
     }
 
     /// Is this veth's other end in that network namespace? Indexes do not tell, for each namespace counts its own.
@@ -76,70 +94,83 @@ impl Kernel {
 
     /// All devices.
     pub fn all_links(&mut self) -> Result<Vec<Link>, KernelError> {
-        self.links(Vec::new(), "all links")
+        self.told("all links", |kernel| kernel.links(Vec::new(), "all links"))
     }
 
     /// The devices whose master this is: a bridge's ports, a VRF's bridges.
     pub fn ports_of(&mut self, master: u32) -> Result<Vec<Link>, KernelError> {
-        let mut links = self.links(vec![LinkAttribute::Controller(master)], &format!("ports of index {master}"))?;
-        links.retain(|link| link.master == Some(master));
-        Ok(links)
+        self.told(format_args!("ports of index {master}"), |kernel| {
+            let mut links =
+                kernel.links(vec![LinkAttribute::Controller(master)], &format!("ports of index {master}"))?;
+            links.retain(|link| link.master == Some(master));
+            Ok(links)
+        })
     }
 
     /// The addresses of one device, or of all. A device that is gone has none.
     pub fn addresses(&mut self, index: Option<u32>) -> Result<Vec<Address>, KernelError> {
-        let mut message = AddressMessage::default();
-        message.header.index = index.unwrap_or(0);
-        let keep = |message| match message {
-            RouteNetlinkMessage::NewAddress(message) => {
-                decode::address(message).filter(|address| index.is_none_or(|index| address.index == index))
+        self.told(format_args!("addresses of index {}", index.unwrap_or(0)), |kernel| {
+            let mut message = AddressMessage::default();
+            message.header.index = index.unwrap_or(0);
+            let keep = |message| match message {
+                RouteNetlinkMessage::NewAddress(message) => {
+                    decode::address(message).filter(|address| index.is_none_or(|index| address.index == index))
+                }
+                _ => None,
+            };
+            match kernel.socket.list(RouteNetlinkMessage::GetAddress(message), keep) {
+                Err(cause) if cause.errno().is_some_and(is_gone) => Ok(Vec::new()),
+                answer => answer.map_err(|cause| read("addresses", cause)),
             }
-            _ => None,
-        };
-        match self.socket.list(RouteNetlinkMessage::GetAddress(message), keep) {
-            Err(cause) if cause.errno().is_some_and(is_gone) => Ok(Vec::new()),
-            answer => answer.map_err(|cause| read("addresses", cause)),
-        }
+        })
     }
 
     /// One neighbour of a bridge; `None` if there is none, or no such bridge.
     pub fn neigh(&mut self, bridge: u32, ip: IpAddr) -> Result<Option<Neigh>, KernelError> {
-        let mut message = neigh_message(family(ip), bridge);
-        message.attributes.push(NeighbourAttribute::Destination(ip.into()));
-        let found = self.get_neigh(message).map_err(|cause| read(format_args!("neighbour {ip}"), cause))?;
-        Ok(found.and_then(decode::neigh))
+        self.told(format_args!("neighbour {ip} of index {bridge}"), |kernel| {
+            let mut message = neigh_message(family(ip), bridge);
+            message.attributes.push(NeighbourAttribute::Destination(ip.into()));
+            let found = kernel.get_neigh(message).map_err(|cause| read(format_args!("neighbour {ip}"), cause))?;
+            Ok(found.and_then(decode::neigh))
+        })
     }
 
     /// All neighbours of a bridge, IPv4 and IPv6, but for the kernel's own multicast ones.
     pub fn neighs(&mut self, bridge: u32) -> Result<Vec<Neigh>, KernelError> {
-        let mut message = NeighbourMessage::default();
-        message.attributes.push(NeighbourAttribute::IfIndex(bridge));
-        let keep = |m: NeighbourMessage| if m.header.ifindex == bridge { decode::neigh(m) } else { None };
-        self.list_neighs(message, "neighbours", keep)
+        self.told(format_args!("neighbours of index {bridge}"), |kernel| {
+            let mut message = NeighbourMessage::default();
+            message.attributes.push(NeighbourAttribute::IfIndex(bridge));
+            let keep = |m: NeighbourMessage| if m.header.ifindex == bridge { decode::neigh(m) } else { None };
+            kernel.list_neighs(message, "neighbours", keep)
+        })
     }
 
     /// Where this bridge sends frames to a MAC, outside of any VLAN; `None` if it does not know, or is gone.
     pub fn fdb(&mut self, bridge: u32, mac: Mac) -> Result<Option<Fdb>, KernelError> {
-        let mut message = neigh_message(AddressFamily::Bridge, 0);
-        message.attributes.push(NeighbourAttribute::Controller(bridge));
-        message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()));
-        let found = match self.get_neigh(message) {
-            // "Invalid master ifindex": here the kernel says EINVAL where it says ENODEV elsewhere.
-            Err(cause) if cause.is(Errno::INVAL) && self.link_by_index(bridge)?.is_none() => None,
-            answer => answer.map_err(|cause| read(format_args!("FDB entry {mac}"), cause))?,
-        };
-        let entry = found.and_then(decode::fdb).filter(|(of, ..)| *of == bridge);
-        Ok(entry.map(|(_, entry, _)| entry))
+        self.told(format_args!("FDB entry {mac} of index {bridge}"), |kernel| {
+            let mut message = neigh_message(AddressFamily::Bridge, 0);
+            message.attributes.push(NeighbourAttribute::Controller(bridge));
+            message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()));
+            let found = match kernel.get_neigh(message) {
+                // "Invalid master ifindex": here the kernel says EINVAL where it says ENODEV elsewhere.
+                Err(cause) if cause.is(Errno::INVAL) && kernel.link_by_index(bridge)?.is_none() => None,
+                answer => answer.map_err(|cause| read(format_args!("FDB entry {mac}"), cause))?,
+            };
+            let entry = found.and_then(decode::fdb).filter(|(of, ..)| *of == bridge);
+            Ok(entry.map(|(_, entry, _)| entry))
+        })
     }
 
     /// The VTEP that a VXLAN device sends a MAC's frames to; `None` if it does not know. An entry may outlive its meaning: believe it only
     /// where the bridge's FDB or neighbours say that the MAC is elsewhere.
     pub fn vtep_of(&mut self, vxlan: u32, mac: Mac) -> Result<Option<IpAddr>, KernelError> {
-        let mut message = neigh_message(AddressFamily::Bridge, vxlan);
-        message.header.flags = NeighbourFlags::Own;
-        message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()));
-        let found = self.get_neigh(message).map_err(|cause| read(format_args!("VTEP of {mac}"), cause))?;
-        Ok(found.and_then(decode::remote))
+        self.told(format_args!("VTEP of {mac} on index {vxlan}"), |kernel| {
+            let mut message = neigh_message(AddressFamily::Bridge, vxlan);
+            message.header.flags = NeighbourFlags::Own;
+            message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()));
+            let found = kernel.get_neigh(message).map_err(|cause| read(format_args!("VTEP of {mac}"), cause))?;
+            Ok(found.and_then(decode::remote))
+        })
     }
 
     /// What all VXLAN devices of the host send where.
@@ -229,6 +260,10 @@ impl Kernel {
 
 /// Reads one file below /proc/sys (at most 4 KiB, trimmed); `None` if this kernel does not have it.
 pub fn sysctl(path: &str) -> Result<Option<String>, KernelError> {
+    tape::asked(format_args!("sysctl {path}"), || read_sysctl(path))
+}
+
+fn read_sysctl(path: &str) -> Result<Option<String>, KernelError> {
     let failed = |cause| KernelError::Sysctl { what: format!("read /proc/sys/{path}"), cause };
     let file = match File::open(super::routing::sysctl_file(path).map_err(failed)?) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),

@@ -33,7 +33,9 @@ impl Kernel {
     /// Do IPv4 and, where there is IPv6, IPv6 ask table local only after the VRFs (an l3mdev rule before it, or preference 32765)? Otherwise an address of
     /// the host that is also a tenant's would draw the tenant's packets to the host.
     pub fn local_rule_last(&mut self) -> Result<bool, KernelError> {
-        Ok(self.local_rule_of(AddressFamily::Inet)? && self.local_rule_of(AddressFamily::Inet6)?)
+        self.told("local rule last", |kernel| {
+            Ok(kernel.local_rule_of(AddressFamily::Inet)? && kernel.local_rule_of(AddressFamily::Inet6)?)
+        })
     }
 
     fn local_rule_of(&mut self, family: AddressFamily) -> Result<bool, KernelError> {
@@ -66,7 +68,10 @@ impl Kernel {
 
     /// Has this table the unreachable default routes of [`Step::AddUnreachable`], IPv4 and, where there is IPv6, IPv6?
     pub fn unreachable(&mut self, table: TableId) -> Result<bool, KernelError> {
-        Ok(self.unreachable_of(AddressFamily::Inet, table)? && self.unreachable_of(AddressFamily::Inet6, table)?)
+        self.told(format_args!("unreachable defaults of table {table}"), |kernel| {
+            Ok(kernel.unreachable_of(AddressFamily::Inet, table)?
+                && kernel.unreachable_of(AddressFamily::Inet6, table)?)
+        })
     }
 
     fn unreachable_of(&mut self, family: AddressFamily, table: TableId) -> Result<bool, KernelError> {

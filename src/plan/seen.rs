@@ -2,11 +2,12 @@
 
 use crate::model::{IfName, Mac, TableId, Vni};
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 /// A network device as the kernel shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     /// Its name.
     pub name: IfName,
@@ -35,7 +36,7 @@ pub struct Link {
 }
 
 /// The flags of a bridge port that decide whether EVPN works; `None` where the kernel does not know them or it is no port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PortFlags {
     /// `learning` (IFLA_BRPORT_LEARNING).
     pub learning: Option<bool>,
@@ -44,7 +45,7 @@ pub struct PortFlags {
 }
 
 /// The kinds that we decide on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LinkKind {
     /// A bridge.
     Bridge {
@@ -74,7 +75,7 @@ pub enum LinkKind {
 }
 
 /// A neighbour entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Neigh {
     /// The address.
     pub ip: IpAddr,
@@ -89,7 +90,7 @@ pub struct Neigh {
 }
 
 /// A bridge FDB entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fdb {
     /// The MAC.
     pub mac: Mac,
@@ -113,7 +114,7 @@ pub struct Remote {
 }
 
 /// An address of a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
     /// The device's index.
     pub index: u32,

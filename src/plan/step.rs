@@ -176,6 +176,70 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// What it does, in one word that stays the same: for the log's field STEP.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Step::AddVrf { .. } => "add-vrf",
+            Step::AddBridge { .. } => "add-bridge",
+            Step::AddVxlan { .. } => "add-vxlan",
+            Step::DelLink { .. } => "del-link",
+            Step::SetMaster { .. } => "set-master",
+            Step::SetUp { .. } => "set-up",
+            Step::SetMtu { .. } => "set-mtu",
+            Step::SetVxlanPort { .. } => "set-vxlan-port",
+            Step::ClearDefaultPvid { .. } => "clear-default-pvid",
+            Step::Mark { .. } => "mark",
+            Step::NoAddrGen { .. } => "no-addrgen",
+            Step::AddAddress { .. } => "add-address",
+            Step::DelAddress { .. } => "del-address",
+            Step::Sysctl { .. } => "sysctl",
+            Step::AddUnreachable { .. } => "add-unreachable",
+            Step::DelUnreachable { .. } => "del-unreachable",
+            Step::LocalRuleLast { .. } => "local-rule",
+            Step::AddFdb { .. } => "add-fdb",
+            Step::DelFdb { .. } => "del-fdb",
+            Step::AddNeigh { .. } => "add-neighbour",
+            Step::DelNeigh { .. } => "del-neighbour",
+            Step::TellFdb { .. } => "tell-fdb",
+            Step::TellNeigh { .. } => "tell-neighbour",
+            Step::SpeakerAddVrf { .. } => "speaker-add-vrf",
+            Step::SpeakerDelVrf { .. } => "speaker-del-vrf",
+        }
+    }
+
+    /// The device that it is done to; none where it is the host's or the speaker's.
+    pub fn device(&self) -> Option<IfName> {
+        match self {
+            Step::AddVrf { name: dev, .. }
+            | Step::AddBridge { name: dev, .. }
+            | Step::DelLink { name: dev }
+            | Step::SetMaster { dev, .. }
+            | Step::SetUp { dev, .. }
+            | Step::SetMtu { dev, .. }
+            | Step::SetVxlanPort { dev }
+            | Step::ClearDefaultPvid { bridge: dev }
+            | Step::Mark { dev }
+            | Step::NoAddrGen { dev }
+            | Step::AddAddress { dev, .. }
+            | Step::DelAddress { dev, .. }
+            | Step::AddFdb { dev, .. }
+            | Step::DelFdb { dev, .. }
+            | Step::AddNeigh { bridge: dev, .. }
+            | Step::DelNeigh { bridge: dev, .. }
+            | Step::TellFdb { dev, .. }
+            | Step::TellNeigh { bridge: dev, .. } => Some(dev.clone()),
+            Step::AddVxlan { vni, .. } => Some(vni.device()),
+            Step::Sysctl { .. }
+            | Step::AddUnreachable { .. }
+            | Step::DelUnreachable { .. }
+            | Step::LocalRuleLast { .. }
+            | Step::SpeakerAddVrf { .. }
+            | Step::SpeakerDelVrf { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for Step {
     /// The step as the command that a person would type for it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Instant;
 use watch::{Place, Sign, Watch};
@@ -42,14 +42,14 @@ impl Senses {
     /// Sleeps until something comes, here or to one of these, or until then.
     pub fn wait<'a>(
         &'a self,
-        others: impl IntoIterator<Item = BorrowedFd<'a>>,
+        others: impl IntoIterator<Item = PollFd<'a>>,
         until: Option<Instant>,
     ) -> Result<(), SensesError> {
         let mut fds = vec![
             PollFd::from_borrowed_fd(self.events.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.watch.as_fd(), PollFlags::IN),
         ];
-        fds.extend(others.into_iter().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        fds.extend(others);
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let timeout = left.map(|left| Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),

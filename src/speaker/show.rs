@@ -103,7 +103,7 @@ pub struct VrfInfo {
 }
 
 /// FRR's version: major, minor. Releases order by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Version(pub u32, pub u32);
 
 impl Version {

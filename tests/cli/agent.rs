@@ -20,7 +20,7 @@ const MAC: &str = "52:54:00:03:82:d8";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A running agent; killed without warning at the end, as it may be at any time.
-struct Agent {
+pub struct Agent {
     child: Child,
     notify: UnixDatagram,
     /// What it watched when it had looked at everything.
@@ -29,7 +29,7 @@ struct Agent {
 
 impl Agent {
     /// Starts it on the host's configuration, and returns when it has looked at everything.
-    fn start() -> Agent {
+    pub fn start() -> Agent {
         let _ = std::fs::remove_file("/run/notify");
         let notify = UnixDatagram::bind("/run/notify").unwrap();
         notify.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -41,14 +41,24 @@ impl Agent {
     }
 
     /// The next word to systemd.
-    fn hears(&self) -> String {
+    pub fn hears(&self) -> String {
         let mut word = [0; 256];
         let length = self.notify.recv(&mut word).unwrap();
         String::from_utf8(word[..length].to_vec()).unwrap()
     }
 
+    /// Does it sleep for a whole second, some time soon? Fresh veths speak IPv6 of their own for some seconds.
+    pub fn sleeps(&self) -> bool {
+        let quiet_second = || {
+            let before = self.naps();
+            std::thread::sleep(Duration::from_secs(1));
+            self.naps() == before
+        };
+        (0..20).any(|_| quiet_second())
+    }
+
     /// How often it gave up the processor of its own will.
-    fn naps(&self) -> u64 {
+    pub fn naps(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:")).unwrap();
         line.trim().parse().unwrap()
@@ -70,7 +80,7 @@ fn agent(args: &[&str]) -> Command {
 
 /// Returns when it is so: looks again whenever the kernel says that something changed.
 #[track_caller]
-fn until(what: &str, is_so: impl Fn() -> bool) {
+pub fn until(what: &str, is_so: impl Fn() -> bool) {
     let mut events = Events::open().unwrap();
     let end = Instant::now() + PATIENCE;
     while !is_so() {
@@ -154,13 +164,7 @@ on_a_host!(it_refuses_a_broken_configuration_and_starts_on_an_empty_host, {
 on_a_host!(an_idle_agent_sleeps, {
     with_guest();
     let agent = Agent::start();
-    // Fresh veths speak IPv6 of their own for some seconds.
-    let quiet_second = || {
-        let before = agent.naps();
-        std::thread::sleep(Duration::from_secs(1));
-        agent.naps() == before
-    };
-    assert!((0..20).any(|_| quiet_second()), "it wakes up though nothing happens");
+    assert!(agent.sleeps(), "it wakes up though nothing happens");
 });
 
 on_a_host!(what_is_deleted_by_hand_comes_back, {
@@ -380,12 +384,7 @@ on_a_host!(networks_and_guests_come_and_go_under_its_eyes, {
         host.run(&["network", "down", "flat"]).ok();
     }
     // What it still wanted to look at it has looked at by then.
-    let quiet_second = || {
-        let naps = agent.naps();
-        std::thread::sleep(Duration::from_secs(1));
-        agent.naps() == naps
-    };
-    assert!((0..20).any(|_| quiet_second()));
+    assert!(agent.sleeps());
     let left = |text: String| text.lines().filter(|l| !l.contains("tap0")).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(left(crate::host::snapshot()), left(before));
 });

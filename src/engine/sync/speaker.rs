@@ -18,18 +18,34 @@ type Missed = (Guest, Endpoint, String);
 
 impl Engine {
     /// Asks the speaker whether it advertises these guests, and tells the kernel's entries again where it does not though they are right
-    /// (FRR versions that drop events). Returns those that were not advertised, with why; none where the speaker is silent or missing.
-    pub fn verify(&mut self, guests: &[Guest]) -> Result<Vec<(Guest, String)>, EngineError> {
+    /// (FRR versions that drop events). Returns those that were not advertised, with why; `None` where the speaker is silent or missing.
+    pub fn verify(&mut self, guests: &[Guest]) -> Result<Option<Vec<(Guest, String)>>, EngineError> {
         let mut records = Vec::new();
         for guest in guests {
             records.extend(self.register.guest(guest)?);
         }
-        let Some(mut frr) = self.frr()? else { return Ok(Vec::new()) };
-        let Ok(missed) = self.missed(&mut frr, &records) else { return Ok(Vec::new()) };
+        let Some(mut frr) = self.frr()? else { return Ok(None) };
+        let Ok(missed) = self.missed(&mut frr, &records) else { return Ok(None) };
         for (guest, endpoint, _) in &missed {
             self.tell_again(guest, endpoint)?;
         }
-        Ok(missed.into_iter().map(|(guest, _, why)| (guest, why)).collect())
+        Ok(Some(missed.into_iter().map(|(guest, _, why)| (guest, why)).collect()))
+    }
+
+    /// Does the speaker advertise all of this guest by now? Single questions, and nothing is told again; `None` where it does not say.
+    pub fn is_advertised(&mut self, guest: &Guest) -> Result<Option<bool>, EngineError> {
+        let (Some(mut frr), Some(record)) = (self.frr()?, self.register.guest(guest)?) else { return Ok(None) };
+        for endpoint in record.endpoints.iter().filter(|e| e.stage == Stage::Registered) {
+            let (Some(mac), Some(network)) = (endpoint.mac, self.register.network_of_bridge(&endpoint.bridge)?) else {
+                continue;
+            };
+            match frr.advertised(network.network.vni, mac, &endpoint.addresses()) {
+                Ok(look) if look.complete() => {}
+                Ok(_) => return Ok(Some(false)),
+                Err(_) => return Ok(None),
+            }
+        }
+        Ok(Some(true))
     }
 
     /// All guests: as `look` has them, or where something was changed since, as they are now, and then they get their time.

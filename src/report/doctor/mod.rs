@@ -25,6 +25,7 @@ use crate::plan::seen::World;
 use crate::register::{GuestRecord, NetworkRecord};
 use serde::{Serialize, Serializer};
 use std::fmt::{self, Write};
+use std::time::Instant;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -266,8 +267,9 @@ fn sync(engine: &mut Engine) -> Option<String> {
 
 fn set(engine: &mut Engine, path: &str, value: &str) -> Result<(), EngineError> {
     let step = Step::Sysctl { path: path.to_owned(), value: value.to_owned() };
+    let start = Instant::now();
     engine.kernel()?.apply(&step)?;
-    engine.journal.say(&Message::HostChanged { step: &step });
+    engine.journal.say(&Message::HostChanged { step: &step, took: start.elapsed() });
     Ok(())
 }
 

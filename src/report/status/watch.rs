@@ -11,9 +11,10 @@ use crate::kernel::Event;
 use crate::senses::watch::Place;
 use crate::senses::{Senses, SensesError};
 use nix::sys::signal::{SigSet, Signal};
+use rustix::event::{PollFd, PollFlags};
 use rustix::pipe::PipeFlags;
 use std::io::{self, IsTerminal, Write, stdout};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::exit;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -65,7 +66,7 @@ pub fn run(engine: &mut Engine) -> Result<(), WatchError> {
             pace.looked(began, Instant::now());
             continue;
         }
-        senses.wait([redraw.as_fd()], Some(pace.due))?;
+        senses.wait([PollFd::new(&redraw, PollFlags::IN)], Some(pace.due))?;
         while rustix::io::read(&redraw, &mut [0u8; 64]).is_ok_and(|count| count > 0) {}
         let (events, signs) = senses.take()?;
         if !signs.is_empty() || events.iter().any(matters) {

@@ -134,6 +134,8 @@ fn state(dir: &Path, lines: &mut Vec<String>) {
                 if let Some(since) = record.get_mut("incoming_since") {
                     *since = true.into();
                 }
+                // How long the hook took.
+                record.as_object_mut().map(|record| record.remove("hook"));
                 record.to_string()
             });
             lines.push(format!("state {} {}", path.display(), told.unwrap_or(text)));
