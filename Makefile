@@ -1,10 +1,11 @@
 # evpn-hook. Two commands do everything on a bare Debian bookworm with cargo and root: `make demo`, `make test`.
 PREFIX ?= /usr
 DESTDIR ?=
-SHARE = $(DESTDIR)$(PREFIX)/share/evpn-hook
+DATA = $(DESTDIR)$(PREFIX)/share
+SHARE = $(DATA)/evpn-hook
 UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
 
-.PHONY: all build demo test lint bench install install-files uninstall clean help
+.PHONY: all build manual demo test lint bench deb install install-files install-manual uninstall clean help
 all: build
 
 help: ## this list
@@ -12,6 +13,9 @@ help: ## this list
 
 build: ## the release binaries
 	@packaging/build
+
+manual: ## manual pages and completions for bash, zsh and fish, in target/manual
+	@packaging/manual
 
 demo: ## the webinar's fabric on this machine: real FRR, libvirt, QEMU and LXC
 	@program=$$(tests/lab/build --example demo) && tests/lab/run --name demo --timeout 900 -- "$$program"
@@ -26,7 +30,10 @@ lint: ## rustfmt and clippy
 bench: build ## the hook against a static no-op and a bash hook, in one run; the agent with 1,000 guests; sync on a host of 10,000
 	EVPN_HOOK=$$(packaging/build --path) cargo bench --quiet --bench hook --bench agent --bench sync
 
-install: build install-files ## DESTDIR and PREFIX are honoured; `evpn-hook install` then links the hooks
+deb: ## Debian packages of evpn-hook and evpn-agent, in target/deb
+	@packaging/deb
+
+install: build manual install-files install-manual ## DESTDIR and PREFIX are honoured; `evpn-hook install` then links the hooks
 
 install-files: # what `install` does once the binary is built
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $$(packaging/build --path) $$(dirname $$(packaging/build --path))/evpn-agent
@@ -38,9 +45,17 @@ install-files: # what `install` does once the binary is built
 	install -m 644 packaging/config.toml.example $(SHARE)/
 	$(DESTDIR)$(PREFIX)/bin/evpn-hook install --root $(DESTDIR)/
 
+install-manual: # what packaging/manual has written
+	install -D -m 644 -t $(DATA)/man/man8 target/manual/man/*
+	install -D -m 644 -t $(DATA)/bash-completion/completions target/manual/bash/*
+	install -D -m 644 -t $(DATA)/zsh/vendor-completions target/manual/zsh/*
+	install -D -m 644 -t $(DATA)/fish/vendor_completions.d target/manual/fish/*
+
 uninstall: ## takes out what `make install` put there
 	$(DESTDIR)$(PREFIX)/bin/evpn-hook uninstall --root $(DESTDIR)/
 	rm -rf $(DESTDIR)$(PREFIX)/bin/evpn-hook $(DESTDIR)$(PREFIX)/bin/evpn-agent $(UNITS)/evpn-agent.service $(SHARE)
+	rm -f $(DATA)/man/man8/evpn-hook.8 $(DATA)/man/man8/evpn-hook-*.8 $(DATA)/man/man8/evpn-agent.8
+	rm -f $(foreach name,evpn-hook evpn-agent,$(DATA)/bash-completion/completions/$(name) $(DATA)/zsh/vendor-completions/_$(name) $(DATA)/fish/vendor_completions.d/$(name).fish)
 
 clean:
 	cargo clean

@@ -10,6 +10,7 @@ packages=(
     user-mode-linux kmod                                    # a kernel with VRF where this one has none
     busybox-static cpio                                     # guest images
     isc-dhcp-client                                         # DHCPv6, which busybox does not speak
+    systemd                                                 # starts the packages' service
     iproute2 iputils-ping tcpdump procps util-linux
 )
 

@@ -44,6 +44,7 @@ mod migration;
 mod moves;
 mod neighbourhood;
 mod networks;
+mod package;
 mod plot;
 mod restarts;
 mod silent;

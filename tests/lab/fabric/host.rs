@@ -117,17 +117,21 @@ impl Host {
         self.run_libvirtd();
     }
 
-    fn run_libvirtd(&self) {
+    pub(super) fn run_libvirtd(&self) {
         // The daemon is in the background before its drivers are up; the first answer says that they are.
         self.sh("libvirtd -d; virsh --quiet list");
     }
 
     /// libvirtd dies of a signal and is started again, its guests running on.
     pub fn restart_libvirtd(&self, signal: &str) {
+        self.stop_libvirtd(signal);
+        self.run_libvirtd();
+    }
+
+    pub(super) fn stop_libvirtd(&self, signal: &str) {
         self.sh(&format!(
             "pid=$(cat /run/libvirtd.pid); kill -{signal} $pid; tail --pid=$pid -f /dev/null; rm -f /run/libvirtd.pid"
         ));
-        self.run_libvirtd();
     }
 
     pub fn name(&self) -> &str {

@@ -1,0 +1,16 @@
+#!/bin/sh
+# systemd as the first process on a node, in a PID namespace of its own, for what packages do with it: systemd.sh NAME.
+# It starts nothing by itself. What belongs to a booting machine (udev, clocks, timers) or is the lab's own (FRR) stays out.
+set -eu
+mkdir -p /run/systemd/system
+for unit in /lib/systemd/system/*.wants/* /etc/systemd/system/*.wants/*; do
+    [ ! -e "$unit" ] || ln -sf /dev/null "/run/systemd/system/${unit##*/}"
+done
+printf '[Unit]\nDefaultDependencies=no\n' >/run/systemd/system/lab.target
+# It takes what it finds at /sys/fs/cgroup for all there is.
+mkdir -p "/sys/fs/cgroup/systemd-$1"
+echo $$ >"/sys/fs/cgroup/systemd-$1/cgroup.procs"
+exec unshare --pid --fork --kill-child --mount --mount-proc --cgroup -- sh -euc '
+    umount /sys/fs/cgroup
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    exec env -i container=lab "PATH=$PATH" /lib/systemd/systemd --system --unit=lab.target'

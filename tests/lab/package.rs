@@ -1,0 +1,205 @@
+//! The packages as a stranger meets them: docs/quickstart.md from its first command to its last, on hosts that never had
+//! evpn-hook; between its guests and its end a VM, an upgrade and a removal that must not happen.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::{fs, io};
+
+use crate::fabric::{Host, Nic, Stranger, Vm, VmSpec, wait_until};
+use crate::tenant::{SOON, expect_advertised, knows};
+
+const PAGE: &str = include_str!("../../docs/quickstart.md");
+
+const WEB: [&str; 2] = ["52:54:00:03:82:d8", "10.1.0.60"];
+const VM: [&str; 2] = ["52:54:00:00:00:61", "10.1.0.61"];
+
+/// Where the page's commands are typed: the packages have been copied there.
+const DIRECTORY: &str = "/tmp";
+
+/// The commands below one heading of the page, each with the host whose prompt it has.
+fn section(title: &str) -> Vec<(&'static str, &'static str)> {
+    let mut sections = PAGE.split("\n## ");
+    let text = sections.find(|text| text.lines().next() == Some(title));
+    let lines = text.unwrap_or_else(|| panic!("the page has no section {title:?}")).lines();
+    let commands = lines.filter_map(|line| line.strip_prefix("    ")?.split_once("# "));
+    commands.filter(|(prompt, _)| ["build", "both", "host1", "host2"].contains(prompt)).collect()
+}
+
+/// Types what a section says, and nothing else.
+fn follow(hosts: &[Stranger; 2], title: &str) {
+    let commands = section(title);
+    assert!(!commands.is_empty(), "{title:?} has no commands");
+    for (prompt, command) in commands {
+        let on: &[Stranger] = match prompt {
+            // Done before the lab started: there is no cargo inside.
+            "build" if command == "make deb" => &[],
+            "both" => hosts,
+            "host1" => &hosts[..1],
+            "host2" => &hosts[1..],
+            _ => panic!("{prompt}# {command}: only 'make deb' is run there"),
+        };
+        for host in on {
+            eprintln!("{}# {command}", host.host().name());
+            eprint!("{}", host.sh(&format!("cd {DIRECTORY}; {command}")));
+        }
+    }
+}
+
+/// The packages' files as `make deb` left them.
+fn packages(host: &Host) -> String {
+    let project = std::env::var("EVPN_LAB_PROJECT").expect("EVPN_LAB_PROJECT is set in the lab machine");
+    host.sh(&format!("cp {project}/target/deb/*.deb {DIRECTORY}; cd {DIRECTORY}; ls evpn-*.deb"))
+}
+
+/// The same packages with a higher version.
+fn newer(host: &Host) -> String {
+    host.sh(&format!(
+        "cd {DIRECTORY}
+         for package in evpn-hook evpn-agent; do
+             dpkg-deb --raw-extract $package\\_*.deb next
+             version=$(sed -n 's/^Version: //p' next/DEBIAN/control)
+             sed -i \"s/$version/$version+next/\" next/DEBIAN/control
+             dpkg-deb --root-owner-group -Zgzip -z1 --build next $package-next.deb >&2
+             rm -r next
+         done
+         ls -d $PWD/evpn-*-next.deb | xargs"
+    ))
+    .trim()
+    .to_owned()
+}
+
+fn versions(host: &Host) -> String {
+    host.sh("dpkg-query -W -f '${Package} ${Version} ${db:Status-Status}\\n' 'evpn-*' 2>/dev/null || true")
+}
+
+/// What installing may have left on a host: files that the machine below does not have, and such of its files as are gone;
+/// settings of the whole host.
+#[derive(PartialEq, Eq, Debug)]
+struct Holds(BTreeSet<String>);
+
+impl Holds {
+    fn of(host: &Host) -> Holds {
+        let upper = format!("/.lab-upper/nodes/{}/upper", host.name());
+        let mut found = BTreeSet::new();
+        walk(Path::new(&upper), Path::new(""), &mut found).expect("the node's own files");
+        // What package managers and hypervisors keep of what once was.
+        let others =
+            ["var/lib/dpkg", "var/log", "var/cache", "var/lib/apt", "var/lib/libvirt", "etc/libvirt/qemu", "tmp"];
+        found.retain(|path| !others.iter().any(|other| path.starts_with(other)));
+        let settings = host.sh(
+            "(ip rule; ip -6 rule) | grep -v l3mdev; sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding; ls -d /run/evpn-hook 2>/dev/null || true",
+        );
+        found.extend(settings.lines().map(str::to_owned));
+        Holds(found)
+    }
+
+    fn differences(&self, now: &Holds) -> Vec<String> {
+        let gone = self.0.difference(&now.0).map(|line| format!("- {line}"));
+        gone.chain(now.0.difference(&self.0).map(|line| format!("+ {line}"))).collect()
+    }
+}
+
+/// The overlay's own part: what is new there, and the marks of what is gone (overlayfs: a character device 0/0).
+fn walk(upper: &Path, path: &Path, found: &mut BTreeSet<String>) -> io::Result<()> {
+    for entry in fs::read_dir(upper.join(path))? {
+        let entry = entry?;
+        let (path, kind) = (path.join(entry.file_name()), entry.file_type()?);
+        if kind.is_char_device() || fs::symlink_metadata(Path::new("/.lab-lower").join(&path)).is_err() {
+            found.insert(format!("{}{}", path.display(), if kind.is_char_device() { " (gone)" } else { "" }));
+        }
+        if kind.is_dir() {
+            walk(upper, &path, found)?;
+        }
+    }
+    Ok(())
+}
+
+/// systemd's own word: of a unit that is enabled and has said that it is ready.
+fn agent_pid(host: &Stranger) -> String {
+    host.sh("systemctl is-enabled evpn-agent >&2; systemctl is-active evpn-agent >&2; systemctl show --value --property MainPID evpn-agent")
+}
+
+fn links(host: &Host) -> String {
+    host.sh("cd /; for link in etc/libvirt/hooks/*.d/50-evpn-hook usr/share/lxc/hooks/evpn-hook; do readlink $link || true; done")
+}
+
+lab_test! {
+    fn a_stranger_installs_starts_guests_upgrades_and_purges(fabric) {
+        let hosts = fabric.hypervisors();
+        let [comp1, comp2] = hosts;
+        let strangers = hosts.map(Stranger::on);
+        let before = hosts.map(Holds::of);
+        for host in hosts {
+            assert_eq!(packages(host).lines().count(), 2);
+        }
+
+        follow(&strangers, "What is there already");
+        follow(&strangers, "Install");
+        for host in hosts {
+            assert_eq!(links(host), "/usr/bin/evpn-hook\n".repeat(3));
+        }
+        let complete = comp1.sh(". /usr/share/bash-completion/completions/evpn-hook
+            function=$(complete -p evpn-hook | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+            COMP_WORDS=(evpn-hook st) COMP_CWORD=1; $function evpn-hook st evpn-hook; echo ${COMPREPLY[*]}");
+        assert_eq!(complete, "status\n");
+        follow(&strangers, "A tenant network");
+        follow(&strangers, "Two guests");
+        assert!(knows(comp2, "red", "vxlan20", WEB[0], &[WEB[1]], "10.0.0.1"));
+
+        // A VM needs no other step either.
+        let mut vm = Vm::start(comp1, &VmSpec {
+            name: "vm1",
+            nics: vec![Nic::Network { mac: VM[0], network: "red" }],
+            cmdline: "lab.ip0=10.1.0.61/24 lab.gw0=10.1.0.1",
+            metadata: "<evpn:guest xmlns:evpn='urn:evpn-hook:1'><evpn:interface mac='52:54:00:00:00:61'>\
+                <evpn:ip address='10.1.0.61'/></evpn:interface></evpn:guest>",
+            ..VmSpec::default()
+        });
+        wait_until("comp2 to know the VM", SOON, || knows(comp2, "red", "vxlan20", VM[0], &[VM[1]], "10.0.0.1"));
+        vm.wait_ready();
+
+        let there = comp2.monitor();
+        let qemu = comp1.sh("cat /run/libvirt/qemu/vm1.pid");
+        let next = newer(comp1);
+        let agent = agent_pid(&strangers[0]);
+        eprint!("{}", strangers[0].sh(&format!("dpkg --install {next}")));
+        assert!(versions(comp1).lines().all(|line| line.ends_with("+next installed")), "{}", versions(comp1));
+        assert_ne!(agent_pid(&strangers[0]), agent, "the agent is the old one");
+
+        // Removal while the network is up would leave it to nobody.
+        let refused = strangers[0].sh("! dpkg --remove evpn-hook evpn-agent 2>&1");
+        assert!(refused.contains("take down red and run it again"), "{refused}");
+        eprint!("{refused}");
+        assert_eq!(links(comp1), "/usr/bin/evpn-hook\n".repeat(3));
+        // That took the agent away; and it comes back.
+        strangers[0].sh(&format!("dpkg --install {next}"));
+        agent_pid(&strangers[0]);
+
+        // Whatever was withdrawn would be there before this one, by the new program.
+        comp1.sh("ip link add last type veth peer name last-far; ip link set last-far up");
+        comp1.ok(&["evpn-hook", "attach", "last", "--network", "red", "--mac", "00:16:3e:00:00:99"]);
+        there.wait(&["00:16:3e:00:00:99"], SOON);
+        let lost: Vec<String> = there.transcript().lines().into_iter().map(|line| line.text)
+            .filter(|line| line.contains("Deleted") && [WEB, VM].concat().iter().any(|part| line.contains(&format!("{part} "))))
+            .collect();
+        assert!(lost.is_empty(), "{lost:#?}");
+        assert_eq!(comp1.sh("cat /run/libvirt/qemu/vm1.pid"), qemu);
+        expect_advertised(comp1, VM[0], &[VM[1]]);
+        let (code, said) = vm.exec("ping -c 2 -W 5 10.1.0.60");
+        assert_eq!(code, 0, "{said}");
+        comp1.sh("evpn-hook detach last; ip link del last");
+        vm.destroy();
+        // And what is withdrawn is heard there.
+        there.wait(&["Deleted", VM[0]], SOON);
+        there.wait(&["Deleted", VM[1]], SOON);
+        drop(vm);
+
+        follow(&strangers, "Take it all away");
+        for (host, before) in hosts.iter().zip(&before) {
+            let left = before.differences(&Holds::of(host));
+            assert!(left.is_empty(), "{}:\n{}", host.name(), left.join("\n"));
+            assert_eq!(versions(host), "");
+        }
+    }
+}
