@@ -8,8 +8,10 @@ for unit in /lib/systemd/system/*.wants/* /etc/systemd/system/*.wants/*; do
 done
 printf '[Unit]\nDefaultDependencies=no\n' >/run/systemd/system/lab.target
 # It takes what it finds at /sys/fs/cgroup for all there is.
-mkdir -p "/sys/fs/cgroup/systemd-$1"
-echo $$ >"/sys/fs/cgroup/systemd-$1/cgroup.procs"
+own=$(sed -n 's/^0:://p' /proc/self/cgroup)
+cgroup=/sys/fs/cgroup${own%/}/systemd-$1
+mkdir -p "$cgroup"
+echo $$ >"$cgroup/cgroup.procs"
 exec unshare --pid --fork --kill-child --mount --mount-proc --cgroup -- sh -euc '
     umount /sys/fs/cgroup
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
