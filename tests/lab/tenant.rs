@@ -177,13 +177,10 @@ pub fn endpoint_status(host: &Host, mac: &str) -> Value {
 /// link-local address is learned once it speaks, whenever that is.
 pub fn expect_advertised(host: &Host, mac: &str, ips: &[&str]) {
     let mut last = Value::Null;
-    for _ in 0..20 {
+    wait_until(&format!("{mac} to be advertised by {}", host.name()), SOON, || {
         last = endpoint_status(host, mac);
-        if last["state"] == "advertised" {
-            break;
-        }
-    }
-    assert_eq!(last["state"], "advertised", "{last:#}");
+        last["state"] == "advertised"
+    });
     let addresses = last["addresses"].as_array().expect("addresses").iter();
     let told = addresses.filter(|address| address["source"] != "neighbour" || !is_link_local(&address["ip"]));
     assert_eq!(told.map(|address| &address["ip"]).collect::<Vec<_>>(), ips, "{last:#}");

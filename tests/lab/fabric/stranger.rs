@@ -23,6 +23,8 @@ impl<'a> Stranger<'a> {
         // policy-rc.d: where this machine is a container's image, its packages may start nothing.
         // What takes long here and is not asked for: apt's lists of all of Debian, man-db's index of the whole machine.
         host.sh("rm -rf /usr/sbin/policy-rc.d /var/lib/man-db/auto-update /var/lib/apt/lists; rmdir /etc/libvirt/hooks/*.d /etc/libvirt/hooks; rm -rf /run/evpn-hook /etc/evpn-hook");
+        // libvirt's own doing with its first network that has an address, and left by it (bridge_driver.c `networkEnableIPForwarding`).
+        host.ok(&["sysctl", "--quiet", "--write", "net.ipv4.ip_forward=1"]);
         host.stop_libvirtd("TERM");
         let mut start = host.command(&[&format!("{source}/tests/lab/fabric/systemd.sh"), host.name()]);
         let log = fs::File::create(host.path("/var/log/systemd.log")).expect("systemd's log");

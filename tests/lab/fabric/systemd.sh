@@ -7,12 +7,12 @@ for unit in /lib/systemd/system/*.wants/* /etc/systemd/system/*.wants/*; do
     [ ! -e "$unit" ] || ln -sf /dev/null "/run/systemd/system/${unit##*/}"
 done
 printf '[Unit]\nDefaultDependencies=no\n' >/run/systemd/system/lab.target
-# It takes what it finds at /sys/fs/cgroup for all there is.
+# It would give the node the machine's name, hence --uts. And it takes what it finds at /sys/fs/cgroup for all there is.
 own=$(sed -n 's/^0:://p' /proc/self/cgroup)
 cgroup=/sys/fs/cgroup${own%/}/systemd-$1
 mkdir -p "$cgroup"
 echo $$ >"$cgroup/cgroup.procs"
-exec unshare --pid --fork --kill-child --mount --mount-proc --cgroup -- sh -euc '
+exec unshare --pid --fork --kill-child --mount --mount-proc --cgroup --uts -- sh -euc '
     umount /sys/fs/cgroup
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
     exec env -i container=lab "PATH=$PATH" /lib/systemd/systemd --system --unit=lab.target'
