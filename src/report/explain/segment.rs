@@ -149,22 +149,11 @@ fn place(s: &Segment, step: &Step) -> &'static str {
         }
     };
     match step {
-        Step::AddVrf { .. } | Step::AddUnreachable { .. } | Step::LocalRuleLast { .. } => "vrf",
         Step::SetMaster { dev, .. } if *dev == network.bridge => "vrf",
         Step::SpeakerAddVrf { .. } => "l3vni",
-        Step::AddVxlan { vni, .. } => of(vni.device().as_str()),
-        Step::AddBridge { name, .. } | Step::DelLink { name } => of(name.as_str()),
-        Step::SetMaster { dev, .. }
-        | Step::SetUp { dev, .. }
-        | Step::SetMtu { dev, .. }
-        | Step::SetVxlanPort { dev }
-        | Step::ClearDefaultPvid { bridge: dev }
-        | Step::Mark { dev }
-        | Step::NoAddrGen { dev }
-        | Step::AddAddress { dev, .. } => of(dev.as_str()),
         // net/ipv4/conf/red-l2/rp_filter; the host's own are there for VRFs.
         Step::Sysctl { path, .. } => path.split('/').nth(3).map_or("vrf", of),
-        _ => "vrf",
+        _ => step.device().map_or("vrf", |dev| of(dev.as_str())),
     }
 }
 
