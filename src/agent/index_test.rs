@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::{Network, Origin, Vrf};
 use crate::model::{Address, Source};
+use crate::plan::fixture;
 use crate::plan::seen::LinkKind;
 use crate::register::Endpoint;
 
@@ -23,20 +24,7 @@ fn declared(text: &str) -> Address {
 }
 
 fn link(index: u32, name: &str, master: Option<u32>) -> Link {
-    Link {
-        name: name.parse().unwrap(),
-        index,
-        master,
-        link: None,
-        mac: None,
-        mtu: 1500,
-        up: true,
-        carrier: true,
-        kind: LinkKind::Other(String::new()),
-        addrgen_none: None,
-        ours: false,
-        port: Default::default(),
-    }
+    Link { master, ..fixture::link(name, index, LinkKind::Other(String::new())) }
 }
 
 fn guest(stage: Stage) -> GuestRecord {

@@ -1,4 +1,4 @@
-//! Hosts and networks that the tests of this room begin with.
+//! Hosts and networks that the tests of this room begin with, and the device that all rooms' do.
 
 use super::network::{HostSeen, Seen, Wanted};
 use super::seen::{Link, LinkKind, PortFlags};
@@ -38,7 +38,7 @@ pub(super) fn want(network: &Network) -> Wanted<'_> {
     Wanted { network, vtep: "10.0.0.1".parse().unwrap(), port: 4789, manage_speaker: true, manage_host: true }
 }
 
-pub(super) fn link(dev: &str, index: u32, kind: LinkKind) -> Link {
+pub(crate) fn link(dev: &str, index: u32, kind: LinkKind) -> Link {
     let name = name(dev);
     Link {
         name,
@@ -60,7 +60,7 @@ pub(super) fn bridge(dev: &str, index: u32) -> Link {
     link(dev, index, LinkKind::Bridge { vlan_filtering: false, default_pvid: 0 })
 }
 
-pub(super) fn vxlan(number: u32, index: u32, master: Option<u32>) -> Link {
+pub(crate) fn vxlan(number: u32, index: u32, master: Option<u32>) -> Link {
     let kind = LinkKind::Vxlan { vni: Some(vni(number)), local: "10.0.0.1".parse().ok(), port: 4789, learning: false };
     Link { master, ..link(&format!("vxlan{number}"), index, kind) }
 }

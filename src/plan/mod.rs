@@ -9,7 +9,7 @@
 
 pub mod duplicate;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod guest;
 pub mod learn;
 pub mod network;

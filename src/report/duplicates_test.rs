@@ -2,28 +2,12 @@
 
 use super::*;
 use crate::model::{Address, GuestKind, Source};
-use crate::plan::seen::{Fdb, Link, Neigh, PortFlags};
+use crate::plan::fixture::link;
+use crate::plan::seen::{Fdb, Neigh};
 
 const OWN: &str = "52:54:00:00:00:01";
 const OTHER: &str = "52:54:00:00:00:02";
 const IP: &str = "10.1.0.60";
-
-fn link(name: &str, index: u32, kind: LinkKind) -> Link {
-    Link {
-        name: name.parse().unwrap(),
-        index,
-        master: None,
-        link: None,
-        mac: None,
-        mtu: 1450,
-        up: true,
-        carrier: true,
-        kind,
-        addrgen_none: None,
-        ours: true,
-        port: PortFlags::default(),
-    }
-}
 
 /// A host with a bridge (7), a VXLAN device (8) and a tap (9).
 fn world(fdb: &[(&str, u32)], neighs: &[(&str, &str)]) -> World {

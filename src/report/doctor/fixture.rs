@@ -3,6 +3,7 @@
 use super::Base;
 use crate::config::{Config, Network, Origin, Vrf};
 use crate::model::{Address, Guest, GuestKind, Source};
+use crate::plan::fixture;
 use crate::plan::seen::{Address as LinkAddress, Fdb, Link, LinkKind, Neigh, PortFlags, World};
 use crate::register::{Endpoint, GuestRecord, NetworkRecord, Stage};
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,27 +12,11 @@ pub const MAC: &str = "52:54:00:03:82:d8";
 pub const GATEWAY: &str = "00:00:00:11:11:10";
 
 pub fn link(name: &str, index: u32, master: Option<u32>, kind: LinkKind) -> Link {
-    Link {
-        name: name.parse().unwrap(),
-        index,
-        master,
-        link: None,
-        mac: None,
-        mtu: 8950,
-        up: true,
-        carrier: true,
-        kind,
-        addrgen_none: None,
-        ours: true,
-        port: PortFlags::default(),
-    }
+    Link { master, mtu: 8950, port: PortFlags::default(), ..fixture::link(name, index, kind) }
 }
 
-pub fn vxlan(name: &str, index: u32, master: u32, vni: u32) -> Link {
-    let port = PortFlags { learning: Some(false), neigh_suppress: Some(true) };
-    let kind =
-        LinkKind::Vxlan { vni: vni.try_into().ok(), local: "10.0.0.1".parse().ok(), port: 4789, learning: false };
-    Link { port, ..link(name, index, Some(master), kind) }
+fn vxlan(vni: u32, index: u32, master: u32) -> Link {
+    Link { mtu: 8950, ..fixture::vxlan(vni, index, Some(master)) }
 }
 
 /// red: VRF 2, L3 bridge 3 with vxlan10 4, bridge 5 with vxlan20 6 and tap 7; the underlay's device 8.
@@ -45,9 +30,9 @@ pub fn links() -> Vec<Link> {
         link("lo", 1, None, LinkKind::Other(String::new())),
         link("red", 2, None, LinkKind::Vrf { table: 10.try_into().unwrap() }),
         link("red-l3", 3, Some(2), bridge()),
-        vxlan("vxlan10", 4, 3, 10),
+        vxlan(10, 4, 3),
         red,
-        vxlan("vxlan20", 6, 5, 20),
+        vxlan(20, 6, 5),
         link("tap0", 7, Some(5), LinkKind::Other("tun".into())),
         uplink,
     ]

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::model::{Address, GuestKind, Source};
-use crate::plan::seen::{Link, Neigh, PortFlags};
+use crate::plan::fixture;
+use crate::plan::seen::{Link, Neigh};
 use crate::register::Stage;
 use crate::report::explain::fixture::{IP, MAC, ip, mac, path, record};
 
@@ -27,20 +28,7 @@ fn devices(asked: &str, records: &[GuestRecord]) -> Result<Vec<String>, String> 
 }
 
 fn world() -> World {
-    let link = |name: &str, index, kind| Link {
-        name: name.parse().unwrap(),
-        index,
-        master: (index == 9).then_some(7),
-        link: None,
-        mac: None,
-        mtu: 1500,
-        up: true,
-        carrier: true,
-        kind,
-        addrgen_none: None,
-        ours: false,
-        port: PortFlags::default(),
-    };
+    let link = |name: &str, index, kind| Link { master: (index == 9).then_some(7), ..fixture::link(name, index, kind) };
     let bridge = LinkKind::Bridge { vlan_filtering: false, default_pvid: 0 };
     let links = vec![
         link("red-l2", 7, bridge.clone()),

@@ -6,7 +6,8 @@ use crate::config::{Network, Origin, Vrf};
 use crate::engine::{HostLacks, mends};
 use crate::model::{Address as GuestAddress, Guest, GuestKind, Mac, Source};
 use crate::plan::duplicate::Duplicate;
-use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh, PortFlags, Route, World};
+use crate::plan::fixture;
+use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh, Route, World};
 use crate::plan::{Planned, Refusal, Step};
 use crate::register::{Endpoint, NetworkRecord, Stage};
 use crate::speaker::{
@@ -47,24 +48,11 @@ pub(super) struct Scene {
 }
 
 fn link(name: &str, index: u32, master: Option<u32>, kind: LinkKind) -> Link {
-    Link {
-        name: name.parse().unwrap(),
-        index,
-        master,
-        link: None,
-        mac: None,
-        mtu: 8950,
-        up: true,
-        carrier: true,
-        kind,
-        addrgen_none: None,
-        ours: true,
-        port: PortFlags { learning: Some(false), neigh_suppress: Some(true) },
-    }
+    Link { master, mtu: 8950, ..fixture::link(name, index, kind) }
 }
 
-fn vxlan(number: u32) -> LinkKind {
-    LinkKind::Vxlan { vni: number.try_into().ok(), local: "10.0.0.1".parse().ok(), port: 4789, learning: false }
+fn vxlan(number: u32, index: u32, master: u32) -> Link {
+    Link { mtu: 8950, ..fixture::vxlan(number, index, Some(master)) }
 }
 
 pub(super) fn red() -> Network {
@@ -154,8 +142,8 @@ impl Scene {
                 link("red", 5, None, LinkKind::Vrf { table: 10.try_into().unwrap() }),
                 link("red-l3", 6, Some(5), bridge.clone()),
                 link("red-l2", BRIDGE, Some(5), bridge),
-                link("vxlan20", VXLAN, Some(BRIDGE), vxlan(20)),
-                link("vxlan10", 9, Some(6), vxlan(10)),
+                vxlan(20, VXLAN, BRIDGE),
+                vxlan(10, 9, 6),
                 link("tap0", TAP, Some(BRIDGE), LinkKind::Other("tun".into())),
             ],
             addresses: vec![address(1, "10.0.0.1/32"), address(BRIDGE, "10.1.0.1/24")],
