@@ -395,9 +395,18 @@ pub(super) fn targets(value: &Value) -> Option<Targets> {
     (rd.is_some()).then(|| Targets { rd, import: list("importRts"), export: list("exportRts") })
 }
 
+/// A path's extended communities, as bgpd writes them in one line: `RT:64512:20 ET:8 MM:1`.
+fn communities(path: &Value) -> &str {
+    path.get("extendedCommunity").and_then(|c| text(c, &["string"])).unwrap_or_default()
+}
+
+fn route_targets(path: &Value) -> impl Iterator<Item = String> {
+    communities(path).split_whitespace().filter_map(|word| word.strip_prefix("RT:")).map(str::to_owned)
+}
+
 /// One path, in the list's form or the detailed one; `known` is what stands above it.
 fn path(value: &Value, rd: &str, known: (Option<Mac>, Option<IpAddr>)) -> Option<Path> {
-    let community = value.get("extendedCommunity").and_then(|c| text(c, &["string"])).unwrap_or_default();
+    let community = communities(value);
     let nexthop = value.get("nexthops").and_then(Value::as_array).and_then(|hops| text(hops.first()?, &["ip"]));
     let best = match value.get("bestpath") {
         Some(Value::Bool(best)) => *best,
@@ -413,7 +422,7 @@ fn path(value: &Value, rd: &str, known: (Option<Mac>, Option<IpAddr>)) -> Option
         own: flag(value, "local") || matches!(from, "(unspec)" | "0.0.0.0" | "::"),
         best,
         vtep: nexthop.and_then(|ip| ip.parse().ok()),
-        targets: community.split_whitespace().filter_map(|c| c.strip_prefix("RT:")).map(str::to_owned).collect(),
+        targets: route_targets(value).collect(),
         seq: community.split_whitespace().find_map(|c| c.strip_prefix("MM:")?.parse().ok()).unwrap_or(0),
         from: from.to_owned(),
         routed: community.split_whitespace().any(|c| c.starts_with("Rmac:")),
@@ -478,26 +487,17 @@ pub(super) fn vteps(value: &Value) -> BTreeSet<IpAddr> {
 
 /// `show bgp l2vpn evpn route type T json`: below each distinguisher the routes, and of each the paths that came from a peer.
 pub(super) fn received_targets(value: &Value) -> BTreeSet<Received> {
-    fn paths(value: &Value, found: &mut BTreeSet<Received>) {
-        match value {
-            Value::Array(list) => list.iter().for_each(|value| paths(value, found)),
-            Value::Object(path) => {
-                let own = path.get("peerId").and_then(Value::as_str) == Some("(unspec)");
-                let hops = path.get("nexthops").and_then(Value::as_array).into_iter().flatten();
-                let targets = path.get("extendedCommunity").and_then(|c| text(c, &["string"])).unwrap_or_default();
-                let targets = targets.split_whitespace().filter_map(|word| word.strip_prefix("RT:"));
-                let targets: BTreeSet<String> = targets.map(str::to_owned).collect();
-                for vtep in hops.filter_map(|hop| text(hop, &["ip"])?.parse().ok()).filter(|_| !own) {
-                    found.insert(Received { vtep, targets: targets.clone() });
-                }
-            }
-            _ => {}
-        }
-    }
-    let mut found = BTreeSet::new();
     let routes = value.as_object().into_iter().flatten().filter_map(|(_, of_rd)| of_rd.as_object()).flatten();
-    routes.filter_map(|(_, route)| route.get("paths")).for_each(|value| paths(value, &mut found));
-    found
+    let mut paths = Vec::new();
+    routes.filter_map(|(_, route)| route.get("paths")).for_each(|value| paths_in(value, &mut paths));
+    paths.retain(|path| path.get("peerId").and_then(Value::as_str) != Some("(unspec)"));
+    let received = |path: &&Value| {
+        let targets: BTreeSet<String> = route_targets(path).collect();
+        let hops = path.get("nexthops").and_then(Value::as_array).into_iter().flatten();
+        let vteps = hops.filter_map(|hop| text(hop, &["ip"])?.parse().ok());
+        vteps.map(|vtep| Received { vtep, targets: targets.clone() }).collect::<Vec<_>>()
+    };
+    paths.iter().flat_map(received).collect()
 }
 
 /// `show evpn mac vni N json`: those that moved too often.
