@@ -1,14 +1,11 @@
 //! The kernel's messages as the nouns of [`crate::plan::seen`].
 
+use super::attributes::{attributes, half, text, word};
 use super::{ALIAS, PROTOCOL};
 use crate::model::{IfName, Mac, TableId, Vni};
 use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh, PortFlags, Remote};
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
-use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVrf,
-    InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage};
 use netlink_packet_route::route::RouteProtocol;
 use std::net::IpAddr;
@@ -17,37 +14,82 @@ use std::net::IpAddr;
 const NUD_NOARP: u16 = 0x40;
 const NUD_PERMANENT: u16 = 0x80;
 
-/// A link; `None` for a name that the kernel takes but no [`IfName`] can be, so that no configuration can mean it.
-pub(super) fn link(message: LinkMessage) -> Option<Link> {
-    let flags = message.header.flags;
+/// `IFF_UP` and `IFF_LOWER_UP`, include/uapi/linux/if.h.
+const IFF_UP: u32 = 1;
+const IFF_LOWER_UP: u32 = 1 << 16;
+/// `sizeof(struct ifinfomsg)`: family, padding, type, index, flags, change.
+const IFINFOMSG: usize = 16;
+
+/// `IFLA_*`, include/uapi/linux/if_link.h; below them those of their nests.
+mod ifla {
+    pub const ADDRESS: u16 = 1;
+    pub const IFNAME: u16 = 3;
+    pub const MTU: u16 = 4;
+    pub const LINK: u16 = 5;
+    pub const MASTER: u16 = 10;
+    pub const LINKINFO: u16 = 18;
+    pub const IFALIAS: u16 = 20;
+    pub const AF_SPEC: u16 = 26;
+    pub const LINK_NETNSID: u16 = 37;
+
+    pub const INFO_KIND: u16 = 1;
+    pub const INFO_DATA: u16 = 2;
+    pub const INFO_SLAVE_KIND: u16 = 4;
+    pub const INFO_SLAVE_DATA: u16 = 5;
+
+    pub const BR_VLAN_FILTERING: u16 = 7;
+    pub const BR_VLAN_DEFAULT_PVID: u16 = 39;
+
+    pub const BRPORT_LEARNING: u16 = 8;
+    pub const BRPORT_NEIGH_SUPPRESS: u16 = 32;
+
+    pub const VXLAN_ID: u16 = 1;
+    pub const VXLAN_LOCAL: u16 = 4;
+    pub const VXLAN_LEARNING: u16 = 7;
+    pub const VXLAN_PORT: u16 = 15;
+    pub const VXLAN_LOCAL6: u16 = 17;
+    pub const VXLAN_COLLECT_METADATA: u16 = 25;
+
+    pub const VRF_TABLE: u16 = 1;
+
+    /// `AF_INET6` in IFLA_AF_SPEC, and what is in it.
+    pub const INET6: u16 = 10;
+    pub const INET6_ADDR_GEN_MODE: u16 = 8;
+    pub const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+}
+
+/// A link, by hand and only as far as we decide on it: its message is some 1.5 KiB of which ten attributes matter, and a large host has 10,000.
+/// `None` for a name that the kernel takes but no [`IfName`] can be, so that no configuration can mean it.
+pub(super) fn link(body: &[u8]) -> Option<Link> {
+    let flags = word(body, 8)?;
     let mut name = None;
     let mut link = Link {
         name: "lo".parse().ok()?,
-        index: message.header.index,
+        index: word(body, 4)?,
         master: None,
         link: None,
         mac: None,
         mtu: 0,
-        up: flags.contains(LinkFlags::Up),
-        carrier: flags.contains(LinkFlags::LowerUp),
+        up: flags & IFF_UP != 0,
+        carrier: flags & IFF_LOWER_UP != 0,
         kind: LinkKind::Other(String::new()),
         addrgen_none: None,
         ours: false,
         port: PortFlags::default(),
     };
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(text) => name = text.parse::<IfName>().ok(),
-            LinkAttribute::Controller(index) => link.master = Some(index),
-            LinkAttribute::Link(index) => link.link = (index != 0).then_some(index),
-            LinkAttribute::Address(bytes) => link.mac = Mac::from_bytes(&bytes),
-            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::LinkInfo(infos) => {
-                link.port = port_flags(&infos);
-                link.kind = kind(infos);
+    for (kind, value) in attributes(body, IFINFOMSG) {
+        match kind {
+            ifla::IFNAME => name = text(value).and_then(|name| name.parse::<IfName>().ok()),
+            ifla::MASTER => link.master = word(value, 0),
+            ifla::LINK => link.link = word(value, 0).filter(|index| *index != 0),
+            ifla::ADDRESS => link.mac = Mac::from_bytes(value),
+            ifla::MTU => link.mtu = word(value, 0)?,
+            ifla::LINKINFO => {
+                link.port = port_flags(value);
+                link.kind = link_kind(value);
             }
-            LinkAttribute::IfAlias(alias) => link.ours = alias == ALIAS,
-            LinkAttribute::AfSpecUnspec(specs) => link.addrgen_none = addrgen_none(&specs),
+            ifla::IFALIAS => link.ours = text(value) == Some(ALIAS),
+            ifla::AF_SPEC => link.addrgen_none = addrgen_none(value),
             _ => {}
         }
     }
@@ -55,78 +97,75 @@ pub(super) fn link(message: LinkMessage) -> Option<Link> {
     Some(link)
 }
 
-fn kind(infos: Vec<LinkInfo>) -> LinkKind {
-    let mut word = String::new();
-    for info in infos {
-        match info {
-            LinkInfo::Kind(InfoKind::Other(text)) => word = text,
-            LinkInfo::Kind(kind) => word = kind.to_string(),
-            LinkInfo::Data(InfoData::Bridge(options)) => return bridge(&options),
-            LinkInfo::Data(InfoData::Vxlan(options)) => return vxlan(&options),
-            LinkInfo::Data(InfoData::Vrf(options)) => {
-                let table = options.iter().find_map(|option| match option {
-                    InfoVrf::TableId(id) => TableId::try_from(*id).ok(),
-                    _ => None,
-                });
-                if let Some(table) = table {
-                    return LinkKind::Vrf { table };
-                }
-            }
+/// The number of the namespace that a link's other end is in (`IFLA_LINK_NETNSID`); none where it is in this one.
+pub(super) fn link_netns(body: &[u8]) -> Option<i32> {
+    nested(body.get(IFINFOMSG..)?, ifla::LINK_NETNSID).and_then(|id| word(id, 0)).map(u32::cast_signed)
+}
+
+fn nested(nest: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(nest, 0).find_map(|(kind, value)| (kind == wanted).then_some(value))
+}
+
+fn is_on(value: &[u8]) -> bool {
+    value.first().is_some_and(|on| *on != 0)
+}
+
+fn link_kind(info: &[u8]) -> LinkKind {
+    let word_of = nested(info, ifla::INFO_KIND).and_then(text).unwrap_or_default();
+    let data = nested(info, ifla::INFO_DATA).unwrap_or_default();
+    match word_of {
+        "bridge" => bridge(data),
+        "vxlan" => vxlan(data),
+        "vrf" => match nested(data, ifla::VRF_TABLE).and_then(|id| TableId::try_from(word(id, 0)?).ok()) {
+            Some(table) => LinkKind::Vrf { table },
+            None => LinkKind::Other(word_of.to_owned()),
+        },
+        other => LinkKind::Other(other.to_owned()),
+    }
+}
+
+fn bridge(data: &[u8]) -> LinkKind {
+    let (mut vlan_filtering, mut default_pvid) = (false, 0);
+    for (kind, value) in attributes(data, 0) {
+        match kind {
+            ifla::BR_VLAN_FILTERING => vlan_filtering = is_on(value),
+            ifla::BR_VLAN_DEFAULT_PVID => default_pvid = half(value, 0).unwrap_or(0),
             _ => {}
         }
     }
-    LinkKind::Other(word)
+    LinkKind::Bridge { vlan_filtering, default_pvid }
 }
 
-fn bridge(options: &[InfoBridge]) -> LinkKind {
-    let (mut filtering, mut pvid) = (false, 0);
-    for option in options {
-        match option {
-            InfoBridge::VlanFiltering(on) => filtering = *on,
-            InfoBridge::VlanDefaultPvid(vid) => pvid = *vid,
-            _ => {}
-        }
-    }
-    LinkKind::Bridge { vlan_filtering: filtering, default_pvid: pvid }
-}
-
-fn vxlan(options: &[InfoVxlan]) -> LinkKind {
+fn vxlan(data: &[u8]) -> LinkKind {
     let (mut id, mut from, mut udp, mut learns, mut external) = (None, None, 0, false, false);
-    for option in options {
-        match option {
-            InfoVxlan::Id(value) => id = Vni::try_from(*value).ok(),
-            InfoVxlan::Local(ip) => from = Some(IpAddr::V4(*ip)),
-            InfoVxlan::Local6(ip) => from = Some(IpAddr::V6(*ip)),
-            InfoVxlan::Port(value) => udp = *value,
-            InfoVxlan::Learning(on) => learns = *on,
-            InfoVxlan::CollectMetadata(on) => external = *on,
+    for (kind, value) in attributes(data, 0) {
+        match kind {
+            ifla::VXLAN_ID => id = word(value, 0).and_then(|id| Vni::try_from(id).ok()),
+            ifla::VXLAN_LOCAL => from = <[u8; 4]>::try_from(value).ok().map(IpAddr::from).or(from),
+            ifla::VXLAN_LOCAL6 => from = <[u8; 16]>::try_from(value).ok().map(IpAddr::from).or(from),
+            ifla::VXLAN_PORT => udp = half(value, 0).map_or(0, u16::from_be),
+            ifla::VXLAN_LEARNING => learns = is_on(value),
+            ifla::VXLAN_COLLECT_METADATA => external = is_on(value),
             _ => {}
         }
     }
     LinkKind::Vxlan { vni: id.filter(|_| !external), local: from, port: udp, learning: learns }
 }
 
-fn addrgen_none(specs: &[AfSpecUnspec]) -> Option<bool> {
-    let inet6 = specs.iter().find_map(|spec| match spec {
-        AfSpecUnspec::Inet6(attributes) => Some(attributes),
-        _ => None,
-    })?;
-    inet6.iter().find_map(|attribute| match attribute {
-        AfSpecInet6::AddrGenMode(mode) => Some(*mode == In6AddrGenMode::None),
-        _ => None,
-    })
+fn addrgen_none(specs: &[u8]) -> Option<bool> {
+    let mode = nested(nested(specs, ifla::INET6)?, ifla::INET6_ADDR_GEN_MODE)?;
+    Some(*mode.first()? == ifla::IN6_ADDR_GEN_MODE_NONE)
 }
 
-fn port_flags(infos: &[LinkInfo]) -> PortFlags {
-    let options = infos.iter().find_map(|info| match info {
-        LinkInfo::PortData(InfoPortData::BridgePort(options)) => Some(options),
-        _ => None,
-    });
+fn port_flags(info: &[u8]) -> PortFlags {
     let mut flags = PortFlags::default();
-    for option in options.into_iter().flatten() {
-        match option {
-            InfoBridgePort::Learning(on) => flags.learning = Some(*on),
-            InfoBridgePort::NeighSupress(on) => flags.neigh_suppress = Some(*on),
+    if nested(info, ifla::INFO_SLAVE_KIND).and_then(text) != Some("bridge") {
+        return flags;
+    }
+    for (kind, value) in attributes(nested(info, ifla::INFO_SLAVE_DATA).unwrap_or_default(), 0) {
+        match kind {
+            ifla::BRPORT_LEARNING => flags.learning = Some(is_on(value)),
+            ifla::BRPORT_NEIGH_SUPPRESS => flags.neigh_suppress = Some(is_on(value)),
             _ => {}
         }
     }

@@ -3,9 +3,10 @@
 //! Decoded by hand and only as far as we decide on it: a link's message is some 1.5 KiB of which three attributes matter, and a host that
 //! boots sends thousands.
 
+use super::attributes::{attributes, half, text, word};
 use super::error::{KernelError, NetlinkError};
 use crate::model::{IfName, Mac};
-use netlink_packet_core::{NLA_TYPE_MASK, NetlinkBuffer};
+use netlink_packet_core::NetlinkBuffer;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -52,8 +53,9 @@ const NDA_MASTER: u16 = 9;
 
 /// The kernel makes notifications of one page, or as long as the message is; without virtual functions none comes near.
 const BUFFER: usize = 16 * 1024;
-/// What may wait for us, in bytes as the kernel counts them: about 2 KiB for a link, 1 for an entry. It is a limit, not memory taken.
-const BACKLOG: usize = 8 << 20;
+/// What may wait for us, in bytes: the kernel doubles it, and counts about 2 KiB for a link, 1 for an entry, so that 20,000 entries may go and come back
+/// while nobody reads. It is a limit, not memory taken.
+const BACKLOG: usize = 32 << 20;
 /// `MSG_TRUNC` and `MSG_DONTWAIT`, include/linux/socket.h (the same on every architecture).
 const MSG_TRUNC: i32 = 0x20;
 const MSG_DONTWAIT: i32 = 0x40;
@@ -226,7 +228,7 @@ fn link(gone: bool, body: &[u8]) -> Option<Event> {
     let (mut name, mut master) = (None, None);
     for (kind, value) in attributes(body, 16) {
         match kind {
-            IFLA_IFNAME => name = std::str::from_utf8(value).ok()?.trim_end_matches('\0').parse().ok(),
+            IFLA_IFNAME => name = text(value)?.parse().ok(),
             IFLA_MASTER => master = word(value, 0),
             _ => {}
         }
@@ -272,25 +274,6 @@ fn neigh(gone: bool, body: &[u8]) -> Option<Event> {
     Some(Event::Neigh { ip: ip?, mac, index, gone, permanent, ext_learned })
 }
 
-/// The attributes behind a header of so many bytes; what is cut off ends them.
-fn attributes(body: &[u8], header: usize) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = body.get(header..).unwrap_or_default();
-    std::iter::from_fn(move || {
-        let (length, kind) = (usize::from(half(rest, 0)?), half(rest, 2)?);
-        let value = rest.get(4..length)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind & NLA_TYPE_MASK, value))
-    })
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-fn half(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -309,6 +292,5 @@ mod tests {
         let mut found = VecDeque::new();
         parse(&[9; 7], &mut found);
         assert_eq!(found, [Event::Lost]);
-        assert_eq!(attributes(&[3, 0, 1, 0], 0).count(), 0, "shorter than its own header");
     }
 }

@@ -6,10 +6,11 @@
 //! - `apply`: [`Kernel::apply`], with `entries` (address, FDB, neighbour) and `routing` (rules, routes, sysctl) beside it.
 //!
 //! Questions block on purpose: rtnetlink answers inside the `send` system call, so a runtime would only add start-up time to a hook.
-//! Names are turned into indexes anew for every step. It costs some ten microseconds, and nobody has to know when libvirt gave
+//! Names are turned into indexes anew for every step. It costs a system call, and nobody has to know when libvirt gave
 //! the name `vnet0` to another guest's tap.
 
 mod apply;
+mod attributes;
 mod decode;
 mod entries;
 mod error;

@@ -2,12 +2,14 @@
 
 use super::error::{KernelError, NetlinkError};
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST,
-    NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    DecodeError, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST,
+    NetlinkBuffer, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::netdevice::name_to_index;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,8 +20,10 @@ const MSG_TRUNC: i32 = 0x20;
 const MSG_DONTWAIT: i32 = 0x40;
 /// `NLMSGERR_ATTR_MSG`, include/uapi/linux/netlink.h.
 const NLMSGERR_ATTR_MSG: u16 = 1;
-/// How often an interrupted or truncated answer is asked for.
-const TRIES: u32 = 4;
+/// Message types below are control messages, include/uapi/linux/netlink.h.
+const NLMSG_MIN_TYPE: u16 = 0x10;
+/// How often an interrupted or truncated answer is asked for: a host that boots makes devices all the time.
+const TRIES: u32 = 16;
 /// The kernel fills at most 32 KiB a datagram when it dumps (net/netlink/af_netlink.c, `netlink_dump`).
 const BUFFER: usize = 32 * 1024;
 /// No single link has more: an attribute is at most 64 KiB, and the long one (virtual functions) is never asked for.
@@ -57,6 +61,15 @@ impl Socket {
         socket.map_err(KernelError::Open)
     }
 
+    /// The index of the device of this name, by netdevice(7)'s SIOCGIFINDEX: rtnetlink would describe the whole device for it.
+    pub fn index(&self, name: &str) -> Result<Option<u32>, NetlinkError> {
+        match name_to_index(self.inner.as_fd(), name) {
+            Ok(index) => Ok(Some(index)),
+            Err(Errno::NODEV) => Ok(None),
+            Err(error) => Err(NetlinkError::Socket(error.into())),
+        }
+    }
+
     /// How many entries of dumps were left out because the decoder did not know their shape.
     pub fn undecoded(&self) -> usize {
         self.undecoded
@@ -67,23 +80,33 @@ impl Socket {
     /// With NLM_F_DUMP it reads to the end of the dump, and again if the kernel flags it as inconsistent; with NLM_F_ACK to the
     /// ACK; else one message.
     pub fn ask(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
-        self.exchange(message, flags, Some)
+        self.exchange(message, flags, |header, body| RouteNetlinkMessage::deserialize(header, body).map(Some))
     }
 
-    /// Asks for a whole listing and keeps of each message what is wanted of it, as it is read: decoded, a link takes some 15 KiB.
+    /// Asks for a whole listing and keeps of each message what is wanted of it, as it is read.
     pub fn list<T>(
         &mut self,
         message: RouteNetlinkMessage,
         keep: impl Fn(RouteNetlinkMessage) -> Option<T>,
     ) -> Result<Vec<T>, NetlinkError> {
-        self.exchange(message, NLM_F_DUMP, keep)
+        self.exchange(message, NLM_F_DUMP, |header, body| RouteNetlinkMessage::deserialize(header, body).map(&keep))
+    }
+
+    /// Asks, and picks what is wanted out of each message's bytes: the library decodes all of it, to some 15 KiB for a link.
+    pub fn pick<T>(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        pick: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, NetlinkError> {
+        self.exchange(message, flags, |_, body| Ok(pick(body)))
     }
 
     fn exchange<T>(
         &mut self,
         message: RouteNetlinkMessage,
         flags: u16,
-        keep: impl Fn(RouteNetlinkMessage) -> Option<T>,
+        decode: impl Fn(&NetlinkHeader, &[u8]) -> Result<Option<T>, DecodeError>,
     ) -> Result<Vec<T>, NetlinkError> {
         let mut request = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(message));
         request.header.flags = NLM_F_REQUEST | flags;
@@ -95,7 +118,7 @@ impl Socket {
             let mut bytes = vec![0; request.buffer_len()];
             request.serialize(&mut bytes);
             self.inner.send(&bytes, 0)?;
-            match self.answer(flags, &keep) {
+            match self.answer(flags, &decode) {
                 Err(NetlinkError::Interrupted(_)) => self.drain(),
                 // Only answers to questions are long; an ACK of a change is 36 bytes and some words, so no change is sent twice.
                 Err(NetlinkError::TooLong(length)) if length <= BUFFER_MAX => {
@@ -116,7 +139,7 @@ impl Socket {
     fn answer<T>(
         &mut self,
         flags: u16,
-        keep: impl Fn(RouteNetlinkMessage) -> Option<T>,
+        decode: impl Fn(&NetlinkHeader, &[u8]) -> Result<Option<T>, DecodeError>,
     ) -> Result<Vec<T>, NetlinkError> {
         let dump = flags & NLM_F_DUMP == NLM_F_DUMP;
         let mut found = Vec::new();
@@ -134,22 +157,23 @@ impl Socket {
                     continue; // the tail of an answer that we gave up
                 }
                 interrupted |= reply & NLM_F_DUMP_INTR != 0;
-                let message = match NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) {
-                    Ok(message) => message,
-                    // One device of an unknown shape must not hide the others.
-                    Err(_) if dump => {
-                        self.undecoded += 1;
-                        continue;
+                if packet.message_type() >= NLMSG_MIN_TYPE {
+                    let mut header = NetlinkHeader::default();
+                    header.message_type = packet.message_type();
+                    match decode(&header, packet.payload()) {
+                        Ok(one) => found.extend(one),
+                        // One device of an unknown shape must not hide the others.
+                        Err(_) if dump => self.undecoded += 1,
+                        Err(error) => return Err(NetlinkError::Decode(error.to_string())),
                     }
-                    Err(error) => return Err(NetlinkError::Decode(error.to_string())),
-                };
+                    if !dump && flags & NLM_F_ACK == 0 && reply & NLM_F_MULTIPART == 0 {
+                        return Ok(found);
+                    }
+                    continue;
+                }
+                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes)
+                    .map_err(|e| NetlinkError::Decode(e.to_string()))?;
                 match message.payload {
-                    NetlinkPayload::InnerMessage(inner) => {
-                        found.extend(keep(inner));
-                        if !dump && flags & NLM_F_ACK == 0 && reply & NLM_F_MULTIPART == 0 {
-                            return Ok(found);
-                        }
-                    }
                     NetlinkPayload::Error(error) if error.code.is_some() => {
                         let text = words(&error.header, reply);
                         return Err(NetlinkError::Kernel { errno: error.raw_code().saturating_abs(), text });

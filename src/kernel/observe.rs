@@ -5,6 +5,7 @@ use super::{Kernel, decode};
 use crate::model::{IfName, Mac};
 use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh, Remote, World};
 use crate::tape;
+use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage};
@@ -32,8 +33,15 @@ impl Kernel {
     /// The device of this name; `None` if there is none.
     pub fn link(&mut self, name: &IfName) -> Result<Option<Link>, KernelError> {
         self.told(format_args!("link {name}"), |kernel| {
-            let found = kernel.link_message(name).map_err(|cause| read(format_args!("link {name}"), cause))?;
-            Ok(found.and_then(decode::link))
+            kernel.link_by_name(name, decode::link).map_err(|cause| read(format_args!("link {name}"), cause))
+        })
+    }
+
+    /// Is there a device of this name?
+    pub fn has_link(&mut self, name: &IfName) -> Result<bool, KernelError> {
+        self.told(format_args!("is there a link {name}"), |kernel| {
+            let index = kernel.socket.index(name.as_str());
+            Ok(index.map_err(|cause| read(format_args!("link {name}"), cause))?.is_some())
         })
     }
 
@@ -42,20 +50,14 @@ impl Kernel {
         self.told(format_args!("link with index {index}"), |kernel| {
             let mut message = LinkMessage::default();
             message.header.index = index;
-            let found =
-                kernel.get_link(message).map_err(|cause| read(format_args!("link with index {index}"), cause))?;
-            Ok(found.and_then(decode::link))
+            kernel.get_link(message, decode::link).map_err(|cause| read(format_args!("link with index {index}"), cause))
         })
     }
 
     /// Is this veth's other end in that network namespace? Indexes do not tell, for each namespace counts its own.
     pub fn peer_is_in(&mut self, veth: &IfName, netns: BorrowedFd<'_>) -> Result<bool, KernelError> {
         let failed = |cause| read(format_args!("namespace of {veth}'s peer"), cause);
-        let found = self.link_message(veth).map_err(failed)?;
-        let peers = found.into_iter().flat_map(|message| message.attributes).find_map(|attribute| match attribute {
-            LinkAttribute::LinkNetNsId(id) => Some(id),
-            _ => None,
-        });
+        let peers = self.link_by_name(veth, decode::link_netns).map_err(failed)?;
         let mut question = NsidMessage::default();
         question.attributes.push(NsidAttribute::Fd(netns.as_raw_fd().unsigned_abs()));
         let answer = self.socket.ask(RouteNetlinkMessage::GetNsId(question), 0).map_err(failed)?;
@@ -213,30 +215,31 @@ impl Kernel {
         let mut message = LinkMessage::default();
         message.attributes = filter;
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        let keep = |message| match message {
-            RouteNetlinkMessage::NewLink(message) => decode::link(message),
-            _ => None,
-        };
-        match self.socket.list(RouteNetlinkMessage::GetLink(message), keep) {
+        match self.socket.pick(RouteNetlinkMessage::GetLink(message), NLM_F_DUMP, decode::link) {
             Err(cause) if cause.errno().is_some_and(is_gone) => Ok(Vec::new()),
             answer => answer.map_err(|cause| read(what, cause)),
         }
     }
 
-    pub(super) fn link_message(&mut self, name: &IfName) -> Result<Option<LinkMessage>, NetlinkError> {
+    pub(super) fn link_by_name<T>(
+        &mut self,
+        name: &IfName,
+        decode: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, NetlinkError> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_string()));
-        self.get_link(message)
+        self.get_link(message, decode)
     }
 
-    fn get_link(&mut self, mut message: LinkMessage) -> Result<Option<LinkMessage>, NetlinkError> {
+    fn get_link<T>(
+        &mut self,
+        mut message: LinkMessage,
+        decode: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, NetlinkError> {
         // Counters are half of the answer and nobody here reads them.
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        let found = present(self.socket.ask(RouteNetlinkMessage::GetLink(message), 0))?;
-        Ok(found.into_iter().find_map(|message| match message {
-            RouteNetlinkMessage::NewLink(message) => Some(message),
-            _ => None,
-        }))
+        let found = present(self.socket.pick(RouteNetlinkMessage::GetLink(message), 0, decode))?;
+        Ok(found.into_iter().next())
     }
 
     fn get_neigh(&mut self, message: NeighbourMessage) -> Result<Option<NeighbourMessage>, NetlinkError> {
@@ -293,7 +296,7 @@ fn neighbour(message: RouteNetlinkMessage) -> Option<NeighbourMessage> {
 }
 
 /// "There is none" is an answer.
-fn present(answer: Result<Vec<RouteNetlinkMessage>, NetlinkError>) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+fn present<T>(answer: Result<Vec<T>, NetlinkError>) -> Result<Vec<T>, NetlinkError> {
     match answer {
         Err(cause) if cause.errno().is_some_and(is_gone) => Ok(Vec::new()),
         answer => answer,
