@@ -7,6 +7,9 @@
 //! guests/<kind>-<key>.json GuestRecord with its endpoints
 //! agent.lock               flock: held by the one agent that runs
 //! host.json                host-wide settings as they were before we changed them
+//! hints/                   what spares a hook a look at everything; `sync` makes them anew
+//!     underlay.json        Underlay: by which devices tunnelled packets leave, as it was when all devices were looked at
+//!     <bridge>.used        guests may be on this bridge; it outlives the network, whose guests wait for it to come back
 //! *.lock                   flock; one per guest, per VRF and per network without one, so that no two guests ever wait for each other
 //! ```
 //! One small file each: what a hook reads does not grow with the host. A record is written before the first step that it tells of (claimed),
@@ -89,6 +92,15 @@ pub struct VrfRecord {
     pub made: BTreeSet<IfName>,
     /// What we put into the speaker; `None` until it took it (it may have been down).
     pub speaker: Option<Added>,
+}
+
+/// By which devices tunnelled packets leave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Underlay {
+    /// The VTEP that they leave from.
+    pub vtep: IpAddr,
+    /// The devices: the one that has that address, or all uplinks where it is a loopback's.
+    pub devices: BTreeSet<IfName>,
 }
 
 /// How far an endpoint has come.
@@ -371,6 +383,12 @@ impl Register {
     pub fn networks(&self) -> Vec<Result<NetworkRecord, RegisterError>> {
         self.read_all("networks")
     }
+    /// Is there one such network? Reads no more of them than it must.
+    pub fn any_network(&self, is_it: impl Fn(&NetworkRecord) -> bool) -> bool {
+        let names = self.names_in("networks").unwrap_or_default();
+        let mut records = names.iter().filter(|name| name.ends_with(".json"));
+        records.any(|name| matches!(self.read(&format!("networks/{name}")), Ok(Some(record)) if is_it(&record)))
+    }
     /// Claims or settles.
     pub fn put_network(&self, record: &NetworkRecord) -> Result<(), RegisterError> {
         let file = format!("networks/{}.json", record.network.bridge);
@@ -378,10 +396,9 @@ impl Register {
         if tape::plays() {
             return Ok(());
         }
-        let link = self.dir.join("names").join(file_key(record.network.name.as_str()));
+        let (link, target) = self.name_of(&record.network);
         let io = |what, source| RegisterError::Io { what, path: link.clone(), source };
         fs::create_dir_all(self.dir.join("names")).map_err(|e| io("make", e))?;
-        let target = Path::new("..").join(&file);
         if fs::read_link(&link).is_ok_and(|t| t == target) {
             return Ok(());
         }
@@ -390,6 +407,11 @@ impl Register {
         std::os::unix::fs::symlink(&target, &temporary).map_err(|e| io("link", e))?;
         fault::point(format_args!("before writing names/{}", record.network.name));
         fs::rename(&temporary, &link).map_err(|e| io("link", e))
+    }
+    /// The link by which a network's name finds its record, and where it leads.
+    fn name_of(&self, network: &Network) -> (PathBuf, PathBuf) {
+        let link = self.dir.join("names").join(file_key(network.name.as_str()));
+        (link, Path::new("..").join(format!("networks/{}.json", network.bridge)))
     }
     /// Forgets a network; call with its lock held.
     pub fn remove_network(&self, network: &Network) -> Result<(), RegisterError> {
@@ -400,6 +422,36 @@ impl Register {
     /// Serialises what happens to one network: networks of one VRF together, for they must agree on who makes it. No guest ever takes it.
     pub fn lock_network(&self, network: &Network) -> Result<Lock, RegisterError> {
         self.lock(&network_lock(network))
+    }
+
+    /// Guests are on this bridge, or will be.
+    pub fn mark_used(&self, bridge: &IfName) -> Result<(), RegisterError> {
+        if tape::plays() {
+            return Ok(());
+        }
+        let path = self.used(bridge);
+        let create = || File::create_new(&path).map(drop);
+        let done = match create() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.make_room(&path).map(|()| create())?,
+            done => done,
+        };
+        match done {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                Err(RegisterError::Io { what: "write", path, source: e })
+            }
+            _ => Ok(()),
+        }
+    }
+    /// May a guest's record name this bridge? Where false, none does, and nobody has to read them all.
+    pub fn is_used(&self, bridge: &IfName) -> bool {
+        self.used(bridge).exists()
+    }
+    /// No guest's record names this bridge, whose network is down.
+    pub fn mark_unused(&self, bridge: &IfName) -> Result<(), RegisterError> {
+        self.remove(&format!("hints/{bridge}.used"))
+    }
+    fn used(&self, bridge: &IfName) -> PathBuf {
+        self.dir.join(format!("hints/{bridge}.used"))
     }
 
     // ----- VRFs and the host -----
@@ -428,6 +480,14 @@ impl Register {
     /// Host-wide settings as they were: what undoes our changes, in the order in which to apply it.
     pub fn host(&self) -> Result<BTreeMap<String, String>, RegisterError> {
         Ok(self.read("host.json")?.unwrap_or_default())
+    }
+    /// The underlay as it was seen last; a hint that cannot be read is none.
+    pub fn underlay(&self) -> Option<Underlay> {
+        self.read("hints/underlay.json").ok().flatten()
+    }
+    /// Remembers it.
+    pub fn put_underlay(&self, underlay: &Underlay) -> Result<(), RegisterError> {
+        self.write("hints/underlay.json", underlay)
     }
     /// Remembers one host-wide setting as it was; the first memory wins. Is this the first?
     pub fn remember_host(&self, key: &str, was: &str) -> Result<bool, RegisterError> {
@@ -458,18 +518,20 @@ impl Register {
             None => Ok(()),
         }
     }
-    /// Clears up after runs that were killed: half-written files, locks that guard no record, names that lead nowhere or are missing. True
-    /// where there was something.
-    pub fn sweep(&self) -> Result<bool, RegisterError> {
+    /// Clears up after runs that were killed: half-written files, locks that guard no record, names that lead nowhere or, for these networks,
+    /// are missing. True where there was something.
+    pub fn sweep(&self, networks: &[NetworkRecord]) -> Result<bool, RegisterError> {
         let mut swept = false;
-        for room in ["", "guests/", "vrfs/", "networks/", "names/"] {
-            for name in self.names_in(room)? {
+        for room in ["", "guests/", "vrfs/", "networks/", "names/", "hints/"] {
+            let names = self.names_in(room)?;
+            let records: BTreeSet<&str> = names.iter().filter_map(|name| name.strip_suffix(".json")).collect();
+            for name in &names {
                 let path = format!("{room}{name}");
-                let (stem, kind) = name.rsplit_once('.').unwrap_or((&name, ""));
+                let (stem, kind) = name.rsplit_once('.').unwrap_or((name, ""));
                 let writer = kind.strip_prefix("tmp").and_then(|pid| pid.parse::<u32>().ok());
                 let dead = writer.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists());
                 let guards = matches!(room, "guests/" | "vrfs/" | "networks/") || stem == "host";
-                let unused = kind == "lock" && guards && !self.dir.join(format!("{room}{stem}.json")).exists();
+                let unused = kind == "lock" && guards && !records.contains(stem);
                 let astray = room == "names/" && writer.is_none() && !self.dir.join(&path).exists();
                 if dead || astray {
                     self.remove(&path)?;
@@ -479,9 +541,12 @@ impl Register {
                 }
             }
         }
-        for record in self.networks().into_iter().flatten() {
-            if self.network(&record.network.name)?.is_none() {
-                self.put_network(&record)?;
+        for record in networks {
+            let (link, target) = self.name_of(&record.network);
+            let is_known = fs::read_link(link).is_ok_and(|t| t == target);
+            // It may have been taken down since.
+            if !is_known && self.network_of_bridge(&record.network.bridge)?.as_ref() == Some(record) {
+                self.put_network(record)?;
                 swept = true;
             }
         }

@@ -15,6 +15,7 @@ use crate::plan::{Plan, Refusal, Step};
 use crate::register::{Endpoint, GuestRecord, Hook, NetworkRecord, Stage};
 use crate::tape;
 use rustix::time::{ClockId, clock_gettime};
+use std::borrow::Borrow;
 
 /// How long after `qemu migrate` the `start` that belongs to it may come, in seconds. An offline migration calls `migrate`
 /// and never `start` (qemu_migration.c `VIR_MIGRATE_OFFLINE`): its mark must not turn a later cold boot into an arrival.
@@ -209,7 +210,14 @@ impl Engine {
         // What goes is claimed as well: a run that is killed in between would leave what nobody knows.
         let goes = |old: &&Endpoint| !record.endpoints.iter().any(|new| is_same(new, old));
         record.leaving = before.iter().flat_map(|b| b.held()).filter(goes).cloned().collect();
-        self.register.put_guest(record)?;
+        if how == How::Mend {
+            record.hook = before.and_then(|b| b.hook.clone());
+        }
+        // Where only the kernel's part was lost, the record says it all already.
+        if before != Some(record) {
+            self.register.put_guest(record)?;
+        }
+        let claimed = record.clone();
         self.walk(&plan, None, None)?;
         record.leaving.clear();
         for endpoint in record.endpoints.iter_mut().filter(|e| which(e)) {
@@ -226,7 +234,12 @@ impl Engine {
             }
             None => before.and_then(|b| b.hook.clone()),
         };
-        self.register.put_guest(record)?;
+        if *record != claimed {
+            for endpoint in record.endpoints.iter().filter(|e| which(e)) {
+                self.register.mark_used(&endpoint.bridge)?;
+            }
+            self.register.put_guest(record)?;
+        }
         if !gave_up.is_empty() {
             let gave_up: Vec<String> = gave_up.iter().map(|a| a.ip.to_string()).collect();
             let detail = format!(": {}", gave_up.join(" "));
@@ -451,10 +464,10 @@ pub(super) fn is_incoming(record: &GuestRecord) -> bool {
 }
 
 /// Those of these NICs that are on networks of ours, as `find` knows them.
-pub(super) fn endpoints_on(
+pub(super) fn endpoints_on<R: Borrow<NetworkRecord>>(
     guest: &Guest,
     nics: Vec<Nic>,
-    find: impl Fn(&Nic) -> Result<Option<NetworkRecord>, EngineError>,
+    find: impl Fn(&Nic) -> Result<Option<R>, EngineError>,
 ) -> Result<Vec<Endpoint>, EngineError> {
     let mut endpoints = Vec::new();
     for nic in nics {
@@ -468,10 +481,10 @@ pub(super) fn endpoints_on(
             (record, _) => record,
         };
         let Some(record) = record else { continue };
-        let network = record.network;
+        let network = &record.borrow().network;
         let mut ips = nic.ips;
         if let (true, Some(mac)) = (ips.is_empty(), nic.mac) {
-            ips = by_dhcp_host(&network, mac);
+            ips = by_dhcp_host(network, mac);
         }
         if let Some(gateway) = network.gateway.iter().find(|g| ips.iter().any(|a| a.ip == g.addr())) {
             return EngineError::refused(format!(
@@ -481,8 +494,8 @@ pub(super) fn endpoints_on(
             ));
         }
         endpoints.push(Endpoint {
-            network: network.name,
-            bridge: network.bridge,
+            network: network.name.clone(),
+            bridge: network.bridge.clone(),
             device,
             mac: nic.mac,
             ips,

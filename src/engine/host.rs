@@ -1,12 +1,14 @@
 //! What is asked of the host as a whole: its tunnel end, what the underlay carries, settings that a VRF needs.
 
 use super::{Engine, EngineError, is_host_wide};
-use crate::config::{Config, VtepSource};
+use crate::config::{Config, Network, VtepSource};
 use crate::kernel::{Kernel, sysctl};
 use crate::model::IfName;
 use crate::plan::network::HostSeen;
 use crate::plan::seen::{Address, Link, LinkKind, World};
 use crate::plan::{Plan, Planned, Step};
+use crate::register::Underlay;
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 /// The key under which the register remembers the local routing rule's place.
@@ -17,63 +19,116 @@ fn overhead(vtep: IpAddr) -> u32 {
     if vtep.is_ipv4() { 50 } else { 70 }
 }
 
-/// This host's VTEP address, and the MTU in bytes that its underlay leaves to tenants.
+/// This host's VTEP address, and the MTU in bytes that its underlay leaves to tenants; all devices are looked at.
 pub fn vtep_and_mtu(config: &Config, kernel: &mut Kernel) -> Result<(IpAddr, u32), EngineError> {
-    let links = kernel.all_links()?;
-    let addresses = kernel.addresses(None)?;
-    let vtep = match &config.vtep.source {
-        VtepSource::Address(address) => *address,
-        VtepSource::Interface(name) => {
-            let index = links.iter().find(|l| l.name == *name).map(|l| l.index);
-            match first_global(index, &addresses) {
-                Some(address) => address,
-                None => {
-                    return EngineError::refused(format!(
-                        "no VTEP address: {name} has no global address: 'ip address add 10.0.0.1/32 dev {name}', or set [vtep] address in config.toml"
-                    ));
-                }
-            }
+    let vtep = vtep(config, kernel)?;
+    let (links, addresses) = (kernel.all_links()?, kernel.addresses(None)?);
+    let mtu = smallest(&underlay(vtep, &links, &addresses)).unwrap_or(FIRST_MTU);
+    Ok((vtep, mtu.saturating_sub(overhead(vtep))))
+}
+
+/// The same of a hook: all devices are looked at once, and then those alone that are known to carry the tunnels. What joins them later is found by
+/// `sync`.
+pub(super) fn vtep_and_known_mtu(engine: &mut Engine, network: &Network) -> Result<(IpAddr, u32), EngineError> {
+    engine.config()?;
+    let config = engine.config.clone().unwrap_or_default();
+    let vtep = vtep(&config, engine.kernel()?)?;
+    if let Some(mtu) = network.mtu {
+        return Ok((vtep, mtu));
+    }
+    if let Some(known) = engine.register.underlay().filter(|known| known.vtep == vtep) {
+        let mut links = Vec::new();
+        for device in &known.devices {
+            links.extend(engine.kernel()?.link(device)?.filter(is_uplink));
         }
-    };
-    Ok((vtep, underlay_mtu(vtep, &links, &addresses).saturating_sub(overhead(vtep))))
+        if let (Some(mtu), true) = (smallest(&links), links.len() == known.devices.len()) {
+            return Ok((vtep, mtu.saturating_sub(overhead(vtep))));
+        }
+    }
+    let (links, addresses) = (engine.kernel()?.all_links()?, engine.kernel()?.addresses(None)?);
+    let found = underlay(vtep, &links, &addresses);
+    learn_underlay(engine, vtep, &found)?;
+    Ok((vtep, smallest(&found).unwrap_or(FIRST_MTU).saturating_sub(overhead(vtep))))
 }
 
-/// IPv4 before IPv6: the underlay of the reference fabric, and 20 bytes cheaper a packet.
-fn first_global(index: Option<u32>, addresses: &[Address]) -> Option<IpAddr> {
-    let of_device = || addresses.iter().filter(|a| Some(a.index) == index && a.global && !a.net.addr().is_loopback());
-    let v4 = of_device().find(|a| a.net.addr().is_ipv4());
-    v4.or_else(|| of_device().next()).map(|a| a.net.addr())
+/// Notes by which devices the tunnels leave now.
+pub(super) fn look_at_underlay(engine: &mut Engine, world: &World) -> Result<(), EngineError> {
+    engine.config()?;
+    let config = engine.config.clone().unwrap_or_default();
+    // A VTEP that has no address yet is a problem of each network, told there.
+    let Ok(vtep) = vtep(&config, engine.kernel()?) else { return Ok(()) };
+    let links: Vec<Link> = world.links().cloned().collect();
+    let addresses: Vec<Address> = links.iter().flat_map(|l| world.addresses(l.index)).copied().collect();
+    learn_underlay(engine, vtep, &underlay(vtep, &links, &addresses))
 }
 
-/// The smallest MTU among the devices that tunnelled packets can leave by: the VTEP's own, or if that is a loopback, every
-/// device that is up, has an address and is nobody's port, bridge or tap. 1500 where there is none yet.
-fn underlay_mtu(vtep: IpAddr, links: &[Link], addresses: &[Address]) -> u32 {
-    let has_address = |l: &Link| addresses.iter().any(|a| a.index == l.index);
-    let owner = addresses.iter().find(|a| a.net.addr() == vtep).map(|a| a.index);
-    let uplink = |l: &&Link| {
-        let kind = match &l.kind {
-            LinkKind::Other(kind) => !matches!(kind.as_str(), "tun" | "dummy" | "ifb" | "macvtap" | "macvlan"),
-            _ => false,
-        };
-        kind && l.index != 1 && l.up && l.master.is_none() && has_address(l)
+fn learn_underlay(engine: &mut Engine, vtep: IpAddr, found: &[Link]) -> Result<(), EngineError> {
+    let now = Underlay { vtep, devices: found.iter().map(|l| l.name.clone()).collect() };
+    if engine.dry_run || now.devices.is_empty() || engine.register.underlay().as_ref() == Some(&now) {
+        return Ok(());
+    }
+    Ok(engine.register.put_underlay(&now)?)
+}
+
+fn vtep(config: &Config, kernel: &mut Kernel) -> Result<IpAddr, EngineError> {
+    let name = match &config.vtep.source {
+        VtepSource::Address(address) => return Ok(*address),
+        VtepSource::Interface(name) => name,
     };
-    match links
-        .iter()
-        .find(|l| Some(l.index) == owner)
-        .filter(|l| l.index != 1 && l.kind != LinkKind::Other("dummy".into()))
-    {
-        Some(device) => device.mtu,
-        None => links.iter().filter(uplink).map(|l| l.mtu).min().unwrap_or(1500),
+    let addresses = match kernel.link(name)? {
+        Some(link) => kernel.addresses(Some(link.index))?,
+        None => Vec::new(),
+    };
+    match first_global(&addresses) {
+        Some(address) => Ok(address),
+        None => EngineError::refused(format!(
+            "no VTEP address: {name} has no global address: 'ip address add 10.0.0.1/32 dev {name}', or set [vtep] address in config.toml"
+        )),
     }
 }
 
-/// Host-wide settings as they are.
-pub(super) fn observe(kernel: &mut Kernel, world: &World) -> Result<HostSeen, EngineError> {
+/// IPv4 before IPv6: the underlay of the reference fabric, and 20 bytes cheaper a packet.
+fn first_global(addresses: &[Address]) -> Option<IpAddr> {
+    let global = || addresses.iter().filter(|a| a.global && !a.net.addr().is_loopback());
+    let v4 = global().find(|a| a.net.addr().is_ipv4());
+    v4.or_else(|| global().next()).map(|a| a.net.addr())
+}
+
+/// The MTU in bytes where no device says another.
+const FIRST_MTU: u32 = 1500;
+
+fn smallest(links: &[Link]) -> Option<u32> {
+    links.iter().map(|l| l.mtu).min()
+}
+
+/// The devices that tunnelled packets can leave by: the VTEP's own, or if that is a loopback, every device that is up, has an address and is
+/// nobody's port, bridge or tap.
+fn underlay(vtep: IpAddr, links: &[Link], addresses: &[Address]) -> Vec<Link> {
+    let addressed: HashSet<u32> = addresses.iter().map(|a| a.index).collect();
+    let owner = addresses.iter().find(|a| a.net.addr() == vtep).map(|a| a.index);
+    let own = links.iter().find(|l| Some(l.index) == owner);
+    match own.filter(|l| l.index != 1 && l.kind != LinkKind::Other("dummy".into())) {
+        Some(device) => vec![device.clone()],
+        None => links.iter().filter(|l| is_uplink(l) && addressed.contains(&l.index)).cloned().collect(),
+    }
+}
+
+fn is_uplink(link: &Link) -> bool {
+    let kind = match &link.kind {
+        LinkKind::Other(kind) => !matches!(kind.as_str(), "tun" | "dummy" | "ifb" | "macvtap" | "macvlan"),
+        _ => false,
+    };
+    kind && link.index != 1 && link.up && link.master.is_none()
+}
+
+/// Host-wide settings as they are; which devices take router advertisements only for who is about to turn on IPv6 forwarding.
+pub(super) fn observe(kernel: &mut Kernel, wants6: bool) -> Result<HostSeen, EngineError> {
     let on = |path: &str| -> Result<_, EngineError> { Ok(sysctl(path)?.map(|v| v.trim() == "1")) };
     let forward6 = on("net/ipv6/conf/all/forwarding")?;
     let mut accepts_ra = Vec::new();
-    if forward6 == Some(false) {
-        for link in world.links() {
+    if wants6 && forward6 == Some(false) {
+        // Once a boot: a narrow look has not seen them all.
+        for link in &kernel.all_links()? {
             if uplink_kind(link) && on(&format!("net/ipv6/conf/{}/accept_ra", link.name))? == Some(true) {
                 accepts_ra.push(link.name.clone());
             }

@@ -7,6 +7,7 @@ mod duplicates;
 mod guest;
 mod host;
 mod learned;
+mod look;
 mod lxc;
 mod network;
 mod sync;

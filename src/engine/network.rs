@@ -1,101 +1,19 @@
 //! Networks: start, started, updated, stopped.
 
+use super::look::{Clashes, around, around_with_ports, devices_of, devices_of_vrf, observe, observe_vrf};
 use super::{Engine, EngineError, host};
-use crate::config::{Network, Origin, Vrf};
+use crate::config::{Network, Origin};
 use crate::event::NetworkPhase;
 use crate::journal::Message;
-use crate::kernel::{Kernel, sysctl};
-use crate::model::{IfName, NetName, Vni};
+use crate::model::{IfName, NetName};
 use crate::plan::network::{OurVrf, Ours, Seen, Wanted, down, precheck, up, vrf_down};
-use crate::plan::seen::{Link, LinkKind, World};
+use crate::plan::seen::{LinkKind, World};
 use crate::plan::{Plan, Planned, Refusal, Step};
 use crate::register::{GuestRecord, NetworkRecord, VrfRecord};
 use crate::speaker::{Added, Frr, Version};
 use crate::tape;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-
-/// What of the host a network's plan depends on, out of the whole.
-pub(super) fn observe(kernel: &mut Kernel, world: &World, network: &Network) -> Result<Seen, EngineError> {
-    let bridge = world.link(&network.bridge);
-    let own = [Some(network.vni), network.vrf.as_ref().and_then(|v| v.vni)].into_iter().flatten().map(Vni::device);
-    let own: Vec<IfName> = own.collect();
-    // What a bridge that is still to be made will start with.
-    let like = if bridge.is_some() { network.bridge.as_str() } else { "default" };
-    let ipv6_off = sysctl(&format!("net/ipv6/conf/{like}/disable_ipv6"))?;
-    let accept_ra = sysctl(&format!("net/ipv6/conf/{like}/accept_ra"))?;
-    let ignores_ra = accept_ra.as_ref().is_none_or(|v| v == "0");
-    let is_vxlan = |l: &Link| matches!(l.kind, LinkKind::Vxlan { .. });
-    let has_vni = |l: &Link| matches!(l.kind, LinkKind::Vxlan { vni: Some(vni), .. } if own.contains(&vni.device()));
-    let mut seen = Seen {
-        bridge: bridge.cloned(),
-        ignores_ra,
-        bridge_ipv6_off: ipv6_off.as_ref().is_some_and(|v| v.trim() == "1"),
-        vxlans: world.links().filter(|l| is_vxlan(l) && (own.contains(&l.name) || has_vni(l))).cloned().collect(),
-        strangers: own.iter().filter(|dev| world.link(dev).is_some_and(|l| !is_vxlan(l))).cloned().collect(),
-        ..Seen::default()
-    };
-    if let Some(bridge) = bridge {
-        let was = [("accept_ra", accept_ra), ("disable_ipv6", ipv6_off)];
-        let was = was.into_iter().filter_map(|(key, value)| Some((key, value?)));
-        seen.settings.extend(was.map(|(key, value)| (format!("net/ipv6/conf/{}/{key}", bridge.name), value)));
-        let ports = world.slaves(bridge.index).map(|l| l.name.clone());
-        seen.bridge_ports = ports.filter(|n| *n != network.vni.device()).collect();
-        // A gateway may be link-local; other link-local addresses are the kernel's.
-        let global = world.addresses(bridge.index).filter(|a| a.global || network.gateway.contains(&a.net));
-        seen.bridge_addresses = global.map(|a| a.net).collect();
-    }
-    if let Some(vrf) = &network.vrf {
-        observe_vrf(kernel, world, vrf, Some(&network.bridge), &mut seen)?;
-        seen.host = host::observe(kernel, world)?;
-    }
-    let masters = seen.bridge.iter().chain(&seen.vxlans).chain(&seen.l3_bridge).filter_map(|l| l.master);
-    seen.names = masters.filter_map(|m| Some((m, world.by_index(m)?.name.clone()))).collect();
-    Ok(seen)
-}
-
-/// The VRF's part of it; `bridge` is the network's own, which is no stranger in its VRF.
-fn observe_vrf(
-    kernel: &mut Kernel,
-    world: &World,
-    vrf: &Vrf,
-    bridge: Option<&IfName>,
-    seen: &mut Seen,
-) -> Result<(), EngineError> {
-    seen.vrfs = world.links().filter(|l| l.kind == LinkKind::Vrf { table: vrf.table }).cloned().collect();
-    seen.vrf = world.link(&vrf.name).cloned();
-    let l3 = vrf.name.l3_bridge().ok();
-    for dev in bridge.into_iter().chain(&l3).filter(|dev| world.link(dev).is_some()) {
-        let path = format!("net/ipv4/conf/{dev}/rp_filter");
-        if let Some(filter) = sysctl(&path)? {
-            if filter == "2" {
-                seen.loose.insert(dev.clone());
-            }
-            seen.settings.insert(path, filter);
-        }
-    }
-    if let (Some(l3), Some(_)) = (&l3, vrf.vni) {
-        seen.l3_bridge = world.link(l3).cloned();
-    }
-    if let Some(link) = &seen.vrf {
-        let ours = |name: &IfName| Some(name) == bridge || l3.as_ref() == Some(name);
-        let slaves = world.slaves(link.index).map(|l| l.name.clone());
-        seen.vrf_foreign_slaves = slaves.filter(|n| !ours(n)).collect();
-    }
-    seen.unreachable = kernel.unreachable(vrf.table)?;
-    Ok(())
-}
-
-/// The devices that a network, or a VRF, is made of.
-pub(super) fn devices_of(network: &Network) -> [IfName; 2] {
-    [network.bridge.clone(), network.vni.device()]
-}
-
-/// See [`devices_of`].
-pub(super) fn devices_of_vrf(vrf: &Vrf) -> Vec<IfName> {
-    let l3 = vrf.vni.and_then(|vni| Some([vrf.name.l3_bridge().ok()?, vni.device()]));
-    std::iter::once(vrf.name.clone()).chain(l3.into_iter().flatten()).collect()
-}
 
 /// What a network's plan begins with.
 struct Asked {
@@ -187,16 +105,19 @@ impl Engine {
         match phase {
             // libvirt has made nothing yet, so of its own bridges only what contradicts can be told now.
             NetworkPhase::Start if network.origin == Origin::Libvirt => self.check_network(network),
-            NetworkPhase::Start | NetworkPhase::Started => self.network_up(network),
+            NetworkPhase::Start => self.network_up(network),
+            // Its `start` has sought what else has its VNIs and its table.
+            NetworkPhase::Started if network.origin == Origin::Libvirt => {
+                self.network_up_if(network, Clashes::Known, |_| true)
+            }
+            NetworkPhase::Started => self.network_up(network),
             NetworkPhase::Updated => self.network_updated(&network),
         }
     }
 
     /// The VTEP, and the network with its MTU resolved.
     fn resolve(&mut self, mut network: Network) -> Result<(Network, IpAddr), EngineError> {
-        self.config()?;
-        let config = self.config.clone().unwrap_or_default();
-        let (vtep, mtu) = host::vtep_and_mtu(&config, self.kernel()?)?;
+        let (vtep, mtu) = host::vtep_and_known_mtu(self, &network)?;
         network.mtu.get_or_insert(mtu);
         Ok((network, vtep))
     }
@@ -205,7 +126,7 @@ impl Engine {
         let (network, vtep) = self.resolve(network)?;
         self.check_owner(&network)?;
         self.check_vtep(&network, vtep)?;
-        let world = self.kernel()?.world()?;
+        let world = around(self.kernel()?, &network, Clashes::Sought)?;
         let seen = observe(self.kernel()?, &world, &network)?;
         Ok(precheck(&network, &seen)?)
     }
@@ -242,17 +163,18 @@ impl Engine {
 
     /// Brings a network up, or completes one that is half up.
     pub(super) fn network_up(&mut self, network: Network) -> Result<(), EngineError> {
-        self.network_up_if(network, |_| true)
+        self.network_up_if(network, Clashes::Sought, |_| true)
     }
 
     /// Completes one that is up, unless it was taken down meanwhile.
     pub(super) fn network_again(&mut self, network: Network) -> Result<(), EngineError> {
-        self.network_up_if(network, |before| before.is_some())
+        self.network_up_if(network, Clashes::Sought, |before| before.is_some())
     }
 
     fn network_up_if(
         &mut self,
         network: Network,
+        clashes: Clashes,
         wanted: impl Fn(Option<&NetworkRecord>) -> bool,
     ) -> Result<(), EngineError> {
         let (network, vtep) = self.resolve(network)?;
@@ -270,8 +192,13 @@ impl Engine {
         // Held across vtysh, but by nobody else's network and by no guest.
         let _lock = if self.dry_run { None } else { Some(self.register.lock_network(&network)?) };
         let result = match wanted(self.register.network(&network.name)?.as_ref()) {
-            true => self.bring_up(&network, vtep),
+            true => self.bring_up(&network, vtep, clashes),
             false => Ok(()),
+        };
+        let result = match result {
+            // What the kernel refuses is another's, often: who that is shows a look at everything.
+            Err(EngineError::Apply(error)) => Err(self.in_the_way(&network, vtep).unwrap_or(EngineError::Apply(error))),
+            result => result,
         };
         if !self.dry_run && matches!(self.register.network_of_bridge(&network.bridge), Ok(None)) {
             self.register.remove_network(&network)?;
@@ -326,10 +253,17 @@ impl Engine {
         Ok(!plan.is_empty() || record.network.vrf.is_some() && asked.vrf_before.is_none())
     }
 
+    /// Why a network cannot be, seen with everything that is there; none where nothing is in its way.
+    fn in_the_way(&mut self, network: &Network, vtep: IpAddr) -> Option<EngineError> {
+        let world = self.kernel().and_then(|kernel| Ok(kernel.world()?)).ok()?;
+        let asked = self.ask(&world, network, None).ok()?;
+        up(&asked.wanted(network, vtep), &asked.seen).err().map(EngineError::from)
+    }
+
     /// observe → plan → claim → apply → journal. Call with the VRF's lock held.
-    fn bring_up(&mut self, network: &Network, vtep: IpAddr) -> Result<(), EngineError> {
+    fn bring_up(&mut self, network: &Network, vtep: IpAddr, clashes: Clashes) -> Result<(), EngineError> {
         let mut frr = self.frr()?;
-        let world = self.kernel()?.world()?;
+        let world = around(self.kernel()?, network, clashes)?;
         let mut asked = self.ask(&world, network, frr.as_mut())?;
         if let (Some(before), Some(vrf)) = (&asked.vrf_before, &network.vrf)
             && before.vrf != *vrf
@@ -395,7 +329,7 @@ impl Engine {
         let (bridge, vxlan) = (&network.bridge, network.vni.device());
         let entered = |p: &Planned| matches!(&p.step, Step::SetMaster { dev, master: Some(_) } if dev == bridge);
         let anew = |p: &Planned| matches!(&p.step, Step::SetMaster { dev, master: Some(_) } if [bridge, &vxlan].contains(&dev));
-        if result.is_ok() && plan.iter().any(anew) {
+        if result.is_ok() && plan.iter().any(anew) && self.register.is_used(bridge) {
             // The kernel flushed the bridge's neighbours, or it is another bridge than the one that its guests were on: they must not wait
             // for what follows.
             self.guests_again(bridge);
@@ -456,7 +390,7 @@ impl Engine {
             Some(record) if record.network.origin == Origin::LibvirtBridge => {
                 // libvirt leaves guests on a bridge that it did not make: what carries them stays, or they would lose their routes, and
                 // outside its VRF the bridge's addresses would be the host's own.
-                let world = self.kernel()?.world()?;
+                let world = around_with_ports(self.kernel()?, &record.network, &[&record.network.bridge])?;
                 let ports = observe(self.kernel()?, &world, &record.network)?.bridge_ports;
                 if ports.is_empty() {
                     return self.network_down(name);
@@ -489,10 +423,14 @@ impl Engine {
             other.network.name != *name
                 && other.network.vrf.as_ref().map(|v| &v.name) == network.vrf.as_ref().map(|v| &v.name)
         };
-        let last_in_vrf = network.vrf.is_some() && !self.register.networks().iter().flatten().any(sibling);
         // Taking down must not fail for a config.toml that was broken since.
         let mut frr = self.frr().ok().flatten();
-        let world = self.kernel()?.world()?;
+        let last_in_vrf = network.vrf.is_some() && !self.register.any_network(sibling);
+        // libvirt's own bridge is libvirt's to delete.
+        let bridge = Some(&network.bridge).filter(|_| network.origin != Origin::Libvirt);
+        let vrf = network.vrf.as_ref().filter(|_| last_in_vrf).map(|vrf| &vrf.name);
+        let ports_of: Vec<&IfName> = bridge.into_iter().chain(vrf).collect();
+        let world = around_with_ports(self.kernel()?, network, &ports_of)?;
         let seen = observe(self.kernel()?, &world, network)?;
         let added = vrf_record.as_ref().and_then(|r| r.speaker.clone());
         let last_in = match (&network.vrf, &vrf_record) {
@@ -511,6 +449,10 @@ impl Engine {
         self.name_devices(network);
         let (left, whole) = self.walk_on(&plan, frr.as_mut(), added);
         self.register.remove_network(network)?;
+        let on_it = |r: &GuestRecord| r.held().any(|e| e.bridge == network.bridge);
+        if self.register.is_used(&network.bridge) && !self.register.guests().iter().flatten().any(on_it) {
+            self.register.mark_unused(&network.bridge)?;
+        }
         match (&network.vrf, vrf_record) {
             // What a silent speaker still has of ours, or what was refused, is remembered for the next one who tries.
             (Some(_), Some(record)) if last_in_vrf && (left.is_some() || !whole) => {
@@ -569,7 +511,7 @@ impl Engine {
                 guests.join(", ")
             ));
         }
-        let world = self.kernel()?.world()?;
+        let world = around_with_ports(self.kernel()?, &record.network, &[&record.network.bridge])?;
         let ports = observe(self.kernel()?, &world, &record.network)?.bridge_ports;
         if !ports.is_empty() {
             return EngineError::refused(format!(

@@ -26,6 +26,11 @@ pub fn domain(name: &str) -> Option<Result<Domain, InputError>> {
     Some(contents(&file(DOMAINS, name)?)?.and_then(|text| libvirt_status::read(name, &text)))
 }
 
+/// Has this domain a status file: does it run?
+pub fn runs(name: &str) -> bool {
+    file(DOMAINS, name).is_some_and(|path| path.exists())
+}
+
 /// All domains that run, by name; `None` where libvirt keeps no such directory, and so says nothing.
 pub fn domains() -> Option<Vec<(String, Result<Domain, InputError>)>> {
     Some(names(DOMAINS)?.into_iter().filter_map(|name| domain(&name).map(|domain| (name, domain))).collect())
@@ -36,13 +41,18 @@ pub type Listed = (NetName, Result<Option<Network>, InputError>);
 
 /// All networks that are up, ours with what they want; `None` where libvirt says nothing.
 pub fn networks(config: &Config) -> Option<Vec<Listed>> {
-    let read = |name: &String| {
-        let parsed: NetName = name.parse().ok()?;
-        let text = contents(&file(NETWORKS, name)?)?;
-        let network = text.and_then(|text| libvirt_network::status(&parsed, &text, config));
-        Some((parsed, network))
-    };
-    Some(names(NETWORKS)?.iter().filter_map(read).collect())
+    Some(names(NETWORKS)?.iter().filter_map(|name| listed(name.parse().ok()?, config)).collect())
+}
+
+/// The same of one alone, in a list that is empty where it is not up.
+pub fn network(name: &NetName, config: &Config) -> Option<Vec<Listed>> {
+    Path::new(NETWORKS).is_dir().then(|| listed(name.clone(), config).into_iter().collect())
+}
+
+fn listed(name: NetName, config: &Config) -> Option<Listed> {
+    let text = contents(&file(NETWORKS, name.as_str())?)?;
+    let network = text.and_then(|text| libvirt_network::status(&name, &text, config));
+    Some((name, network))
 }
 
 fn names(dir: &str) -> Option<Vec<String>> {
@@ -62,7 +72,8 @@ fn file(dir: &str, name: &str) -> Option<PathBuf> {
 /// `None` where there is no such file: what cannot be read runs all the same.
 fn contents(path: &Path) -> Option<Result<Vec<u8>, InputError>> {
     let read = |file: File| {
-        let mut text = Vec::new();
+        // Most are some 5 KiB: one read, and one that finds the end.
+        let mut text = Vec::with_capacity(16 << 10);
         file.take(MAX_XML as u64 + 1).read_to_end(&mut text).map(|_| text)
     };
     match File::open(path).and_then(read) {

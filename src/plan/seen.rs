@@ -140,6 +140,7 @@ pub struct Route {
 pub struct World {
     links: HashMap<u32, Link>,
     names: HashMap<IfName, u32>,
+    vnis: HashMap<Vni, Vec<u32>>,
     slaves: HashMap<u32, Vec<u32>>,
     addresses: HashMap<u32, Vec<Address>>,
     fdb: HashMap<(u32, Mac), Fdb>,
@@ -154,6 +155,9 @@ impl World {
             world.names.insert(link.name.clone(), link.index);
             if let Some(master) = link.master {
                 world.slaves.entry(master).or_default().push(link.index);
+            }
+            if let LinkKind::Vxlan { vni: Some(vni), .. } = link.kind {
+                world.vnis.entry(vni).or_default().push(link.index);
             }
         }
         world.links = links.into_iter().map(|link| (link.index, link)).collect();
@@ -185,6 +189,11 @@ impl World {
     /// The device with this index.
     pub fn by_index(&self, index: u32) -> Option<&Link> {
         self.links.get(&index)
+    }
+
+    /// The VXLAN devices with this VNI: one, or a mistake.
+    pub fn vxlans(&self, vni: Vni) -> impl Iterator<Item = &Link> {
+        self.vnis.get(&vni).into_iter().flatten().filter_map(|index| self.links.get(index))
     }
 
     /// The devices whose master this is.

@@ -178,7 +178,7 @@ pub fn snapshot() -> String {
     text += &neighbours();
     text += &sh("ip -4 rule; ip -6 rule; ip route show table 10 2>&-; ip -6 route show table 10 2>&- | sort");
     text += &sh(
-        "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding; grep -rs . /run/evpn-hook | sed 's/,\"hook\":{[^}]*}//' | sort; find /run/evpn-hook ! -type d 2>/dev/null | sort",
+        "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding; grep -rs --exclude-dir=hints . /run/evpn-hook | sed 's/,\"hook\":{[^}]*}//' | sort; find /run/evpn-hook ! -type d ! -path '*/hints/*' 2>/dev/null | sort",
     );
     text
 }

@@ -106,6 +106,23 @@ on_a_host!(the_mtu_that_the_underlay_leaves, {
     );
     host.run(&["network", "up", "other"]).ok();
     assert_eq!((&ip_link("other-l2")["mtu"], &ip_link("vxlan21")["mtu"]), (&8950.into(), &8950.into()));
+    let anew = || {
+        host.run(&["network", "down", "other"]).ok();
+        host.run(&["network", "up", "other"]).ok();
+        ip_link("vxlan21")["mtu"].clone()
+    };
+    // By which devices the tunnels leave is remembered, what they carry is not.
+    sh("ip link set eth0 mtu 8000");
+    assert_eq!(anew(), 7950);
+    sh(
+        "ip link add eth1 mtu 4000 type veth peer name fabric1 && ip address add 192.0.2.3/31 dev eth1 && ip link set eth1 up",
+    );
+    host.run(&["sync"]).ok();
+    assert_eq!(anew(), 3950, "one that joined them, after a sync");
+    sh("ip link del eth1");
+    assert_eq!(anew(), 7950, "one that left them, at once");
+    sh("echo garbage >/run/evpn-hook/hints/underlay.json");
+    assert_eq!(anew(), 7950, "a hint that cannot be read is none");
 });
 
 on_a_host!(a_network_of_libvirts, {
@@ -142,6 +159,15 @@ on_a_host!(a_network_of_libvirts, {
     assert_eq!(call("stopped", &xml), "");
     assert_eq!(crate::host::neighbours(), "");
     assert!(json("ip -j link").as_array().unwrap().iter().all(|l| l["ifname"] != "vxlan40"));
+    // libvirt has deleted the bridge and makes it anew; its taps it does not put back.
+    sh("ip link del lab-l2");
+    sh(LIBVIRTS_BRIDGE);
+    assert_eq!(call("started", &xml), "");
+    assert_eq!(crate::host::neighbours(), "neigh 10.1.0.61 52:54:00:03:82:d8 dev lab-l2\n", "the guest waited for it");
+    assert_eq!(ip_link("vnet0")["master"], "lab-l2");
+    host.hook(&["qemu", "vm1", "stopped", "end", "-"], crate::xml::domain(1, "", "")).ok();
+    assert_eq!(call("stopped", &xml), "");
+    assert!(!std::path::Path::new("/run/evpn-hook/hints/lab-l2.used").exists(), "nobody is on it any more");
 });
 
 on_a_host!(networks_that_are_not_ours, {

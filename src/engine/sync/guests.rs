@@ -72,10 +72,14 @@ impl Engine {
     }
 
     pub(super) fn truth(&mut self, guest: &Guest, hypervisors: &Hypervisors) -> Truth {
-        let world = self.kernel().and_then(|kernel| Ok(kernel.world()?)).unwrap_or_default();
         let record = self.register.guest(guest).ok().flatten();
         let record = record.unwrap_or(GuestRecord::new(guest.clone()));
-        self.truth_in(&record, &world, hypervisors)
+        let mut there = Vec::new();
+        for endpoint in &record.endpoints {
+            let link = self.kernel().and_then(|kernel| Ok(kernel.link(&endpoint.device)?));
+            there.extend(link.ok().flatten());
+        }
+        self.truth_in(&record, &World::new(there, Vec::new()), hypervisors)
     }
 
     fn truth_in(&mut self, record: &GuestRecord, world: &World, hypervisors: &Hypervisors) -> Truth {
@@ -168,7 +172,7 @@ impl Engine {
         }
         let mut there = Vec::new();
         for endpoint in endpoints {
-            if self.kernel()?.link(&endpoint.device)?.is_some() {
+            if self.kernel()?.has_link(&endpoint.device)? {
                 there.push(endpoint);
             }
         }
@@ -207,11 +211,10 @@ impl Engine {
     fn still(&self, guest: &Guest, truth: &Truth) -> bool {
         match (guest.kind, truth) {
             (_, Truth::Unknown) | (GuestKind::Manual, _) => true,
-            (GuestKind::Libvirt, truth) => match (truth, hypervisor::libvirt::domain(&guest.name)) {
-                (Truth::Runs(_, Life::Ended), Some(Ok(now))) => now.life == Life::Ended,
-                (Truth::Runs(..), now) => now.is_some(),
-                (_, now) => now.is_none(),
-            },
+            (GuestKind::Libvirt, Truth::Runs(_, Life::Ended)) => {
+                hypervisor::libvirt::life(&guest.name) == Some(Life::Ended)
+            }
+            (GuestKind::Libvirt, truth) => hypervisor::libvirt::runs(&guest.name) == matches!(truth, Truth::Runs(..)),
             (GuestKind::Lxc, truth) => match (truth, hypervisor::lxc::running()) {
                 (_, None) => false,
                 (Truth::Gone, Some(now)) => !now.by_id.contains_key(&guest.id),
@@ -246,8 +249,8 @@ fn is_settled(record: &GuestRecord, truth: &Truth, world: &World, networks: &Has
             && (&new.device, &new.bridge, &new.network, new.mac) == (&old.device, &old.bridge, &old.network, old.mac)
     };
     let find = |nic: &Nic| match (&nic.bridge, &nic.network) {
-        (Some(bridge), _) => networks.get(bridge).copied().cloned(),
-        (None, Some(name)) => networks.values().find(|n| n.network.name == *name).copied().cloned(),
+        (Some(bridge), _) => networks.get(bridge).copied(),
+        (None, Some(name)) => networks.values().find(|n| n.network.name == *name).copied(),
         (None, None) => None,
     };
     let Ok(endpoints) = endpoints_on(&record.guest, nics.clone(), |nic| Ok(find(nic))) else { return false };

@@ -2,7 +2,7 @@
 
 use super::{Look, Synced};
 use crate::config::Vrf;
-use crate::engine::network::{devices_of, devices_of_vrf};
+use crate::engine::look::{devices_of, devices_of_vrf};
 use crate::engine::{Engine, EngineError, by_hand};
 use crate::event::Nic;
 use crate::model::{Address, Guest, IfName, Source, Vni};
@@ -36,11 +36,19 @@ impl Leftovers {
 }
 
 impl Engine {
-    /// Our neighbours without a guest, VRFs of ours without a network, devices with our mark that no record knows.
-    pub(super) fn sync_leftovers(&mut self, look: &Look, stale: bool, out: &mut Synced) -> Result<(), EngineError> {
-        if self.leftovers(look, out)?.is_empty() && !stale {
-            return Ok(());
+    /// Our neighbours without a guest, VRFs of ours without a network, devices with our mark that no record knows. Gives the look back where it still
+    /// holds.
+    pub(super) fn sync_leftovers(
+        &mut self,
+        look: Look,
+        stale: bool,
+        out: &mut Synced,
+    ) -> Result<Option<Look>, EngineError> {
+        if self.leftovers(&look, out)?.is_empty() && !stale {
+            return Ok(Some(look));
         }
+        // Two worlds at once would be the most that sync ever holds.
+        drop(look);
         // What has come or gone since then is no leftover.
         let world = self.kernel()?.whole_world()?;
         let look = self.look(world, out);
@@ -66,7 +74,7 @@ impl Engine {
             let down = self.vrf_down(&look.world, &record);
             out.keep(down);
         }
-        Ok(())
+        Ok(None)
     }
 
     fn leftovers(&mut self, look: &Look, out: &Synced) -> Result<Leftovers, EngineError> {

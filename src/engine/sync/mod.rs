@@ -13,6 +13,8 @@ mod leftovers;
 mod networks;
 mod speaker;
 
+use super::host::look_at_underlay;
+use super::look::{Clashes, around};
 use super::{Engine, EngineError};
 use crate::hypervisor;
 use crate::journal::Message;
@@ -21,6 +23,7 @@ use crate::plan::Plan;
 use crate::plan::seen::World;
 use crate::register::{GuestRecord, NetworkRecord, RegisterError};
 use guests::{Truth, hypervisors};
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// How old a record must be before libvirt's silence about its object counts: it writes its status files after our hooks have run (qemu_process.c
@@ -53,21 +56,28 @@ impl Engine {
     /// Networks, then guests, then ghosts, then what the speaker says of them. With `dry_run` nothing is done, and the plan is kept.
     pub fn sync(&mut self) -> Result<Synced, EngineError> {
         let (mut out, before) = (Synced::default(), self.walked);
-        self.discard_corrupt(&mut out);
+        let networks = self.readable(&mut out);
         if !self.dry_run {
-            self.register.sweep()?;
+            self.register.sweep(&networks)?;
         }
         // Where all is well one look is enough for all of it.
         let world = self.kernel()?.whole_world()?;
-        self.sync_networks(None, &world, &mut out)?;
+        if !self.dry_run {
+            look_at_underlay(self, &world)?;
+        }
+        self.sync_networks(None, &networks, &world, &mut out)?;
         let world = if self.walked == before { world } else { self.kernel()?.whole_world()? };
         let look = self.look(world, &mut out);
+        if !self.dry_run {
+            // A lost register, or an older version's.
+            for bridge in look.guests.iter().flat_map(|r| r.held()).map(|e| &e.bridge).collect::<HashSet<_>>() {
+                self.register.mark_used(bridge)?;
+            }
+        }
         let walked = self.walked;
         self.sync_guests(&look, &mut out)?;
-        self.sync_leftovers(&look, self.walked > walked, &mut out)?;
-        let changed = self.walked > before;
-        let look = if changed { None } else { Some(look) };
-        self.sync_speaker(look, &mut out)?;
+        let look = self.sync_leftovers(look, self.walked > walked, &mut out)?;
+        self.sync_speaker(look.filter(|_| self.walked == before), &mut out)?;
         out.steps = self.walked - before;
         Ok(out)
     }
@@ -84,20 +94,25 @@ impl Engine {
 
     fn would_sync(&mut self) -> Result<Synced, EngineError> {
         let mut out = Synced::default();
-        self.discard_corrupt(&mut out);
+        let networks = self.readable(&mut out);
         let world = self.kernel()?.whole_world()?;
-        self.sync_networks(None, &world, &mut out)?;
+        self.sync_networks(None, &networks, &world, &mut out)?;
         let look = self.look(world, &mut out);
         self.sync_guests(&look, &mut out)?;
-        self.sync_leftovers(&look, false, &mut out)?;
+        self.sync_leftovers(look, false, &mut out)?;
         Ok(out)
     }
 
     /// One network with its VRF and the speaker's part. One that is not up is left alone.
     pub fn sync_network(&mut self, name: &NetName) -> Result<Synced, EngineError> {
         let (mut out, before) = (Synced::default(), self.walked);
-        let world = self.kernel()?.world()?;
-        self.sync_networks(Some(name), &world, &mut out)?;
+        let record = self.register.network(name).map_err(EngineError::from);
+        let records: Vec<NetworkRecord> = out.keep(record).flatten().into_iter().collect();
+        let world = match records.first() {
+            Some(record) => around(self.kernel()?, &record.network, Clashes::Sought)?,
+            None => self.kernel()?.world()?,
+        };
+        self.sync_networks(Some(name), &records, &world, &mut out)?;
         out.steps = self.walked - before;
         Ok(out)
     }
@@ -139,12 +154,19 @@ impl Engine {
 
     // ----- the register -----
 
-    /// What cannot be read is made anew from what runs.
-    fn discard_corrupt(&mut self, out: &mut Synced) {
-        let errors = self.register.networks().into_iter().filter_map(Result::err);
-        for error in errors.chain(self.register.vrfs().into_iter().filter_map(Result::err)).collect::<Vec<_>>() {
+    /// The networks' records. What cannot be read, of VRFs as well, is made anew from what runs.
+    fn readable(&mut self, out: &mut Synced) -> Vec<NetworkRecord> {
+        let mut networks = Vec::new();
+        for record in self.register.networks() {
+            match record {
+                Ok(record) => networks.push(record),
+                Err(error) => self.discard(&error, out),
+            }
+        }
+        for error in self.register.vrfs().into_iter().filter_map(Result::err) {
             self.discard(&error, out);
         }
+        networks
     }
 
     fn discard(&mut self, error: &RegisterError, out: &mut Synced) {

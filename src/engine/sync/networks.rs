@@ -2,44 +2,52 @@
 
 use super::{GRACE, Synced};
 use crate::config::{Network, Origin};
+use crate::engine::look::{Clashes, around};
 use crate::engine::{Engine, EngineError};
 use crate::hypervisor;
+use crate::input::InputError;
 use crate::model::NetName;
 use crate::plan::seen::World;
 use crate::register::NetworkRecord;
 use crate::speaker::Frr;
+use std::collections::{BTreeMap, HashSet};
 
 impl Engine {
+    /// All networks, or one: `records` is what the register says of them.
     pub(super) fn sync_networks(
         &mut self,
         only: Option<&NetName>,
+        records: &[NetworkRecord],
         world: &World,
         out: &mut Synced,
     ) -> Result<(), EngineError> {
         let config = self.config()?.clone();
         let mut frr = self.frr()?;
         let wanted = |name: &NetName| only.is_none_or(|only| only == name);
-        let records: Vec<NetworkRecord> = self.register.networks().into_iter().flatten().collect();
         // One that does not answer is asked once, and not for each network.
         let routed = records.iter().any(|r| r.network.vrf.as_ref().is_some_and(|v| v.vni.is_some()));
         if let Some(Err(error)) = frr.as_mut().filter(|_| routed).map(Frr::evpn) {
             out.problems.push(error.to_string());
             frr = None;
         }
-        let listed = hypervisor::libvirt::networks(&config);
+        let listed = || match only {
+            Some(only) => hypervisor::libvirt::network(only, &config),
+            None => hypervisor::libvirt::networks(&config),
+        };
+        let told = listed().map(by_name);
         for record in records.iter().filter(|r| wanted(&r.network.name)) {
             let network = &record.network;
-            if self.is_gone(record, is_listed(listed.as_deref(), &network.name), world) {
+            if self.is_gone(record, is_listed(told.as_ref(), &network.name), world) {
                 // The loop may have spent seconds with FRR since the look.
-                let (now, listed) = (self.kernel()?.world()?, hypervisor::libvirt::networks(&config));
-                if self.is_gone(record, is_listed(listed.as_deref(), &network.name), &now) {
+                let (now, listed) = (around(self.kernel()?, network, Clashes::Known)?, listed().map(by_name));
+                if self.is_gone(record, is_listed(listed.as_ref(), &network.name), &now) {
                     let down = self.network_stopped(&network.name);
                     out.keep(down);
                 }
                 continue;
             }
-            let told = listed.iter().flatten().find(|(name, _)| *name == network.name);
-            if let Some((_, Ok(Some(told)))) = told
+            let wants = told.as_ref().and_then(|told| told.get(&network.name));
+            if let Some(Ok(Some(told))) = wants
                 && told.hosts != network.hosts
                 && !self.dry_run
             {
@@ -54,8 +62,9 @@ impl Engine {
                 }
             }
         }
-        let unknown = |name: &NetName| wanted(name) && !records.iter().any(|r| r.network.name == *name);
-        for (name, network) in listed.into_iter().flatten().filter(|(name, _)| unknown(name)) {
+        let known: HashSet<&NetName> = records.iter().map(|r| &r.network.name).collect();
+        let unknown = |name: &NetName| wanted(name) && !known.contains(name);
+        for (name, network) in told.into_iter().flatten().filter(|(name, _)| unknown(name)) {
             match network {
                 Ok(Some(network)) => {
                     let up = self.network_up(network);
@@ -98,7 +107,14 @@ impl Engine {
     }
 }
 
+/// What libvirt says is up.
+type Listed = BTreeMap<NetName, Result<Option<Network>, InputError>>;
+
+fn by_name(listed: Vec<hypervisor::libvirt::Listed>) -> Listed {
+    listed.into_iter().collect()
+}
+
 /// Does libvirt say that this network is up? `None` where it says nothing.
-fn is_listed(listed: Option<&[hypervisor::libvirt::Listed]>, name: &NetName) -> Option<bool> {
-    listed.map(|listed| listed.iter().any(|(other, _)| other == name))
+fn is_listed(listed: Option<&Listed>, name: &NetName) -> Option<bool> {
+    listed.map(|listed| listed.contains_key(name))
 }

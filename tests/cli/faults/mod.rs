@@ -122,9 +122,15 @@ impl Bench<'_> {
         finish(command, stdin.as_bytes()).status
     }
 
+    /// What goes before; hints are forgotten, or the first run would be the only one that makes them.
+    fn begin(&self) {
+        (self.plan.before)(self.host);
+        sh("rm -rf /run/evpn-hook/hints");
+    }
+
     /// The points of a run that nothing disturbs.
     fn points(&self) -> Vec<String> {
-        (self.plan.before)(self.host);
+        self.begin();
         let _ = fs::remove_file(LOG);
         assert_eq!(self.command(None), 0, "{}", self.plan.name);
         (self.plan.world)();
@@ -134,7 +140,7 @@ impl Bench<'_> {
 
     /// With the command or without it, as `sync` finds and leaves it.
     fn end(&self, done: bool, empty: &Look) -> Look {
-        (self.plan.before)(self.host);
+        self.begin();
         if done {
             self.command(None);
         }
@@ -149,7 +155,7 @@ impl Bench<'_> {
 
     /// One fault, and what became of it.
     fn at(&self, fault: &str, ends: &Ends) -> Result<&'static str, String> {
-        (self.plan.before)(self.host);
+        self.begin();
         let may_undo = fault.starts_with("fail") && self.plan.on_failure != OnFailure::GoesOn;
         let before = may_undo.then(Look::now);
         let status = self.command(Some(fault));

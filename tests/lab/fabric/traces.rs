@@ -10,7 +10,7 @@ const SCRIPT: &str = r"
     for path in /run/libvirt/qemu/*.xml /run/libvirt/network/*.xml; do [ ! -e $path ] || echo libvirt $path; done
     printf 'neigh show nud permanent\nrule\nroute show table all\n' | ip -batch -
     printf 'rule\nroute show table all\n' | ip -6 -batch -
-    [ ! -d /run/evpn-hook ] || find /run/evpn-hook ! -type d
+    [ ! -d /run/evpn-hook ] || find /run/evpn-hook ! -type d ! -path '*/hints/*'
 ";
 
 /// Not left behind by anyone: the underlay's routes, and what is changed once for the whole host and stays.
