@@ -5,7 +5,7 @@ DATA = $(DESTDIR)$(PREFIX)/share
 SHARE = $(DATA)/evpn-hook
 UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
 
-.PHONY: all build manual demo test lint bench deb install install-files install-manual uninstall clean help
+.PHONY: all build manual demo test lint bench bench-check bench-baseline bench-docs deb install install-files install-manual uninstall clean help
 all: build
 
 help: ## this list
@@ -27,8 +27,18 @@ lint: ## rustfmt and clippy
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 
-bench: build ## the hook against a static no-op and a bash hook, in one run; the agent with 1,000 guests; sync on a host of 10,000
-	EVPN_HOOK=$$(packaging/build --path) cargo bench --quiet --bench hook --bench agent --bench sync
+bench: build ## the hook against a static no-op and a bash hook, in one run; hooks, agent and sync on a host of 10,000 guests; 1,000 hooks at once; hooks across a fabric of FRRs
+	@tests/lab/deps.sh
+	EVPN_HOOK=$$(packaging/build --path) cargo bench --quiet --bench hook --bench scale --bench burst --bench fabric
+
+bench-check: build ## has a hook call become 20 % dearer than benches/hook/baseline.toml? Counts, not times; `make test` runs it
+	@EVPN_HOOK=$$(packaging/build --path) cargo test --quiet --bench hook -- check
+
+bench-baseline: build ## sets that baseline anew
+	@EVPN_HOOK=$$(packaging/build --path) cargo test --quiet --bench hook -- baseline
+
+bench-docs: ## what the last `make bench` left in target/bench, into docs/performance.md
+	@benches/docs
 
 deb: ## Debian packages of evpn-hook and evpn-agent, in target/deb
 	@packaging/deb
