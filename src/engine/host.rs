@@ -38,8 +38,10 @@ pub(super) fn vtep_and_known_mtu(engine: &mut Engine, network: &Network) -> Resu
     }
     if let Some(known) = engine.register.underlay().filter(|known| known.vtep == vtep) {
         let mut links = Vec::new();
+        // One alone may be the VTEP's own, of whatever kind.
+        let fits = |link: &Link| known.devices.len() == 1 || is_uplink(link);
         for device in &known.devices {
-            links.extend(engine.kernel()?.link(device)?.filter(is_uplink));
+            links.extend(engine.kernel()?.link(device)?.filter(fits));
         }
         if let (Some(mtu), true) = (smallest(&links), links.len() == known.devices.len()) {
             return Ok((vtep, mtu.saturating_sub(overhead(vtep))));
