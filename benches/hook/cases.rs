@@ -59,7 +59,7 @@ pub fn hook(scene: &Scene) -> Vec<Case> {
 /// One call of a program that no file cache has in large pieces.
 pub fn in_pages(scene: &Scene) -> Case {
     let stopped = scene.qemu(1, "stopped");
-    Case::new("qemu start, 1 NIC, image in single pages", vec![], scene.in_pages(scene.qemu(1, "start")), vec![stopped])
+    Case::new("qemu start, 1 NIC, in single pages", vec![], scene.in_pages(scene.qemu(1, "start")), vec![stopped])
 }
 
 /// The same by others.
