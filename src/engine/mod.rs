@@ -138,7 +138,9 @@ impl Engine {
         self.kernel()?;
         let Engine { kernel: Some(kernel), journal, walked, .. } = self else { return Ok(added) };
         let mut hands = Hands { kernel, frr, added };
-        all(plan, &mut hands, &mut noting(journal))?;
+        let done = all(plan, &mut hands, &mut noting(journal));
+        hands.kernel.forget();
+        done?;
         *walked += plan.len();
         Ok(hands.added)
     }
@@ -148,6 +150,7 @@ impl Engine {
         let Engine { kernel: Some(kernel), journal, walked, .. } = self else { return (added, plan.is_empty()) };
         let mut hands = Hands { kernel, frr, added };
         let whole = most(plan, &mut hands, &mut noting(journal));
+        hands.kernel.forget();
         *walked += plan.len();
         (hands.added, whole)
     }

@@ -45,7 +45,10 @@ impl Kernel {
                 self.new_link(&name, None, *mtu, InfoKind::Vxlan, InfoData::Vxlan(options))
                     .and_then(|()| self.finish_new(&name, vec![alias(), no_addrgen()]))
             }
-            Step::DelLink { name } => forgive(self.change(RouteNetlinkMessage::DelLink(named(name)), 0)),
+            Step::DelLink { name } => {
+                self.observed.remove(name);
+                forgive(self.change(RouteNetlinkMessage::DelLink(named(name)), 0))
+            }
             Step::SetMaster { dev, master } => {
                 let index = match master {
                     Some(master) => self.index(step, master)?.ok_or_else(|| KernelError::no_device(step, master))?,
@@ -163,6 +166,7 @@ impl Kernel {
     }
 
     fn new_link(&mut self, name: &IfName, mac: Option<Mac>, mtu: Option<u32>, kind: InfoKind, data: InfoData) -> Done {
+        self.observed.remove(name);
         let mut message = named(name);
         message.attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.octets().to_vec())));
         message.attributes.extend(mtu.map(LinkAttribute::Mtu));
@@ -207,7 +211,11 @@ impl Kernel {
     }
 
     fn index(&mut self, step: &Step, dev: &IfName) -> Result<Option<u32>, KernelError> {
-        self.socket.index(dev.as_str()).map_err(|cause| KernelError::step(step, cause))
+        if let Some(index) = self.observed.get(dev) {
+            return Ok(Some(*index));
+        }
+        let found = self.link_by_name(dev, decode::link).map_err(|cause| KernelError::step(step, cause))?;
+        Ok(found.map(|link| link.index))
     }
 
     fn need(&mut self, step: &Step, dev: &IfName) -> Result<u32, KernelError> {

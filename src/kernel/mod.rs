@@ -6,8 +6,8 @@
 //! - `apply`: [`Kernel::apply`], with `entries` (address, FDB, neighbour) and `routing` (rules, routes, sysctl) beside it.
 //!
 //! Questions block on purpose: rtnetlink answers inside the `send` system call, so a runtime would only add start-up time to a hook.
-//! Names are turned into indexes anew for every step. It costs a system call, and nobody has to know when libvirt gave
-//! the name `vnet0` to another guest's tap.
+//! A step acts on the device that was observed for it, by its index: the name `vnet0` may be another guest's tap by then. What was not observed
+//! is asked for by name, with rtnetlink: netdevice(7)'s ioctls would have the kernel load a module of that name where there is no such device.
 
 mod apply;
 mod attributes;
@@ -23,7 +23,9 @@ pub use error::{KernelError, NetlinkError};
 pub use events::{Event, Events};
 pub use observe::sysctl;
 
+use crate::model::IfName;
 use netlink::Socket;
+use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 
 /// Our number in `NDA_PROTOCOL` of neighbours and `rtm_protocol` of routes (include/uapi/linux/rtnetlink.h: the kernel does not
@@ -37,6 +39,8 @@ pub const ALIAS: &str = "evpn-hook";
 /// The running kernel's network configuration, in one network namespace.
 pub struct Kernel {
     socket: Socket,
+    /// The indexes of devices that were asked for by name since the last look at all of them, and since the last step that may have changed them.
+    observed: HashMap<IfName, u32>,
     /// Opened in another namespace than the process's: /proc/sys shows the process's, so no sysctl through this one.
     elsewhere: bool,
 }
@@ -44,14 +48,19 @@ pub struct Kernel {
 impl Kernel {
     /// The kernel as this process sees it. Needs no privilege; most steps do (CAP_NET_ADMIN).
     pub fn open() -> Result<Kernel, KernelError> {
-        Ok(Kernel { socket: Socket::open().map_err(KernelError::Open)?, elsewhere: false })
+        Ok(Kernel { socket: Socket::open().map_err(KernelError::Open)?, observed: HashMap::new(), elsewhere: false })
     }
 
     /// The kernel as it is in another network namespace (`/proc/PID/ns/net`), for reading a container's MAC and addresses.
     /// Needs CAP_SYS_ADMIN. The process itself is back in its own namespace when this returns `Ok`; after
     /// [`KernelError::Stranded`] it is not, and must do nothing more.
     pub fn open_in(netns: BorrowedFd<'_>) -> Result<Kernel, KernelError> {
-        Ok(Kernel { socket: Socket::open_in(netns)?, elsewhere: true })
+        Ok(Kernel { socket: Socket::open_in(netns)?, observed: HashMap::new(), elsewhere: true })
+    }
+
+    /// An event is over: what the next one acts on is observed anew.
+    pub fn forget(&mut self) {
+        self.observed.clear();
     }
 
     /// How many entries of all listings so far were left out because the decoder did not know their shape; for `doctor`.

@@ -8,8 +8,6 @@ use netlink_packet_core::{
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
-use rustix::net::netdevice::name_to_index;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -59,15 +57,6 @@ impl Socket {
         let socket = Socket::open();
         enter(here.as_fd()).map_err(|e| KernelError::Stranded { cause: e.into() })?;
         socket.map_err(KernelError::Open)
-    }
-
-    /// The index of the device of this name, by netdevice(7)'s SIOCGIFINDEX: rtnetlink would describe the whole device for it.
-    pub fn index(&self, name: &str) -> Result<Option<u32>, NetlinkError> {
-        match name_to_index(self.inner.as_fd(), name) {
-            Ok(index) => Ok(Some(index)),
-            Err(Errno::NODEV) => Ok(None),
-            Err(error) => Err(NetlinkError::Socket(error.into())),
-        }
     }
 
     /// How many entries of dumps were left out because the decoder did not know their shape.

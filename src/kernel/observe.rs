@@ -33,15 +33,13 @@ impl Kernel {
     /// The device of this name; `None` if there is none.
     pub fn link(&mut self, name: &IfName) -> Result<Option<Link>, KernelError> {
         self.told(format_args!("link {name}"), |kernel| {
-            kernel.link_by_name(name, decode::link).map_err(|cause| read(format_args!("link {name}"), cause))
-        })
-    }
-
-    /// Is there a device of this name?
-    pub fn has_link(&mut self, name: &IfName) -> Result<bool, KernelError> {
-        self.told(format_args!("is there a link {name}"), |kernel| {
-            let index = kernel.socket.index(name.as_str());
-            Ok(index.map_err(|cause| read(format_args!("link {name}"), cause))?.is_some())
+            let found =
+                kernel.link_by_name(name, decode::link).map_err(|cause| read(format_args!("link {name}"), cause))?;
+            match &found {
+                Some(link) => kernel.observed.insert(name.clone(), link.index),
+                None => kernel.observed.remove(name),
+            };
+            Ok(found)
         })
     }
 
@@ -96,6 +94,7 @@ impl Kernel {
 
     /// All devices.
     pub fn all_links(&mut self) -> Result<Vec<Link>, KernelError> {
+        self.forget();
         self.told("all links", |kernel| kernel.links(Vec::new(), "all links"))
     }
 

@@ -172,7 +172,7 @@ impl Engine {
         }
         let mut there = Vec::new();
         for endpoint in endpoints {
-            if self.kernel()?.has_link(&endpoint.device)? {
+            if self.kernel()?.link(&endpoint.device)?.is_some() {
                 there.push(endpoint);
             }
         }
