@@ -2,6 +2,7 @@
 
 use crate::config::Vrf;
 use crate::fault;
+use crate::guard::{self, GuardError};
 use crate::kernel::{Kernel, KernelError};
 use crate::plan::{Plan, Step};
 use crate::speaker::{Added, Frr, SpeakerError};
@@ -27,6 +28,9 @@ pub enum StepError {
     /// FRR's no, or its silence.
     #[error(transparent)]
     Speaker(#[from] SpeakerError),
+    /// nft's no.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
     /// What happens again elsewhere is planned and not done.
     #[error("{0}: not while a tape plays")]
     Played(String),
@@ -84,6 +88,9 @@ impl Hands<'_> {
                 }
                 Ok(())
             }
+            Step::LayGuards => Ok(guard::lay()?),
+            Step::LiftGuards => Ok(guard::lift()?),
+            Step::Guard { index, more, less, .. } => Ok(guard::change(*index, more, less)?),
             kernel => Ok(self.kernel.apply(kernel)?),
         }
     }

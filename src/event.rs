@@ -87,6 +87,9 @@ pub struct Nic {
     pub port: Option<String>,
     /// Addresses known from the input itself, in order of precedence already.
     pub ips: Vec<Address>,
+    /// True where the guest's own metadata names the network, and nobody else does.
+    #[serde(default)]
+    pub chosen: bool,
     /// True where nobody else enslaves the device (type=ethernet, LXC without a link, attach): we do.
     pub enslave: bool,
 }

@@ -15,6 +15,7 @@
 //! - [`input`]: (argv, environment, stdin) → event. Touches nothing else.
 //! - [`plan`]: pure. What was observed and what is wanted → steps in order, each with its undo.
 //! - [`kernel`]: the only room that knows netlink: observe, apply one step.
+//! - [`guard`]: the only room that knows nftables: what a guest may send on its own port.
 //! - [`speaker`]: the only room that knows FRR: render, show, configure.
 //! - [`register`]: what we own and want, in /run/evpn-hook.
 //! - [`hypervisor`]: what libvirt and LXC say runs, asked from outside their hooks.
@@ -45,6 +46,7 @@ pub mod engine;
 pub mod event;
 pub mod exec;
 pub mod fault;
+pub mod guard;
 pub mod hypervisor;
 pub mod input;
 pub mod install;

@@ -4,13 +4,19 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 /// Why a word was not taken for what it should have been. The text names the word and the way out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadValue(String);
+
+impl BadValue {
+    pub(crate) fn new(text: String) -> BadValue {
+        BadValue(text)
+    }
+}
 
 fn bad<T>(text: String) -> Result<T, BadValue> {
     Err(BadValue(text))
@@ -266,6 +272,18 @@ impl Mac {
     /// The six bytes in wire order.
     pub fn octets(self) -> [u8; 6] {
         self.0
+    }
+    /// The link-local address that an interface makes of it (RFC 4291 §2.5.1 and appendix A, "modified EUI-64").
+    pub fn link_local(self) -> Ipv6Addr {
+        self.in_prefix([0xfe, 0x80, 0, 0, 0, 0, 0, 0])
+    }
+    /// The address that stateless autoconfiguration makes of it in a prefix of 64 bits (RFC 4862 §5.5.3).
+    pub fn in_prefix(self, prefix: [u8; 8]) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        let mut octets = [0; 16];
+        octets[..8].copy_from_slice(&prefix);
+        octets[8..].copy_from_slice(&[a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+        octets.into()
     }
     /// A MAC from bytes that the kernel gave; `None` where no guest could have it.
     pub fn from_bytes(bytes: &[u8]) -> Option<Mac> {

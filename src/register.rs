@@ -15,7 +15,7 @@
 //! One small file each: what a hook reads does not grow with the host. A record is written before the first step that it tells of (claimed),
 //! by write + rename, so that a crash leaves the old or the new and never a half.
 
-use crate::config::{Network, Vrf};
+use crate::config::{Network, PortSecurity, Vrf};
 use crate::fault;
 use crate::model::{Address, Guest, GuestKind, IfName, Mac, NetName, Source};
 use crate::speaker::Added;
@@ -135,9 +135,19 @@ pub struct Endpoint {
     pub enslaved: bool,
     /// How far it has come.
     pub stage: Stage,
+    /// What of its frames its port lets in, as its network said when it was registered last.
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub port_security: PortSecurity,
+    /// The device's index, by which the kernel's rules know it; only where they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
     /// What another guest of the fabric had when this one took it. FRR shows the fabric's hosts one of the two, so that nobody else knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub taken: Vec<Taken>,
+}
+
+fn is_off(security: &PortSecurity) -> bool {
+    *security == PortSecurity::Off
 }
 
 /// What an endpoint took from a guest behind another VTEP.

@@ -12,9 +12,11 @@ use super::scrape::Scrape;
 use crate::config::SpeakerKind;
 use crate::door::{self, Door};
 use crate::engine::{Engine, EngineError, Synced, boot_micros};
+use crate::guard;
 use crate::hypervisor::{leases, libvirt};
 use crate::input::libvirt_status::Life;
 use crate::journal::Message;
+use crate::kernel::Tables;
 use crate::model::{Guest, NetName};
 use crate::register::{GuestRecord, Lock, Stage, guest_key};
 use crate::senses::Senses;
@@ -71,6 +73,8 @@ pub(super) struct Agent {
     senses: Senses,
     /// None where there are no packet sockets: then nothing is learned but from lists of leases.
     pub(super) ears: Option<Ears>,
+    /// None where no network asks for port security.
+    guards: Option<Tables>,
     /// None where another has it: there is one for the host, and it is not what an agent is for in the first place.
     door: Option<Door>,
     notify: Notify,
@@ -113,6 +117,7 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
     let mut agent = Agent {
         senses: Senses::open(places)?,
         ears: open_ears(&mut engine),
+        guards: None,
         door: open_door(&mut engine),
         engine,
         notify,
@@ -172,11 +177,17 @@ impl Agent {
         let next = self.due.next().into_iter().chain(self.unsure.next()).chain(wakes).min();
         let next = next.into_iter().chain(self.scrape.next()).min();
         let others = self.door.iter().map(AsFd::as_fd).chain(self.ears.iter().map(AsFd::as_fd));
+        let others = others.chain(self.guards.iter().map(AsFd::as_fd));
         let others = others.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         self.senses.wait(others.chain(self.scrape.fds()), next)?;
         self.tell_figures();
         if let Some(door) = &mut self.door {
             door.serve(&mut self.engine).map_err(AgentError::Door)?;
+        }
+        if let Some(guards) = &mut self.guards
+            && guards.lost(guard::TABLE).map_err(AgentError::Kernel)?
+        {
+            self.look(Look::Everything);
         }
         let (events, signs) = self.senses.take()?;
         for sign in signs {
@@ -444,11 +455,25 @@ impl Agent {
         for record in self.engine.register.networks().into_iter().flatten() {
             self.index.put_network(record.network.bridge.as_str(), Some(&record));
         }
+        self.watch_guards();
     }
 
     fn reload_network(&mut self, key: &str) {
         let record = key.parse().ok().and_then(|bridge| self.engine.register.network_of_bridge(&bridge).ok().flatten());
         self.index.put_network(key, record.as_ref());
+        self.watch_guards();
+    }
+
+    /// Listens to nftables as long as a network asks for port security.
+    fn watch_guards(&mut self) {
+        if !self.index.is_guarded() {
+            self.guards = None;
+        } else if self.guards.is_none() {
+            let opened = Tables::open();
+            let warned =
+                |error| self.engine.journal.say(&Message::Warning(&format!("port security is not watched: {error}")));
+            self.guards = opened.map_err(warned).ok();
+        }
     }
 
     pub(super) fn reload_guest(&mut self, key: &str) {

@@ -3,6 +3,7 @@
 //! A guest's record says what should be, an event what changed; where they disagree somebody has to look. Looking is cheap and ends in no step
 //! if all is well, so when in doubt it is looked at.
 
+use crate::config::PortSecurity;
 use crate::kernel::Event;
 use crate::model::{Guest, GuestKind, IfName, Mac, NetName};
 use crate::plan::seen::Link;
@@ -60,6 +61,7 @@ struct Nic {
     mac: Option<Mac>,
     ips: Box<[Ip]>,
     incoming: bool,
+    guarded: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +104,7 @@ struct Segment {
     name: NetName,
     devices: Box<[IfName]>,
     routed: bool,
+    guarded: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -143,6 +146,7 @@ impl Index {
                 mac: e.mac,
                 ips: e.ips.iter().map(|a| Ip { ip: a.ip, learned: a.source.is_learned() }).collect(),
                 incoming: e.stage == Stage::Incoming,
+                guarded: e.port_security != PortSecurity::Off,
             })
         });
         let nics: Option<Box<[Nic]>> = nics.map(Iterator::collect);
@@ -185,7 +189,8 @@ impl Index {
         }
         let key = Key::from(key);
         devices.iter().for_each(|device| put_key(&mut self.by_network_device, device, &key));
-        let segment = Segment { name: network.name.clone(), devices: devices.into(), routed: network.vrf.is_some() };
+        let (name, guarded) = (network.name.clone(), network.security() != PortSecurity::Off);
+        let segment = Segment { name, devices: devices.into(), routed: network.vrf.is_some(), guarded };
         self.networks.insert(key, segment);
     }
 
@@ -207,6 +212,11 @@ impl Index {
     /// The networks' names with their keys.
     pub fn networks(&self) -> impl Iterator<Item = (&Key, &NetName)> {
         self.networks.iter().map(|(key, segment)| (key, &segment.name))
+    }
+
+    /// Does a network ask for port security?
+    pub fn is_guarded(&self) -> bool {
+        self.networks.values().any(|segment| segment.guarded)
     }
 
     /// How many networks and guests there are.
@@ -301,7 +311,16 @@ impl Index {
                 }
                 None => Vec::new(),
             },
-            Event::Port { index } | Event::Address { index, gone: true } => match self.links.get(index) {
+            Event::Port { index } => match self.links.get(index) {
+                Some(device) => {
+                    let mut looks = self.of_network_device(&device.name, Why::Lost);
+                    let judge = |nic: &Nic| (nic.guarded && nic.device == device.name).then_some(Why::Lost);
+                    looks.extend(self.judged(self.by_device.get(&device.name), judge));
+                    looks
+                }
+                None => Vec::new(),
+            },
+            Event::Address { index, gone: true } => match self.links.get(index) {
                 Some(device) => self.of_network_device(&device.name, Why::Lost),
                 None => Vec::new(),
             },

@@ -41,6 +41,8 @@ fn guest(stage: Stage) -> GuestRecord {
             port: None,
             enslaved: false,
             stage,
+            port_security: crate::config::PortSecurity::Off,
+            index: None,
         }],
         hook: None,
         leaving: Vec::new(),
@@ -61,6 +63,7 @@ fn network(vrf: bool) -> NetworkRecord {
         gateway: Vec::new(),
         mac: None,
         mtu: None,
+        port_security: None,
         vlan_aware: false,
         hosts: BTreeMap::new(),
     };

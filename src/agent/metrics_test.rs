@@ -16,6 +16,8 @@ fn record(stage: Stage, hook: Option<(u64, u64)>) -> GuestRecord {
         port: None,
         enslaved: false,
         stage,
+        port_security: crate::config::PortSecurity::Off,
+        index: None,
         taken: Vec::new(),
     };
     let hook = hook.map(|(began, took)| Hook { by: "qemu start".to_owned(), began, took });

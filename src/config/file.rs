@@ -79,6 +79,7 @@ fn words(text: &str, error: &toml::de::Error) -> String {
 #[serde(deny_unknown_fields, default)]
 struct RawConfig {
     on_duplicate: OnDuplicate,
+    allow_guest_networks: RawGuestNetworks,
     vtep: RawVtep,
     speaker: RawSpeaker,
     host: RawHost,
@@ -86,6 +87,29 @@ struct RawConfig {
     vrf: Vec<RawVrf>,
     network: Vec<RawNetwork>,
     unprivileged: Vec<RawUnprivileged>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "write true, false or a list of networks' names")]
+enum RawGuestNetworks {
+    Any(bool),
+    Named(Vec<NetName>),
+}
+
+impl Default for RawGuestNetworks {
+    fn default() -> RawGuestNetworks {
+        RawGuestNetworks::Any(false)
+    }
+}
+
+impl From<RawGuestNetworks> for GuestNetworks {
+    fn from(raw: RawGuestNetworks) -> GuestNetworks {
+        match raw {
+            RawGuestNetworks::Any(false) => GuestNetworks::None,
+            RawGuestNetworks::Any(true) => GuestNetworks::All,
+            RawGuestNetworks::Named(names) => GuestNetworks::Named(names),
+        }
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -135,6 +159,7 @@ struct RawNetwork {
     gateway: Vec<Spanned<String>>,
     mac: Option<Mac>,
     mtu: Option<u32>,
+    port_security: Option<PortSecurity>,
 }
 
 #[derive(Deserialize)]
@@ -146,7 +171,8 @@ struct RawUnprivileged {
 
 impl RawConfig {
     fn check(self) -> Result<Config, Fault> {
-        let mut config = Config { on_duplicate: self.on_duplicate, ..Config::default() };
+        let allow_guest_networks = self.allow_guest_networks.into();
+        let mut config = Config { on_duplicate: self.on_duplicate, allow_guest_networks, ..Config::default() };
         self.vtep.check(&mut config.vtep)?;
         self.speaker.check(&mut config.speaker)?;
         config.manage_host = self.host.manage.unwrap_or(config.manage_host);
@@ -300,6 +326,7 @@ impl RawNetwork {
             gateway: self.gateway.iter().map(gateway).collect::<Result<_, _>>()?,
             mac: self.mac,
             mtu: self.mtu,
+            port_security: self.port_security,
             vlan_aware: false,
             hosts: BTreeMap::new(),
             name,
@@ -338,7 +365,7 @@ mod tests {
         assert_eq!(
             load_text(b"\nvtap = 1\n"),
             format!(
-                "{shown} line 2: unknown field `vtap`, expected one of `on_duplicate`, `vtep`, `speaker`, `host`, `agent`, `vrf`, `network`, `unprivileged`"
+                "{shown} line 2: unknown field `vtap`, expected one of `on_duplicate`, `allow_guest_networks`, `vtep`, `speaker`, `host`, `agent`, `vrf`, `network`, `unprivileged`"
             )
         );
         assert_eq!(load_text(b"[agent]\nmetrics = \"127.0.0.1:9471\"\n"), "");

@@ -5,7 +5,7 @@ mod once;
 
 pub use file::{ConfigError, load, parse};
 
-use crate::model::{IfName, Mac, NetName, TableId, Vni};
+use crate::model::{BadValue, IfName, Mac, NetName, TableId, Vni, quoted};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -27,6 +27,8 @@ pub struct Config {
     pub networks: Vec<Network>,
     /// Who else than root may put containers on which networks.
     pub unprivileged: Vec<Unprivileged>,
+    /// Which networks a guest's own metadata may name for it.
+    pub allow_guest_networks: GuestNetworks,
     /// Where the agent tells its figures; nowhere where it is not set.
     pub metrics: Option<MetricsAt>,
 }
@@ -49,6 +51,65 @@ pub enum OnDuplicate {
     /// It starts, and the log names both. The default: a host that died has its routes until BGP notices, and its guests start elsewhere before.
     #[default]
     Warn,
+}
+
+/// `allow_guest_networks`: which networks the metadata of a domain may choose for a NIC that libvirt itself puts on none (type='ethernet').
+/// Whoever may write a guest's metadata is often not whoever may say in whose network it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum GuestNetworks {
+    /// None: the default.
+    #[default]
+    None,
+    /// Each that is up.
+    All,
+    /// These.
+    Named(Vec<NetName>),
+}
+
+impl GuestNetworks {
+    /// May a guest choose this one?
+    pub fn has(&self, network: &NetName) -> bool {
+        match self {
+            GuestNetworks::None => false,
+            GuestNetworks::All => true,
+            GuestNetworks::Named(names) => names.contains(network),
+        }
+    }
+}
+
+/// `port_security`: what a guest may send on its own port of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortSecurity {
+    /// Anything. The default.
+    #[default]
+    Off,
+    /// Frames from its own MAC.
+    Mac,
+    /// And in them only its own addresses: as source of IPv4 and IPv6, in ARP and neighbour discovery; no DHCP server's words, no router's.
+    MacIp,
+}
+
+impl std::str::FromStr for PortSecurity {
+    type Err = BadValue;
+    fn from_str(text: &str) -> Result<PortSecurity, BadValue> {
+        match text {
+            "off" => Ok(PortSecurity::Off),
+            "mac" => Ok(PortSecurity::Mac),
+            "mac-ip" => Ok(PortSecurity::MacIp),
+            other => Err(BadValue::new(format!("port_security {} is unknown: use off, mac or mac-ip", quoted(other)))),
+        }
+    }
+}
+
+impl std::fmt::Display for PortSecurity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            PortSecurity::Off => "off",
+            PortSecurity::Mac => "mac",
+            PortSecurity::MacIp => "mac-ip",
+        })
+    }
 }
 
 /// `[[unprivileged]]`: a user whose own containers may join these networks.
@@ -151,6 +212,9 @@ pub struct Network {
     pub mac: Option<Mac>,
     /// MTU in bytes of bridge, VXLAN and ports; none means: what the underlay leaves.
     pub mtu: Option<u32>,
+    /// What its guests may send; none where nobody said, which is `off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_security: Option<PortSecurity>,
     /// True where the XML asks for `macTableManager='libvirt'`, which makes the bridge VLAN-aware.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub vlan_aware: bool,
@@ -168,6 +232,7 @@ impl Default for Config {
             on_duplicate: OnDuplicate::default(),
             networks: Vec::new(),
             unprivileged: Vec::new(),
+            allow_guest_networks: GuestNetworks::None,
             metrics: None,
         }
     }
@@ -181,8 +246,13 @@ impl Config {
 }
 
 impl Network {
+    /// What its guests may send.
+    pub fn security(&self) -> PortSecurity {
+        self.port_security.unwrap_or_default()
+    }
+
     /// Where two descriptions of the same network (libvirt's XML and config.toml) disagree: `field: one and other`.
-    /// What one of them leaves open (MAC, MTU, gateways) is no disagreement.
+    /// What one of them leaves open (MAC, MTU, gateways, port security) is no disagreement.
     pub fn disagreement(&self, other: &Network) -> Option<String> {
         fn differ<T: PartialEq + std::fmt::Display>(field: &str, a: T, b: T) -> Option<String> {
             (a != b).then(|| format!("{field}: {a} and {b}"))
@@ -202,6 +272,7 @@ impl Network {
             .or_else(|| both("mac", self.mac, other.mac))
             .or_else(|| both("mtu", self.mtu, other.mtu))
             .or_else(|| both("gateway", gateways(self), gateways(other)))
+            .or_else(|| both("port_security", self.port_security, other.port_security))
     }
 
     /// What is wrong with this description taken as a whole, and the way out; each value alone is right already.

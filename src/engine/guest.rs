@@ -1,13 +1,14 @@
 //! Guests: start, started, stopped; the same for VMs, containers and devices attached by hand.
 
 use super::{Engine, EngineError};
-use crate::config::Network;
+use crate::config::{Network, PortSecurity};
 use crate::event::{GuestPhase, Nic};
 use crate::hypervisor;
 use crate::input::libvirt_status::Life;
 use crate::journal::Message;
 use crate::kernel::Kernel;
 use crate::model::{Address, Guest, GuestKind, IfName, Mac, Source};
+use crate::plan::guard::{Guard, guard};
 use crate::plan::guest::{Seen, Wanted, register, wire, withdraw};
 use crate::plan::learn::yields;
 use crate::plan::seen::World;
@@ -57,8 +58,9 @@ impl Engine {
             GuestPhase::Prepare => Ok(()),
             GuestPhase::Incoming => self.mark_incoming(guest),
             GuestPhase::Start | GuestPhase::Reconnect => {
-                let endpoints = self.endpoints(&guest, nics)?;
                 let again = phase == GuestPhase::Reconnect;
+                let nics = if again { self.allowed(&guest, nics)? } else { nics };
+                let endpoints = self.endpoints(&guest, nics)?;
                 self.start(guest, endpoints, again)
             }
             GuestPhase::Started { .. } => self.started(&guest),
@@ -67,8 +69,45 @@ impl Engine {
         }
     }
 
+    /// Those of a running guest's NICs that are on their network by right. One that is not is left out and told of: the others must not go without
+    /// what they need.
+    pub(super) fn allowed(&mut self, guest: &Guest, nics: Vec<Nic>) -> Result<Vec<Nic>, EngineError> {
+        let mut allowed = Vec::with_capacity(nics.len());
+        for nic in nics {
+            match self.chosen_in_vain(guest, &nic)? {
+                Some(why) => self.journal.say(&Message::Warning(&why)),
+                None => allowed.push(nic),
+            }
+        }
+        Ok(allowed)
+    }
+
+    /// Why the guest's metadata may not put this NIC where it does. What is there already was allowed once.
+    fn chosen_in_vain(&mut self, guest: &Guest, nic: &Nic) -> Result<Option<String>, EngineError> {
+        let Some(network) = nic.network.as_ref().filter(|_| nic.chosen && nic.bridge.is_none()) else {
+            return Ok(None);
+        };
+        if self.config()?.allow_guest_networks.has(network) {
+            return Ok(None);
+        }
+        let is_it = |e: &Endpoint| e.network == *network && e.mac == nic.mac && Some(&e.device) == nic.device.as_ref();
+        if self.register.guest(guest)?.is_some_and(|record| record.endpoints.iter().any(is_it)) {
+            return Ok(None);
+        }
+        Ok(Some(format!(
+            "{guest}: its metadata chooses network {network} for MAC {}, which config.toml does not allow: add allow_guest_networks = [{:?}] at its top",
+            nic.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+            network.as_str()
+        )))
+    }
+
     /// Which NICs are on networks of ours, with what is known of their addresses.
-    pub(super) fn endpoints(&self, guest: &Guest, nics: Vec<Nic>) -> Result<Vec<Endpoint>, EngineError> {
+    pub(super) fn endpoints(&mut self, guest: &Guest, nics: Vec<Nic>) -> Result<Vec<Endpoint>, EngineError> {
+        for nic in &nics {
+            if let Some(why) = self.chosen_in_vain(guest, nic)? {
+                return EngineError::refused(why);
+            }
+        }
         endpoints_on(guest, nics, |nic| {
             Ok(match (&nic.bridge, &nic.network) {
                 (Some(bridge), _) => self.register.network_of_bridge(bridge)?,
@@ -166,6 +205,12 @@ impl Engine {
         let who = record.guest.to_string();
         let mut plan = Plan::new();
         let mut gave_up = Vec::new();
+        for endpoint in record.endpoints.iter_mut().filter(|e| which(e)) {
+            endpoint.index = match endpoint.port_security {
+                PortSecurity::Off => None,
+                _ => self.kernel()?.link(&endpoint.device)?.map(|link| link.index),
+            };
+        }
         // What was claimed and no longer is goes first: a hook that never heard of the guest's end must not leave its ghosts.
         for old in before.iter().flat_map(|b| b.held()) {
             plan.extend(self.no_longer(&who, old, &record.endpoints)?);
@@ -180,14 +225,15 @@ impl Engine {
             if how == How::Incoming || how == How::Mend && came(&endpoint.device) {
                 self.adopt(endpoint)?;
             }
-            let mut seen = observe(self.kernel()?, &wanted(&who, endpoint))?;
+            let mend = how == How::Mend;
+            let mut seen = observe(self.kernel()?, &Wanted { mend, ..wanted(&who, endpoint) })?;
             let known = before.iter().flat_map(|b| &b.endpoints).find(|e| e.device == endpoint.device);
             if let (How::Mend, Some(mac), Some(known)) = (how, endpoint.mac, known) {
                 let (lost, ips) = endpoint.ips.iter().partition(|a| yields(a, &known.ips, &seen.neighs, mac));
                 endpoint.ips = ips;
                 gave_up.extend::<Vec<Address>>(lost);
             }
-            let want = Wanted { mend: how == How::Mend, ..wanted(&who, endpoint) };
+            let want = Wanted { mend, ..wanted(&who, endpoint) };
             let steps = |seen: &Seen| if how == How::Incoming { wire(&want, seen) } else { register(&want, seen) };
             steps(&seen)?;
             let known = known.filter(|k| k.mac == endpoint.mac).map_or(&[][..], |k| &k.taken);
@@ -259,14 +305,19 @@ impl Engine {
         let mut left = old.clone();
         left.ips.retain(|a| !heirs.iter().any(|n| n.ips.iter().any(|b| b.ip == a.ip)));
         let same_mac = heirs.iter().any(|n| n.device == old.device);
-        if same_mac && left.ips.is_empty() {
+        let heir = now.iter().find(|n| n.device == old.device);
+        let stays = heir.filter(|n| n.index == old.index).map(guard_of).unwrap_or_default();
+        let guard: Guard = guard_of(old).difference(&stays).copied().collect();
+        if same_mac && left.ips.is_empty() && guard.is_empty() {
             return Ok(Plan::new());
         }
-        let enslave = old.enslaved && !now.iter().any(|n| n.device == old.device);
-        let want = Wanted { enslave, ..wanted(who, &left) };
+        let enslave = old.enslaved && heir.is_none();
+        let want = Wanted { enslave, guard, ..wanted(who, &left) };
         let mut seen = observe(self.kernel()?, &want)?;
         seen.fdb = seen.fdb.filter(|_| !same_mac);
-        Ok(withdraw(&want, &seen))
+        let mut plan = withdraw(&want, &seen);
+        plan.retain(|p| !matches!(p.step, Step::LockPort { .. }) || stays.is_empty());
+        Ok(plan)
     }
 
     /// The chance to correct a wrong guess: a guest taken for an arrival that libvirt says runs here already is registered. Any other that is
@@ -303,13 +354,18 @@ impl Engine {
         Ok(true)
     }
 
-    /// Registers again who is on this bridge: it was made anew, or moved.
+    /// Registers again who is on this bridge: it was made anew, or moved, or lets its guests send something else.
     pub(super) fn guests_again(&mut self, bridge: &IfName) {
         let on_it = |e: &Endpoint| e.bridge == *bridge && e.stage == Stage::Registered;
+        let security = self.register.network_of_bridge(bridge).ok().flatten().map(|n| n.network.security());
         for record in self.register.guests().into_iter().flatten().filter(|r| r.endpoints.iter().any(on_it)) {
             let again = self.register.lock_guest(&record.guest).map_err(EngineError::from).and_then(|_lock| {
-                let Some(record) = self.register.guest(&record.guest)? else { return Ok(()) };
-                self.change(Some(record.clone()), record, How::Mend, on_it).map(drop)
+                let Some(before) = self.register.guest(&record.guest)? else { return Ok(()) };
+                let mut record = before.clone();
+                for endpoint in record.endpoints.iter_mut().filter(|e| on_it(e)) {
+                    endpoint.port_security = security.unwrap_or(endpoint.port_security);
+                }
+                self.change(Some(before), record, How::Mend, on_it).map(drop)
             });
             if let Err(error) = again {
                 self.journal.say(&Message::Warning(&error));
@@ -482,6 +538,12 @@ pub(super) fn endpoints_on<R: Borrow<NetworkRecord>>(
         };
         let Some(record) = record else { continue };
         let network = &record.borrow().network;
+        if let Some(other) = nic.network.as_ref().filter(|name| nic.chosen && **name != network.name) {
+            return EngineError::refused(format!(
+                "{guest}: its metadata puts device {device} on network {other}, its bridge {} is network {}'s: make them say the same, or remove network=",
+                network.bridge, network.name
+            ));
+        }
         let mut ips = nic.ips;
         if let (true, Some(mac)) = (ips.is_empty(), nic.mac) {
             ips = by_dhcp_host(network, mac);
@@ -502,6 +564,8 @@ pub(super) fn endpoints_on<R: Borrow<NetworkRecord>>(
             port: nic.port,
             enslaved: nic.enslave,
             stage: Stage::Pending,
+            port_security: network.security(),
+            index: None,
             taken: Vec::new(),
         });
     }
@@ -518,6 +582,11 @@ pub fn by_hand(name: &str) -> Result<Guest, crate::model::BadValue> {
     Guest::new(GuestKind::Manual, name, name)
 }
 
+/// What an endpoint's port lets in.
+pub(super) fn guard_of(endpoint: &Endpoint) -> Guard {
+    guard(endpoint.port_security, endpoint.mac, &endpoint.ips)
+}
+
 pub(super) fn wanted<'a>(who: &'a str, endpoint: &'a Endpoint) -> Wanted<'a> {
     Wanted {
         guest: who,
@@ -526,6 +595,8 @@ pub(super) fn wanted<'a>(who: &'a str, endpoint: &'a Endpoint) -> Wanted<'a> {
         network: endpoint.network.as_str(),
         mac: endpoint.mac,
         ips: &endpoint.ips,
+        guard: guard_of(endpoint),
+        index: endpoint.index,
         enslave: endpoint.enslaved,
         mend: false,
     }
@@ -544,6 +615,12 @@ pub(super) fn observe(kernel: &mut Kernel, want: &Wanted) -> Result<Seen, Engine
         for address in want.ips {
             seen.neighs.extend(kernel.neigh(bridge.index, address.ip)?);
         }
+    }
+    // A port that comes new with its guest has none: its index was nobody's before.
+    if let Some(device) = seen.device.as_ref().filter(|_| want.mend && !want.guard.is_empty())
+        && crate::guard::lets(device.index, &want.guard)?
+    {
+        seen.guard.clone_from(&want.guard);
     }
     Ok(seen)
 }

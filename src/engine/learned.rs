@@ -3,9 +3,10 @@
 
 use super::guest::{How, by_dhcp_host, is_incoming};
 use super::{Engine, EngineError};
-use crate::config::Network;
+use crate::config::{Network, PortSecurity};
 use crate::journal::Message;
 use crate::model::{Address, Guest, IfName, Source};
+use crate::plan::guard::is_granted;
 use crate::plan::learn::{Claim, Other, other_holder, unfit, with};
 use crate::register::{Endpoint, GuestRecord, Stage};
 
@@ -54,6 +55,11 @@ impl Engine {
         let bridge = endpoint.bridge.clone();
         let Some(network) = self.register.network_of_bridge(&bridge)? else { return Ok(Learned::Known) };
         if let Some(why) = unfit(&network.network, address.ip) {
+            return Ok(Learned::Refused(format!("{} is {why}", address.ip)));
+        }
+        if network.network.security() == PortSecurity::MacIp && !is_granted(&address, mac) {
+            let why =
+                "not given to it, which port_security = \"mac-ip\" asks for: declare it, or let a DHCP server give it";
             return Ok(Learned::Refused(format!("{} is {why}", address.ip)));
         }
         let kernel = self.kernel()?;

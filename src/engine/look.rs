@@ -1,7 +1,8 @@
 //! What of the host a network's plan depends on.
 
 use super::{EngineError, host};
-use crate::config::{Network, Vrf};
+use crate::config::{Network, PortSecurity, Vrf};
+use crate::guard;
 use crate::kernel::{Kernel, sysctl};
 use crate::model::{IfName, Vni};
 use crate::plan::network::Seen;
@@ -109,6 +110,7 @@ pub(super) fn observe(kernel: &mut Kernel, world: &World, network: &Network) -> 
         let wants6 = network.gateway.iter().any(|gateway| gateway.addr().is_ipv6());
         seen.host = host::observe(kernel, wants6)?;
     }
+    seen.guards_laid = network.security() == PortSecurity::Off || guard::are_laid()?;
     let masters = seen.bridge.iter().chain(&seen.vxlans).chain(&seen.l3_bridge).filter_map(|l| l.master);
     seen.names = masters.filter_map(|m| Some((m, world.by_index(m)?.name.clone()))).collect();
     Ok(seen)

@@ -20,12 +20,14 @@ pub use network::{HostLacks, host_lacks, host_wants};
 pub use sync::Synced;
 
 use crate::apply::{ApplyError, Done, Hands, all, most};
-use crate::config::{Config, ConfigError, SpeakerKind};
+use crate::config::{Config, ConfigError, PortSecurity, SpeakerKind};
 use crate::event::Event;
+use crate::guard::{self, GuardError};
 use crate::input::LxcHook;
 use crate::journal::{Journal, Message};
 use crate::kernel::{Kernel, KernelError};
 use crate::model::Guest;
+use crate::plan::seen::World;
 use crate::plan::{Plan, Refusal, Step};
 use crate::register::{Register, RegisterError};
 use crate::speaker::{Added, Frr};
@@ -45,6 +47,9 @@ pub enum EngineError {
     /// The kernel could not be asked.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// nft could not be asked.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
     /// A step failed; what was done is undone.
     #[error(transparent)]
     Apply(#[from] ApplyError),
@@ -131,6 +136,17 @@ impl Engine {
             Some(kernel) => Ok(kernel),
             closed => Ok(closed.insert(Kernel::open()?)),
         }
+    }
+
+    /// All that the kernel shows of devices and entries, and what guests' ports let in where a network asks for port security.
+    pub fn whole_world(&mut self) -> Result<World, EngineError> {
+        let world = self.kernel()?.whole_world()?;
+        if !self.register.any_network(|r| r.network.security() != PortSecurity::Off) {
+            return Ok(world);
+        }
+        // Unknown is as good as missing: what would mend it says why it cannot.
+        let guards = guard::all(|port| world.link(port).map(|l| l.index)).unwrap_or_default();
+        Ok(world.with_guards(guards))
     }
 
     /// Walks a plan, all or nothing; returns what the speaker has of ours then, `added` being what it had before.

@@ -2,7 +2,7 @@
 
 use super::look::{Clashes, around, around_with_ports, devices_of, devices_of_vrf, observe, observe_vrf};
 use super::{Engine, EngineError, host};
-use crate::config::{Network, Origin};
+use crate::config::{Network, Origin, PortSecurity};
 use crate::event::NetworkPhase;
 use crate::journal::Message;
 use crate::model::{IfName, NetName};
@@ -309,6 +309,7 @@ impl Engine {
         if plan.is_empty() && asked.network_before.as_ref() == Some(&record) && asked.vrf_before == vrf_record {
             return Ok(());
         }
+        let holds_anew = asked.network_before.as_ref().is_some_and(|b| b.network.security() != network.security());
         let touched = host::remember(self, &plan)?;
         let result = self.claim_and_apply(&plan, record, vrf_record, frr.as_mut(), earlier);
         if result.is_err() {
@@ -329,7 +330,7 @@ impl Engine {
         let (bridge, vxlan) = (&network.bridge, network.vni.device());
         let entered = |p: &Planned| matches!(&p.step, Step::SetMaster { dev, master: Some(_) } if dev == bridge);
         let anew = |p: &Planned| matches!(&p.step, Step::SetMaster { dev, master: Some(_) } if [bridge, &vxlan].contains(&dev));
-        if result.is_ok() && plan.iter().any(anew) && self.register.is_used(bridge) {
+        if result.is_ok() && (plan.iter().any(anew) || holds_anew) && self.register.is_used(bridge) {
             // The kernel flushed the bridge's neighbours, or it is another bridge than the one that its guests were on: they must not wait
             // for what follows.
             self.guests_again(bridge);
@@ -373,10 +374,18 @@ impl Engine {
         }
     }
 
-    /// Takes over what may change in a running network: its DHCP hosts.
+    /// Takes over what may change in a running network: its DHCP hosts, and what its guests may send.
     pub(super) fn network_updated(&mut self, network: &Network) -> Result<(), EngineError> {
         let Some(mut record) = self.register.network_of_bridge(&network.bridge)? else { return Ok(()) };
-        if record.network.name == network.name && record.network.hosts != network.hosts {
+        if record.network.name != network.name {
+            return Ok(());
+        }
+        if record.network.port_security != network.port_security {
+            record.network.port_security = network.port_security;
+            self.register.put_network(&record)?;
+            self.guests_again(&network.bridge);
+        }
+        if record.network.hosts != network.hosts {
             record.network.hosts.clone_from(&network.hosts);
             self.register.put_network(&record)?;
             self.hosts_changed(&record.network);
@@ -442,6 +451,10 @@ impl Engine {
         let ours = Ours { network, made: &record.made, last_in };
         let mut plan = self.neighbours_down(network)?;
         plan.extend(down(&ours, &seen));
+        let is_held = |n: &Network| n.security() != PortSecurity::Off;
+        if is_held(network) && !self.register.any_network(|n| n.network.name != *name && is_held(&n.network)) {
+            plan.push(Planned { step: Step::LiftGuards, undo: Vec::new() });
+        }
         if self.dry_run {
             self.planned.extend(plan);
             return Ok(());

@@ -4,7 +4,7 @@
 
 use super::xml::{self, Flow, Node, Tag};
 use super::{InputError, inside, label, name_and_op, uuid};
-use crate::config::{Config, Network, Origin, Vrf};
+use crate::config::{Config, Network, Origin, PortSecurity, Vrf};
 use crate::event::{Event, NetworkPhase};
 use crate::model::{Guest, GuestKind, Mac, NetName, Vni, host_ip, quoted};
 use ipnet::IpNet;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::ControlFlow::{Break, Continue};
 
-const ELEMENTS: &str = "<network vni=>, in it <vrf name= table= vni=>";
+const ELEMENTS: &str = "<network vni= port_security=>, in it <vrf name= table= vni=>";
 
 /// Reads one call of the hook; `None` where the network is not ours or the operation has no meaning for us.
 ///
@@ -81,6 +81,7 @@ struct Found {
     ips: Vec<[Option<String>; 3]>,
     hosts: Vec<(String, String)>,
     metadata: Option<(Vni, Option<Vrf>)>,
+    port_security: Option<PortSecurity>,
 }
 
 fn network(stdin: &[u8], name: &NetName, config: &Config) -> Result<Option<Network>, String> {
@@ -113,12 +114,14 @@ impl Found {
                 self.hosts.extend(mac.zip(tag.get("ip")));
             }
             ["network", "metadata", "evpn:network"] => {
-                tag.only(&["vni"])?;
+                tag.only(&["vni", "port_security"])?;
                 if self.metadata.is_some() {
                     return Err("it has <evpn:network> twice in its metadata: keep one".to_owned());
                 }
                 let vni = required(tag, "evpn:network", "vni", "20")?;
                 self.metadata = Some((inside("evpn:network", vni.parse())?, None));
+                let security = tag.attr("port_security")?.map(|text| inside("evpn:network", text.parse()));
+                self.port_security = security.transpose()?;
             }
             ["network", "metadata", "evpn:network", "evpn:vrf"] => {
                 tag.only(&["name", "table", "vni"])?;
@@ -162,16 +165,18 @@ impl Found {
             gateway: self.ips.iter().map(gateway).collect::<Result<_, _>>()?,
             mac,
             mtu: mtu.transpose()?,
+            port_security: self.port_security,
             vlan_aware: self.vlan_aware,
             hosts: hosts(&self.hosts),
         };
         if let Some(known) = known {
             if let Some(what) = network.disagreement(known) {
-                let place = if what.starts_with('v') { "metadata" } else { "XML" };
+                let place = if what.starts_with(['v', 'p']) { "metadata" } else { "XML" };
                 return Err(format!("libvirt's {place} and config.toml disagree on {what}: make them say the same"));
             }
             network.mac = network.mac.or(known.mac);
             network.mtu = network.mtu.or(known.mtu);
+            network.port_security = network.port_security.or(known.port_security);
             // libvirt gives addresses to the bridges that it makes, and only to those.
             if origin == Origin::LibvirtBridge && network.gateway.is_empty() {
                 network.gateway.clone_from(&known.gateway);

@@ -241,7 +241,10 @@ impl Interface {
                     hint.mac
                 ));
             }
-            (None, Some(ours)) => nic.network = Some(ours.clone()),
+            (None, Some(ours)) => {
+                nic.network = Some(ours.clone());
+                nic.chosen = true;
+            }
             _ => (),
         }
         if !hint.ips.is_empty() {

@@ -126,7 +126,19 @@ impl Kernel {
                 },
                 None => Ok(()),
             },
-            Step::SpeakerAddVrf { .. } | Step::SpeakerDelVrf { .. } => {
+            Step::LockPort { dev, locked } => {
+                let flags = vec![InfoBridgePort::Locked(*locked), InfoBridgePort::Learning(!*locked)];
+                match self.set_port(dev, flags) {
+                    // Out of its bridge it is no port that could be locked.
+                    Err(_) if !locked && !self.is_port(step, dev)? => Ok(()),
+                    done => done,
+                }
+            }
+            Step::LayGuards
+            | Step::LiftGuards
+            | Step::Guard { .. }
+            | Step::SpeakerAddVrf { .. }
+            | Step::SpeakerDelVrf { .. } => {
                 return Err(KernelError::NotOurs { step: step.to_string() });
             }
         };
@@ -175,24 +187,28 @@ impl Kernel {
     }
 
     fn set_vxlan_port(&mut self, step: &Step, dev: &IfName) -> Result<(), KernelError> {
-        let options = vec![InfoBridgePort::Learning(false), InfoBridgePort::NeighSupress(true)];
-        let mut message = named(dev);
-        message.attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::PortKind(InfoPortKind::Bridge),
-            LinkInfo::PortData(InfoPortData::BridgePort(options)),
-        ]));
         let seen = self
-            .change(RouteNetlinkMessage::NewLink(message), 0)
+            .set_port(dev, vec![InfoBridgePort::Learning(false), InfoBridgePort::NeighSupress(true)])
             .and_then(|()| self.link_by_name(dev, decode::link))
             .map_err(|cause| KernelError::step(step, cause))?
             .ok_or_else(|| KernelError::no_device(step, dev))?;
         // Attributes that a kernel does not know it acknowledges all the same.
         let missing = match seen.port {
-            PortFlags { learning: Some(false), neigh_suppress: Some(true) } => return Ok(()),
+            PortFlags { learning: Some(false), neigh_suppress: Some(true), .. } => return Ok(()),
             PortFlags { learning: Some(false), .. } => "neigh_suppress on",
             _ => "learning off",
         };
         Err(KernelError::Ignored { step: step.to_string(), missing })
+    }
+
+    /// The flags of a bridge's port. One that the kernel does not know it takes all the same.
+    fn set_port(&mut self, dev: &IfName, flags: Vec<InfoBridgePort>) -> Done {
+        let mut message = named(dev);
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(flags)),
+        ]));
+        self.change(RouteNetlinkMessage::NewLink(message), 0)
     }
 
     fn set_link(&mut self, dev: &IfName, attributes: Vec<LinkAttribute>) -> Done {

@@ -3,6 +3,7 @@
 //! - [`netlink`]: one request, its answer, the kernel's own words when it refuses.
 //! - `observe`: links, addresses, neighbours, FDB entries, rules, as the nouns of [`crate::plan::seen`].
 //! - `events`: what changes, as it changes: [`Events`].
+//! - `nftables`: [`Tables`], which hears of losses there.
 //! - `apply`: [`Kernel::apply`], with `entries` (address, FDB, neighbour) and `routing` (rules, routes, sysctl) beside it.
 //!
 //! Questions block on purpose: rtnetlink answers inside the `send` system call, so a runtime would only add start-up time to a hook.
@@ -16,11 +17,13 @@ mod entries;
 mod error;
 mod events;
 pub mod netlink;
+mod nftables;
 mod observe;
 mod routing;
 
 pub use error::{KernelError, NetlinkError};
 pub use events::{Event, Events};
+pub use nftables::Tables;
 pub use observe::sysctl;
 
 use crate::model::IfName;

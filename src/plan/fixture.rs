@@ -29,6 +29,7 @@ pub(super) fn red(origin: Origin) -> Network {
         gateway: vec![net("10.1.0.1/24"), net("fd00:1::1/64")],
         mac: "00:00:00:11:11:10".parse().ok(),
         mtu: Some(1450),
+        port_security: None,
         vlan_aware: false,
         hosts: Default::default(),
     }
@@ -52,7 +53,7 @@ pub(crate) fn link(dev: &str, index: u32, kind: LinkKind) -> Link {
         kind,
         addrgen_none: None,
         ours: true,
-        port: PortFlags { learning: Some(false), neigh_suppress: Some(true) },
+        port: PortFlags { learning: Some(false), neigh_suppress: Some(true), locked: None },
     }
 }
 

@@ -1,7 +1,8 @@
 //! An endpoint wired, registered, withdrawn. The kernel recipe is frr-and-kernel's: enslave, static FDB entry, permanent neighbours.
 
+use super::guard::{Guard, Lets};
 use super::seen::{Fdb, Link, LinkKind, Neigh, World};
-use super::{Plan, Refusal, Step, order, plain, with_undo};
+use super::{Plan, Planned, Refusal, Step, order, plain, with_undo};
 use crate::model::{Address, IfName, Mac};
 use std::net::IpAddr;
 
@@ -20,6 +21,10 @@ pub struct Wanted<'a> {
     pub mac: Option<Mac>,
     /// The guest's addresses.
     pub ips: &'a [Address],
+    /// What the port lets in; empty where nothing holds it. What is taken back by [`withdraw`].
+    pub guard: Guard,
+    /// The index of the port that was guarded, for [`withdraw`]: a port that is gone still stands in the guard's sets.
+    pub index: Option<u32>,
     /// Ours to enslave; otherwise libvirt or LXC has done it.
     pub enslave: bool,
     /// A repair: the port goes to its bridge whoever took it off, for its hypervisor says that it belongs there, or where nobody says, its
@@ -46,6 +51,8 @@ pub struct Seen {
     pub fdb: Option<Fdb>,
     /// The bridge's neighbour entries for the wanted addresses.
     pub neighs: Vec<Neigh>,
+    /// What the port lets in, as far as it was asked for; empty where nothing holds it.
+    pub guard: Guard,
 }
 
 impl Seen {
@@ -61,6 +68,7 @@ impl Seen {
             seen.fdb = world.fdb(bridge.index, mac).cloned();
             seen.neighs = want.ips.iter().filter_map(|a| world.neigh(bridge.index, a.ip)).cloned().collect();
         }
+        seen.guard = device.and_then(|d| world.guard(d.index)).cloned().unwrap_or_default();
         seen
     }
 }
@@ -85,7 +93,8 @@ pub fn wire(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
     {
         return refuse(format!("device {} cannot be a guest's: name its tap or veth", want.device));
     }
-    let mut plan = Plan::new();
+    // Held before it is on the bridge: nothing that it must not send gets through in between.
+    let mut plan: Plan = held(want, seen).into_iter().collect();
     match device.master {
         Some(master) if master == bridge.index => {}
         None if want.enslave || want.mend => plan.push(with_undo(
@@ -120,6 +129,19 @@ pub fn wire(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
     Ok(plan)
 }
 
+/// What its guard lacks, or says too much.
+fn held(want: &Wanted, seen: &Seen) -> Option<Planned> {
+    let list = |of: &Guard, but: &Guard| of.difference(but).copied().collect::<Vec<Lets>>();
+    let index = seen.device.as_ref()?.index;
+    guarded(want.device, index, list(&want.guard, &seen.guard), list(&seen.guard, &want.guard))
+}
+
+/// Changes what a port lets in; none where nothing changes.
+pub fn guarded(dev: &IfName, index: u32, more: Vec<Lets>, less: Vec<Lets>) -> Option<Planned> {
+    let step = |more, less| Step::Guard { dev: dev.clone(), index, more, less };
+    (!more.is_empty() || !less.is_empty()).then(|| with_undo(step(more.clone(), less.clone()), step(less, more)))
+}
+
 /// Makes the kernel hold what the speaker advertises: first wired, then the FDB entry, then each address.
 pub fn register(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
     let mut plan = wire(want, seen)?;
@@ -141,6 +163,13 @@ pub fn register(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
             Step::AddFdb { dev: want.device.clone(), mac },
             Step::DelFdb { dev: want.device.clone(), mac },
         ));
+    }
+    // Not before its MAC is known to be behind it: what the guest says to announce its arrival must be heard. A kernel that does not know `locked`
+    // takes it and forgets it; the guard does as much.
+    let open = |d: &Link| !on_bridge(d, seen) || d.port.locked == Some(false) || d.port.learning == Some(true);
+    if !want.guard.is_empty() && seen.device.as_ref().is_some_and(open) {
+        let lock = |locked| Step::LockPort { dev: want.device.clone(), locked };
+        plan.push(with_undo(lock(true), lock(false)));
     }
     for Address { ip, .. } in want.ips {
         let held = |n: &&Neigh| n.ip == *ip && n.permanent && !n.ext_learned;
@@ -196,12 +225,23 @@ pub fn tell(want: &Wanted, seen: &Seen) -> Plan {
     plan
 }
 
+fn on_bridge(device: &Link, seen: &Seen) -> bool {
+    seen.bridge.as_ref().is_some_and(|bridge| device.master == Some(bridge.index))
+}
+
 fn release(want: &Wanted, seen: &Seen, mut plan: Plan) -> Plan {
-    let ours =
-        want.enslave && seen.bridge.as_ref().zip(seen.device.as_ref()).is_some_and(|(b, d)| d.master == Some(b.index));
+    let lets_go = want.guard.iter().any(|lets| matches!(lets, Lets::Guarded(_)));
+    let locked = |d: &Link| d.port.locked == Some(true) || d.port.learning == Some(false);
+    if lets_go && seen.device.as_ref().is_some_and(|d| on_bridge(d, seen) && locked(d)) {
+        let lock = |locked| Step::LockPort { dev: want.device.clone(), locked };
+        plan.push(with_undo(lock(false), lock(true)));
+    }
+    let ours = want.enslave && seen.device.as_ref().is_some_and(|d| on_bridge(d, seen));
     if ours {
         plan.push(plain(Step::SetMaster { dev: want.device.clone(), master: None }));
     }
+    let index = want.index.or(seen.device.as_ref().map(|d| d.index));
+    plan.extend(index.and_then(|i| guarded(want.device, i, Vec::new(), want.guard.iter().copied().collect())));
     order::lawful(plan)
 }
 

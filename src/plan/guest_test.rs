@@ -47,6 +47,8 @@ fn with<T>(enslave: bool, mac_of: Option<&str>, plan: impl FnOnce(&Wanted) -> T)
         network: "red",
         mac: mac_of.map(mac),
         ips: &ips,
+        guard: Guard::new(),
+        index: None,
         enslave,
     })
 }
@@ -209,6 +211,8 @@ fn withdraw_takes_what_dhcp_made_of_our_neighbour_and_nothing_of_others() {
         network: "red",
         mac: Some(mac),
         ips: &[Address::new(ip, Source::Metadata)],
+        guard: Guard::new(),
+        index: None,
         enslave: false,
     };
     let taken = |permanent, ours, ext_learned, owner: &str| {

@@ -100,7 +100,7 @@ impl Model<'_> {
             Step::SetVxlanPort { dev } => {
                 let link = self.link(dev);
                 assert!(link.master.is_some(), "{step}: it is no port");
-                link.port = PortFlags { learning: Some(false), neigh_suppress: Some(true) };
+                link.port = PortFlags { learning: Some(false), neigh_suppress: Some(true), locked: None };
             }
             Step::Mark { dev } => self.link(dev).ours = true,
             Step::NoAddrGen { dev } => assert_eq!(self.link(dev).name, *dev),

@@ -13,6 +13,7 @@ fn network(gateway: &[&str], routed: bool) -> Network {
         gateway: gateway.iter().map(|g| g.parse().unwrap()).collect(),
         mac: None,
         mtu: None,
+        port_security: None,
         vlan_aware: false,
         hosts: BTreeMap::new(),
     }

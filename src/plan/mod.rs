@@ -3,6 +3,7 @@
 //! - `order`: the ordering laws, each with its reason; the other two obey them, and a debug build sees to it
 //! - `network`: a tenant segment up and down
 //! - `guest`: an endpoint wired, registered, withdrawn
+//! - `guard`: what a guest may send on its own port
 //! - `duplicate`: what of an endpoint another guest has already
 //! - `learn`: an address that a guest shows to have, and whose it is
 //! - `step`, `seen`: the vocabulary of what goes out and what comes in
@@ -10,6 +11,7 @@
 pub mod duplicate;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod guard;
 pub mod guest;
 pub mod learn;
 pub mod network;

@@ -2,7 +2,7 @@
 
 use super::seen::{Link, LinkKind, PortFlags};
 use super::{Plan, Planned, Refusal, Step, order, plain, with_undo};
-use crate::config::{Network, Origin, Vrf};
+use crate::config::{Network, Origin, PortSecurity, Vrf};
 use crate::model::{IfName, Mac, Vni};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +47,8 @@ pub struct Seen {
     pub unreachable: bool,
     /// Does the speaker hold the VRF's stanzas already?
     pub speaker_has_vrf: bool,
+    /// The rules of port security are there, or nobody asks for them.
+    pub guards_laid: bool,
 }
 
 /// Host-wide settings that a VRF needs.
@@ -102,6 +104,9 @@ pub fn up(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
         )));
     }
     precheck(network, seen)?;
+    if network.security() != PortSecurity::Off && !seen.guards_laid {
+        plan.push(plain(Step::LayGuards));
+    }
     finish(seen, &mut plan);
     if let Some(vrf) = &network.vrf {
         if want.manage_host {
@@ -415,7 +420,8 @@ fn vxlan_up(
     if port.is_none() {
         plan.push(enslaved(&dev, bridge));
     }
-    if !port.is_some_and(|l| l.port == PortFlags { learning: Some(false), neigh_suppress: Some(true) }) {
+    let flags = PortFlags { learning: Some(false), neigh_suppress: Some(true), locked: None };
+    if !port.is_some_and(|l| PortFlags { locked: None, ..l.port } == flags) {
         plan.push(plain(Step::SetVxlanPort { dev }));
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! What was observed: the planner's other input. Filled by the kernel room, read by nobody but the plan and the reports.
 
+use super::guard::Guard;
 use crate::model::{IfName, Mac, TableId, Vni};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,9 @@ pub struct PortFlags {
     pub learning: Option<bool>,
     /// `neigh_suppress` (IFLA_BRPORT_NEIGH_SUPPRESS, Linux 4.15).
     pub neigh_suppress: Option<bool>,
+    /// `locked` (IFLA_BRPORT_LOCKED, Linux 5.18).
+    #[serde(default)]
+    pub locked: Option<bool>,
 }
 
 /// The kinds that we decide on.
@@ -145,6 +149,7 @@ pub struct World {
     addresses: HashMap<u32, Vec<Address>>,
     fdb: HashMap<(u32, Mac), Fdb>,
     neighs: HashMap<(u32, IpAddr), Neigh>,
+    guards: HashMap<u32, Guard>,
 }
 
 impl World {
@@ -174,6 +179,21 @@ impl World {
             neighs: neighs.into_iter().map(|(bridge, entry)| ((bridge, entry.ip), entry)).collect(),
             ..self
         }
+    }
+
+    /// With what guests' ports let in.
+    pub fn with_guards(self, guards: HashMap<u32, Guard>) -> World {
+        World { guards, ..self }
+    }
+
+    /// What the port with this index lets in; none where nothing holds it.
+    pub fn guard(&self, port: u32) -> Option<&Guard> {
+        self.guards.get(&port)
+    }
+
+    /// Every port that something holds, by its index; the port itself may be gone.
+    pub fn guards(&self) -> impl Iterator<Item = (u32, &Guard)> {
+        self.guards.iter().map(|(port, guard)| (*port, guard))
     }
 
     /// Every device.

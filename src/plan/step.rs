@@ -1,5 +1,6 @@
 //! The vocabulary between deciding and doing: one effect each, small enough that its undo is another step.
 
+use super::guard::Lets;
 use crate::config::Vrf;
 use crate::model::{IfName, Mac, TableId, Vni};
 use ipnet::IpNet;
@@ -164,6 +165,29 @@ pub enum Step {
         /// The guest's MAC.
         mac: Mac,
     },
+    /// Lay the rules of port security, which then hold for the ports that are named in their sets; what the sets say stays.
+    LayGuards,
+    /// Take them out again, whatever they say.
+    LiftGuards,
+    /// Change what a port lets in: first what it shall let in, then what it shall no more, at once.
+    Guard {
+        /// The guest's port.
+        dev: IfName,
+        /// Its index, by which it is meant: its name may be another guest's by now.
+        index: u32,
+        /// What it lets in from now on.
+        more: Vec<Lets>,
+        /// What it does not any more.
+        less: Vec<Lets>,
+    },
+    /// A locked port drops frames whose sender the FDB does not know to be behind it (Linux 5.18, net/bridge/br_input.c `br_handle_frame_finish`); but
+    /// from one to 01:80:c2:00:00:0x it would learn the sender all the same. `bridge link set dev DEV locked on learning off`
+    LockPort {
+        /// The guest's port.
+        dev: IfName,
+        /// On or off.
+        locked: bool,
+    },
     /// FRR: `vrf X / vni N` and `router bgp AS vrf X` with connected routes and type-5.
     SpeakerAddVrf {
         /// The routing domain.
@@ -203,6 +227,10 @@ impl Step {
             Step::DelNeigh { .. } => "del-neighbour",
             Step::TellFdb { .. } => "tell-fdb",
             Step::TellNeigh { .. } => "tell-neighbour",
+            Step::LayGuards => "lay-guards",
+            Step::LiftGuards => "lift-guards",
+            Step::Guard { .. } => "guard",
+            Step::LockPort { .. } => "lock-port",
             Step::SpeakerAddVrf { .. } => "speaker-add-vrf",
             Step::SpeakerDelVrf { .. } => "speaker-del-vrf",
         }
@@ -228,12 +256,16 @@ impl Step {
             | Step::AddNeigh { bridge: dev, .. }
             | Step::DelNeigh { bridge: dev, .. }
             | Step::TellFdb { dev, .. }
+            | Step::Guard { dev, .. }
+            | Step::LockPort { dev, .. }
             | Step::TellNeigh { bridge: dev, .. } => Some(dev.clone()),
             Step::AddVxlan { vni, .. } => Some(vni.device()),
             Step::Sysctl { .. }
             | Step::AddUnreachable { .. }
             | Step::DelUnreachable { .. }
             | Step::LocalRuleLast { .. }
+            | Step::LayGuards
+            | Step::LiftGuards
             | Step::SpeakerAddVrf { .. }
             | Step::SpeakerDelVrf { .. } => None,
         }
@@ -287,6 +319,23 @@ impl fmt::Display for Step {
             Step::TellNeigh { bridge, ip, mac } => {
                 let entry = format!("ip neigh replace {ip} lladdr {mac} dev {bridge} nud");
                 write!(f, "{entry} reachable; {entry} permanent")
+            }
+            Step::LayGuards => f.write_str("nft add table bridge evpn-hook (with the rules of port security)"),
+            Step::LiftGuards => f.write_str("nft delete table bridge evpn-hook"),
+            Step::Guard { dev, more, less, .. } => {
+                let list = |lets: &[Lets]| lets.iter().map(Lets::to_string).collect::<Vec<_>>().join(", ");
+                write!(f, "nft, table bridge evpn-hook: port {dev}")?;
+                if !more.is_empty() {
+                    write!(f, ", add {}", list(more))?;
+                }
+                if !less.is_empty() {
+                    write!(f, ", delete {}", list(less))?;
+                }
+                Ok(())
+            }
+            Step::LockPort { dev, locked } => {
+                let (locked, learning) = if *locked { ("on", "off") } else { ("off", "on") };
+                write!(f, "bridge link set dev {dev} locked {locked} learning {learning}")
             }
             Step::SpeakerAddVrf { vrf } => {
                 write!(f, "vtysh: add vrf {} vni {}, router bgp vrf {}", vrf.name, Opt(vrf.vni), vrf.name)

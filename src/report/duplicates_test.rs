@@ -37,6 +37,8 @@ fn guest(name: &str, mac: &str, taken: Vec<Taken>) -> GuestRecord {
         port: None,
         enslaved: false,
         stage: Stage::Registered,
+        port_security: crate::config::PortSecurity::Off,
+        index: None,
         taken,
     };
     let guest = Guest::new(GuestKind::Manual, name, name).unwrap();

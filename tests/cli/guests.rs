@@ -209,7 +209,8 @@ on_a_host!(a_domain_as_libvirt_shows_it, {
 });
 
 on_a_host!(two_nics_and_one_is_bad, {
-    let host = Host::flat();
+    let host = Host::new(&format!("allow_guest_networks = true\n{CONFIG}"));
+    host.run(&["network", "up", "flat"]).ok();
     host.run(&["network", "up", "other"]).ok();
     let macs = [MAC, "52:54:00:03:82:d9"];
     for dev in ["vnet0", "vnet1"] {

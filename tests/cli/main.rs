@@ -14,6 +14,8 @@ mod door;
 mod duplicates;
 mod explain;
 mod faults;
+#[path = "../common/forge.rs"]
+mod forge;
 mod guests;
 mod half_way;
 mod host;
@@ -26,6 +28,7 @@ mod metrics;
 mod networks;
 mod record;
 mod routed;
+mod security;
 mod status;
 mod sync;
 mod wrong;

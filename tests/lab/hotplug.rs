@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::fabric::{Agent, Fabric, Host, Monitor, Nic, Vm, VmSpec, wait_until};
-use crate::tenant::{Configured, GREEN, Network, RED, SOON, expect_advertised, joined, knows, remembers};
+use crate::tenant::{Choosing, Configured, GREEN, Network, RED, SOON, expect_advertised, joined, knows, remembers};
 
 /// How long after virsh has returned the other hypervisor may not know it yet.
 const FOLLOWS: Duration = Duration::from_secs(1);
@@ -94,6 +94,7 @@ impl Scene {
 lab_test! {
     fn nics_come_go_and_move(fabric) {
         let scene = Scene::up(fabric);
+        let _choosing = Choosing::on(scene.comp1);
         scene.comp1.ok(&["virsh", "--quiet", "metadata", "red", "--live", "--uri", "urn:evpn-hook:1", "--key", "evpn", "--set", METADATA]);
         let interface = |kind: &str, mac: &str, inner: &str| {
             format!("<interface type='{kind}'><mac address='{mac}'/>{inner}<model type='virtio'/><rom enabled='no'/></interface>")

@@ -1,7 +1,7 @@
 //! Every kind of NIC that a VM can have.
 
 use crate::fabric::{Nic, Traces, Vm, VmSpec, wait_until};
-use crate::tenant::{GREEN, Network, Red, SOON, expect_advertised, joined, knows, remembers};
+use crate::tenant::{Choosing, GREEN, Network, Red, SOON, expect_advertised, joined, knows, remembers};
 
 lab_test! {
     /// One domain, three kinds: a tap that nobody enslaves, a bridge by name, a network of another tenant; addresses from its metadata.
@@ -12,6 +12,7 @@ lab_test! {
         let red = Red::and(fabric, &[GREEN]);
         let _green = Network::shipped(red.comp1, "green");
         joined(fabric, 40);
+        let _choosing = Choosing::on(red.comp1);
         let vm = Vm::define(red.comp1, &VmSpec {
             name: "kinds",
             nics: vec![

@@ -2,6 +2,8 @@
 //! (`make test-lab`); a plain `cargo test` shows them as ignored.
 
 mod fabric;
+#[path = "../common/forge.rs"]
+mod forge;
 
 /// A test that gets the running fabric, and whose failure leaves a dump of every node.
 macro_rules! lab_test {
@@ -47,6 +49,7 @@ mod networks;
 mod package;
 mod plot;
 mod restarts;
+mod security;
 mod silent;
 mod suppression;
 mod tenant;

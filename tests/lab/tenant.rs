@@ -99,6 +99,22 @@ impl Drop for Configured<'_> {
     }
 }
 
+/// Guests on this host may choose their networks, as long as this lives.
+pub struct Choosing<'a>(&'a Host);
+
+impl Choosing<'_> {
+    pub fn on(host: &Host) -> Choosing<'_> {
+        host.write("/etc/evpn-hook/config.toml", "allow_guest_networks = [\"red\"]\n");
+        Choosing(host)
+    }
+}
+
+impl Drop for Choosing<'_> {
+    fn drop(&mut self) {
+        self.0.run(&["rm", "-f", "/etc/evpn-hook/config.toml"]);
+    }
+}
+
 /// Tenant red across the fabric: libvirt's on comp1, which answers DHCP, and from config.toml on comp2.
 pub struct Red {
     pub comp1: &'static Host,

@@ -121,7 +121,10 @@ impl Engine {
         self.journal.object.clone_from(&guest.name);
         // A guest on none of our networks leaves no trace, not even a lock.
         let fresh = match &truth {
-            Truth::Runs(nics, Life::Here | Life::Moving) => self.endpoints(guest, nics.clone())?,
+            Truth::Runs(nics, Life::Here | Life::Moving) => {
+                let nics = self.allowed(guest, nics.clone())?;
+                self.endpoints(guest, nics)?
+            }
             _ => Vec::new(),
         };
         if fresh.is_empty() && self.register.guest(guest)?.is_none() {
@@ -247,6 +250,7 @@ fn is_settled(record: &GuestRecord, truth: &Truth, world: &World, networks: &Has
         now.remember(old);
         now.addresses() == old.addresses()
             && (&new.device, &new.bridge, &new.network, new.mac) == (&old.device, &old.bridge, &old.network, old.mac)
+            && new.port_security == old.port_security
     };
     let find = |nic: &Nic| match (&nic.bridge, &nic.network) {
         (Some(bridge), _) => networks.get(bridge).copied(),

@@ -2,16 +2,19 @@
 
 use super::{Look, Synced};
 use crate::config::Vrf;
+use crate::engine::guest::guard_of;
 use crate::engine::look::{devices_of, devices_of_vrf};
 use crate::engine::{Engine, EngineError, by_hand};
 use crate::event::Nic;
 use crate::model::{Address, Guest, IfName, Source, Vni};
+use crate::plan::guard::Guard;
+use crate::plan::guest::guarded;
 use crate::plan::learn::{Claim, unfit, with};
 use crate::plan::seen::{LinkKind, Neigh, World};
 use crate::plan::{Plan, Planned, Step};
 use crate::register::{Endpoint, NetworkRecord, Stage, VrfRecord};
 use crate::speaker::Added;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 /// What nobody wants any more.
@@ -50,7 +53,7 @@ impl Engine {
         // Two worlds at once would be the most that sync ever holds.
         drop(look);
         // What has come or gone since then is no leftover.
-        let world = self.kernel()?.whole_world()?;
+        let world = self.whole_world()?;
         let look = self.look(world, out);
         let left = self.leftovers(&look, out)?;
         self.do_most(left.ghosts);
@@ -164,7 +167,29 @@ fn ghosts(look: &Look, troubled: bool) -> Leftovers {
             }
         }
     }
+    if !troubled {
+        plan.extend(unheld(look));
+    }
     Leftovers { ghosts: plan, lost, learned, devices: Plan::new(), vrfs: Vec::new() }
+}
+
+/// What the guards let in and no record knows of: most often what they say of ports that are gone.
+fn unheld(look: &Look) -> Vec<Planned> {
+    let mut known = HashMap::<u32, Guard>::new();
+    for endpoint in look.guests.iter().flat_map(|record| record.held()) {
+        if let Some(index) = endpoint.index {
+            known.entry(index).or_default().extend(guard_of(endpoint));
+        }
+    }
+    let unknown = |(port, guard): (u32, &Guard)| (port, guard - known.get(&port).unwrap_or(&Guard::new()));
+    let mut unheld: Vec<(u32, Guard)> = look.world.guards().map(unknown).collect();
+    unheld.sort_by_key(|(port, _)| *port);
+    let steps = unheld.into_iter().filter_map(|(port, guard)| {
+        let name = look.world.by_index(port).map(|link| link.name.clone());
+        let dev = name.or_else(|| format!("if{port}").parse().ok())?;
+        guarded(&dev, port, Vec::new(), guard.into_iter().collect())
+    });
+    steps.collect()
 }
 
 /// May this guest have learned it?

@@ -61,12 +61,12 @@ impl Engine {
             self.register.sweep(&networks)?;
         }
         // Where all is well one look is enough for all of it.
-        let world = self.kernel()?.whole_world()?;
+        let world = self.whole_world()?;
         if !self.dry_run {
             look_at_underlay(self, &world)?;
         }
         self.sync_networks(None, &networks, &world, &mut out)?;
-        let world = if self.walked == before { world } else { self.kernel()?.whole_world()? };
+        let world = if self.walked == before { world } else { self.whole_world()? };
         let look = self.look(world, &mut out);
         if !self.dry_run {
             // A lost register, or an older version's.
@@ -95,7 +95,7 @@ impl Engine {
     fn would_sync(&mut self) -> Result<Synced, EngineError> {
         let mut out = Synced::default();
         let networks = self.readable(&mut out);
-        let world = self.kernel()?.whole_world()?;
+        let world = self.whole_world()?;
         self.sync_networks(None, &networks, &world, &mut out)?;
         let look = self.look(world, &mut out);
         self.sync_guests(&look, &mut out)?;

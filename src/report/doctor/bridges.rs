@@ -291,7 +291,7 @@ mod tests {
         let flags = |learning, suppress| {
             finds(|base, _| {
                 base.drift.push(Step::SetVxlanPort { dev: name("vxlan20") });
-                let port = PortFlags { learning: Some(learning), neigh_suppress: Some(suppress) };
+                let port = PortFlags { learning: Some(learning), neigh_suppress: Some(suppress), locked: None };
                 with(base, "vxlan20", |link| link.port = port);
             })
         };

@@ -57,6 +57,7 @@ pub fn network() -> Network {
         gateway: vec!["10.1.0.1/24".parse().unwrap()],
         mac: GATEWAY.parse().ok(),
         mtu: Some(8950),
+        port_security: None,
         vlan_aware: false,
         hosts: BTreeMap::new(),
     }
@@ -72,6 +73,8 @@ pub fn base() -> Base {
         port: None,
         enslaved: true,
         stage: Stage::Registered,
+        port_security: crate::config::PortSecurity::Off,
+        index: None,
         taken: Vec::new(),
     };
     let guest = Guest::new(GuestKind::Manual, "one", "one").unwrap();

@@ -198,7 +198,7 @@ impl Base {
             // What cannot be read is among the troubles.
             networks: engine.register.networks().into_iter().flatten().collect(),
             guests: engine.register.guests().into_iter().flatten().collect(),
-            world: engine.kernel()?.whole_world()?,
+            world: engine.whole_world()?,
         })
     }
 

@@ -17,6 +17,8 @@ fn guest(kind: GuestKind, name: &str, device: &str, mac: &str, ips: &[&str]) -> 
         port: None,
         enslaved: false,
         stage: Stage::Registered,
+        port_security: crate::config::PortSecurity::Off,
+        index: None,
         taken: Vec::new(),
     };
     GuestRecord { endpoints: vec![endpoint], ..GuestRecord::new(Guest::new(kind, name, name).unwrap()) }

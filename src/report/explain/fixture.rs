@@ -65,6 +65,7 @@ pub(super) fn red() -> Network {
         gateway: vec!["10.1.0.1/24".parse().unwrap()],
         mac: None,
         mtu: Some(8950),
+        port_security: None,
         vlan_aware: false,
         hosts: Default::default(),
     }
@@ -131,6 +132,8 @@ impl Scene {
             port: None,
             enslaved: true,
             stage: Stage::Registered,
+            port_security: crate::config::PortSecurity::Off,
+            index: None,
             taken: Vec::new(),
         };
         let address = |index, net: &str| Address { index, net: net.parse().unwrap(), global: true };

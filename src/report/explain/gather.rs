@@ -16,7 +16,7 @@ use std::net::IpAddr;
 /// The guest of this name, device, MAC or address.
 pub fn explain(engine: &mut Engine, text: &str) -> Result<Explanation, EngineError> {
     let asked = Asked::of(text);
-    let world = engine.kernel()?.whole_world()?;
+    let world = engine.whole_world()?;
     let records = engine.register.guests().into_iter().collect::<Result<Vec<_>, _>>()?;
     let networks = engine.register.networks().into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut chains = Vec::new();

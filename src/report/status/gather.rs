@@ -14,7 +14,7 @@ use std::net::IpAddr;
 /// Gathers it.
 pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
     let mut frr = engine.frr()?;
-    let world = engine.kernel()?.whole_world()?;
+    let world = engine.whole_world()?;
     let tunnels = Tunnels::of(engine.kernel()?.remotes()?);
     let mut networks = Vec::new();
     let mut dumps: Vec<(NetName, Option<Result<Dump, SpeakerError>>)> = Vec::new();

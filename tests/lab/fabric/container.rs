@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use super::host::project;
-use super::{Host, Output};
+use super::{Host, Output, netns};
 
 /// How to ask whether an address answers.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +51,11 @@ impl<'a> Container<'a> {
     pub fn netns(&self) -> File {
         let pid = self.pid().expect("the container runs");
         File::open(format!("/proc/{pid}/ns/net")).expect("the container's network namespace")
+    }
+
+    /// Makes something in its network namespace, where it stays.
+    pub fn inside<T: Send>(&self, make: impl FnOnce() -> T + Send) -> T {
+        netns::inside(&self.netns(), make)
     }
 
     /// Writes a container's configuration without starting it.

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use evpn_hook::kernel::Kernel;
 use serde_json::Value;
 
-use super::{Events, Monitor};
+use super::{Events, Monitor, netns};
 
 pub struct Host {
     name: String,
@@ -146,6 +146,11 @@ impl Host {
     /// Its kernel, without a process on the node.
     pub fn kernel(&self) -> Kernel {
         Kernel::open_in(self.netns().as_fd()).expect("netlink on the node")
+    }
+
+    /// Makes something in its network namespace, where it stays.
+    pub fn inside<T: Send>(&self, make: impl FnOnce() -> T + Send) -> T {
+        netns::inside(self.netns(), make)
     }
 
     pub(super) fn netns(&self) -> &File {

@@ -1,0 +1,294 @@
+//! Port security: what a guest may not send does not leave its port, and what it may does.
+
+use crate::common::{ip_link, json, sh, skip, try_sh};
+use crate::forge::{self, Port, Who, forged, forged_macs, leaked};
+use crate::host::{CONFIG, Host, fdb, snapshot};
+use crate::on_a_host;
+use crate::xml::{domain, guest, interface};
+
+const OWN: [&str; 3] = ["52:54:00:00:00:01", "10.1.0.61", "fd00:1::61"];
+const PEER: [&str; 3] = ["52:54:00:00:00:02", "10.1.0.62", "fd00:1::62"];
+const GATEWAY: [&str; 3] = ["00:00:00:11:11:10", "10.1.0.1", "fd00:1::1"];
+
+fn who([mac, v4, v6]: [&str; 3]) -> Who {
+    Who::new(mac, v4, v6)
+}
+
+fn config(security: &str) -> String {
+    format!(
+        r#"
+[speaker]
+kind = "none"
+[[network]]
+name = "flat"
+bridge = "flat-l2"
+vni = 20
+gateway = ["10.1.0.1/24", "fd00:1::1/64"]
+mac = "00:00:00:11:11:10"
+port_security = "{security}"
+"#
+    )
+}
+
+/// A tap whose guest's end has its own MAC and says nothing by itself.
+fn tap(dev: &str, mac: &str) {
+    sh(&format!(
+        "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6; ip link add {dev} type veth peer name {dev}p address {mac}; ip link set {dev}p up; echo 0 >/proc/sys/net/ipv6/conf/default/disable_ipv6"
+    ));
+}
+
+fn attach(host: &Host, dev: &str, [mac, v4, v6]: [&str; 3]) {
+    tap(dev, mac);
+    host.run(&["attach", dev, "--network", "flat", "--mac", mac, "--ip", v4, "--ip", v6, "--guest", dev]).ok();
+}
+
+struct Try {
+    host: Host,
+    guest: Port,
+    peer: Port,
+    bridge: Port,
+}
+
+impl Try {
+    /// Two guests on a network of this security.
+    fn new(security: &str) -> Try {
+        let host = Host::new(&config(security));
+        host.run(&["network", "up", "flat"]).ok();
+        attach(&host, "vnet1", OWN);
+        attach(&host, "vnet2", PEER);
+        Try { host, guest: Port::open("vnet1p"), peer: Port::open("vnet2p"), bridge: Port::open("flat-l2") }
+    }
+
+    fn leaks<'a>(&self, frames: &'a [forge::Frame]) -> Vec<&'a str> {
+        let to = [("its peer", &self.peer), ("the host", &self.bridge)];
+        let mut leaked: Vec<&str> =
+            leaked(&self.guest, frames, who(OWN), &to).into_iter().map(|(_, what)| what).collect();
+        leaked.sort_unstable();
+        leaked.dedup();
+        leaked
+    }
+}
+
+fn whats(frames: &[forge::Frame]) -> Vec<&str> {
+    let mut whats: Vec<&str> = frames.iter().map(|frame| frame.what).collect();
+    whats.sort_unstable();
+    whats
+}
+
+/// Everything that the bridge knows of who is where.
+fn known() -> String {
+    let mut lines: Vec<String> = ["bridge -j fdb show br flat-l2", "ip -j neigh show dev flat-l2"]
+        .iter()
+        .flat_map(|line| json(line).as_array().unwrap().clone())
+        .map(|entry| format!("{} {} {} {}", entry["mac"], entry["ifname"], entry["dst"], entry["lladdr"]))
+        .collect();
+    lines.sort();
+    lines.join("\n")
+}
+
+fn has_nft(test: &str) -> bool {
+    let has = try_sh("nft add table bridge probe && nft delete table bridge probe").0;
+    if !has {
+        skip(test, "no nft, or a kernel without nf_tables_bridge");
+    }
+    has
+}
+
+on_a_host!(without_it_everything_gets_through, {
+    let tried = Try::new("off");
+    let [own, peer, gateway] = [OWN, PEER, GATEWAY].map(who);
+    let mut all = forged_macs(own, peer, gateway);
+    all.extend(forged(own, peer, gateway));
+    all.extend(forge::fair(own, peer));
+    // Frames to a link-local group are nobody's to forward, and one is held back because its neighbour's own entry says where that MAC is.
+    let leaks = tried.leaks(&all);
+    let missing: Vec<&str> = whats(&all).into_iter().filter(|what| !leaks.contains(what)).collect();
+    assert!(missing.len() <= 4, "these would not have come anyway, so they prove nothing: {missing:?}");
+    assert!(!try_sh("nft list table bridge evpn-hook").0, "nothing is asked of nftables");
+});
+
+on_a_host!(with_mac_only_its_own_mac_gets_through, {
+    if !has_nft("security::with_mac_only_its_own_mac_gets_through") {
+        return;
+    }
+    let tried = Try::new("mac");
+    let [own, peer, gateway] = [OWN, PEER, GATEWAY].map(who);
+    let before = known();
+    let forgeries = forged_macs(own, peer, gateway);
+    assert_eq!(tried.leaks(&forgeries), [""; 0]);
+    assert_eq!(known(), before);
+    let mut rest = forge::fair(own, peer);
+    rest.extend(forged(own, peer, gateway));
+    assert_eq!(tried.leaks(&rest), whats(&rest), "what comes from its own MAC is not looked into");
+});
+
+on_a_host!(with_mac_ip_nothing_forged_gets_through, {
+    if !has_nft("security::with_mac_ip_nothing_forged_gets_through") {
+        return;
+    }
+    let tried = Try::new("mac-ip");
+    let [own, peer, gateway] = [OWN, PEER, GATEWAY].map(who);
+    let before = known();
+    assert_eq!(tried.leaks(&forged_macs(own, peer, gateway)), [""; 0]);
+    assert_eq!(tried.leaks(&forged(own, peer, gateway)), [""; 0]);
+    assert_eq!(known(), before);
+    let fair = forge::fair(own, peer);
+    assert_eq!(tried.leaks(&fair), whats(&fair));
+    // All of it once more with the guard of the bridge alone, and once with that of nftables alone.
+    let locked = json("bridge -j -d link show dev vnet1");
+    assert_eq!(locked[0]["locked"], true, "{locked}");
+    sh("bridge link set dev vnet1 locked off");
+    assert_eq!(tried.leaks(&forged_macs(own, peer, gateway)), [""; 0]);
+    assert_eq!(known(), before);
+});
+
+on_a_host!(the_guard_goes_with_its_guest_and_no_other_is_touched, {
+    if !has_nft("security::the_guard_goes_with_its_guest_and_no_other_is_touched") {
+        return;
+    }
+    let tried = Try::new("mac-ip");
+    let [own, peer, gateway] = [OWN, PEER, GATEWAY].map(who);
+    let guard = |dev: &str| {
+        let list = sh("nft -j list table bridge evpn-hook");
+        list.matches(&format!("\"{dev}\"")).count()
+    };
+    assert_eq!((guard("vnet1"), guard("vnet2")), (8, 8), "{}", sh("nft list table bridge evpn-hook"));
+    let index = &ip_link("vnet2")["ifindex"];
+    // A tap that is gone before its guest is.
+    drop(tried.peer);
+    sh("ip link del vnet2");
+    tried.host.run(&["detach", "vnet2"]).ok();
+    assert!(
+        !sh("nft list table bridge evpn-hook").contains(&format!("{{ {index}")),
+        "{}",
+        sh("nft list table bridge evpn-hook")
+    );
+    assert_eq!((guard("vnet1"), guard("vnet2")), (8, 0));
+    attach(&tried.host, "vnet2", PEER);
+    let tried = Try { peer: Port::open("vnet2p"), ..tried };
+    assert_eq!(tried.leaks(&forged(own, peer, gateway)), [""; 0]);
+    // Taken off by hand it may send what it likes.
+    tried.host.run(&["detach", "vnet1"]).ok();
+    assert_eq!((guard("vnet1"), guard("vnet2")), (0, 8));
+    sh("ip link set vnet1 master flat-l2");
+    assert_eq!(json("bridge -j -d link show dev vnet1")[0]["locked"], false);
+    assert!(tried.leaks(&forged(own, peer, gateway)).len() > 30);
+    tried.host.run(&["detach", "vnet2"]).ok();
+    sh("ip link set vnet1 nomaster");
+    tried.host.run(&["network", "down", "flat"]).ok();
+    assert!(!try_sh("nft list table bridge evpn-hook").0, "the last network takes the rules with it");
+});
+
+on_a_host!(sync_puts_the_guard_back, {
+    if !has_nft("security::sync_puts_the_guard_back") {
+        return;
+    }
+    let tried = Try::new("mac-ip");
+    let [own, peer, gateway] = [OWN, PEER, GATEWAY].map(who);
+    let rules = || sh("nft list table bridge evpn-hook");
+    let whole = rules();
+    let index = &ip_link("vnet1")["ifindex"];
+    for damage in [
+        "nft flush ruleset",
+        "nft flush set bridge evpn-hook macs",
+        "nft flush chain bridge evpn-hook prerouting",
+        "nft flush chain bridge evpn-hook check_v6",
+        &format!("nft delete element bridge evpn-hook mac_ip '{{ {index} }}'"),
+        &format!("nft add element bridge evpn-hook v4 '{{ {index} . 10.1.0.62 }}'"),
+        "nft add element bridge evpn-hook v4 '{ 4242 . 10.1.0.62 }'",
+        "bridge link set dev vnet1 locked off",
+    ] {
+        sh(damage);
+        let check = tried.host.run(&["status", "--check"]);
+        assert!(check.status == 3 || damage.contains("4242"), "{damage}: {check:?}");
+        tried.host.run(&["sync"]).ok();
+        let lines = |text: &str| {
+            let mut words: Vec<String> = text.split_whitespace().map(|w| w.trim_end_matches(',').to_owned()).collect();
+            words.sort();
+            words
+        };
+        assert_eq!(lines(&rules()), lines(&whole), "{damage}");
+        assert_eq!(json("bridge -j -d link show dev vnet1")[0]["locked"], true, "{damage}");
+        tried.host.run(&["status", "--check"]).ok();
+        let before = snapshot();
+        tried.host.run(&["sync"]).ok();
+        assert_eq!(snapshot(), before);
+    }
+    assert_eq!(tried.leaks(&forged(own, peer, gateway)), [""; 0]);
+});
+
+on_a_host!(a_network_that_changes_its_mind_takes_its_guests_along, {
+    if !has_nft("security::a_network_that_changes_its_mind_takes_its_guests_along") {
+        return;
+    }
+    let tried = Try::new("off");
+    let [own, peer, gateway] = [OWN, PEER, GATEWAY].map(who);
+    for (security, macs, ips) in
+        [("mac-ip", true, true), ("mac", true, false), ("off", false, false), ("mac-ip", true, true)]
+    {
+        std::fs::write("/run/config.toml", config(security)).unwrap();
+        tried.host.run(&["network", "up", "flat"]).ok();
+        assert_eq!(tried.leaks(&forged_macs(own, peer, gateway)).is_empty(), macs, "{security}");
+        assert_eq!(tried.leaks(&forged(own, peer, gateway)).is_empty(), ips, "{security}");
+        tried.host.run(&["status", "--check"]).ok();
+    }
+});
+
+on_a_host!(a_guests_metadata_chooses_only_networks_that_it_may, {
+    let host = Host::flat();
+    host.run(&["network", "up", "other"]).ok();
+    let config = |allowed: &str| std::fs::write("/run/config.toml", format!("{allowed}\n{CONFIG}")).unwrap();
+    tap("vnet0", OWN[0]);
+    tap("vnet1", PEER[0]);
+    sh("ip link set vnet0 master flat-l2");
+    let start = ["qemu", "vm1", "start", "begin", "-"];
+    // A tap that libvirt leaves alone, beside one that it has put on a network.
+    let own = interface(OWN[0], "vnet0", "flat-l2");
+    let ethernet = format!("<interface type='ethernet'><mac address='{}'/><target dev='vnet1'/></interface>", PEER[0]);
+    let nics = format!("{own}{ethernet}");
+    let xml = |network| domain(1, &guest(PEER[0], Some(network), &["10.1.0.62"]), &nics);
+    let refused =
+        ["vm vm1: its metadata chooses network other for MAC 52:54:00:00:00:02", "allow_guest_networks = [\"other\"]"];
+    for allowed in
+        ["", "allow_guest_networks = false", "allow_guest_networks = [\"flat\"]", "allow_guest_networks = []"]
+    {
+        config(allowed);
+        host.hook_refuses(&start, xml("other"), 1, &refused);
+    }
+    for allowed in ["allow_guest_networks = true", "allow_guest_networks = [\"flat\", \"other\"]"] {
+        config(allowed);
+        host.hook(&start, xml("other")).ok();
+        assert_eq!(fdb().lines().count(), 2);
+        host.hook(&["qemu", "vm1", "stopped", "end", "-"], xml("other")).ok();
+    }
+    host.hook(&start, xml("other")).ok();
+    // It was allowed when it came; a running guest is not cut off for it.
+    config("");
+    host.hook(&["qemu", "vm1", "reconnect", "begin", "-"], xml("other")).ok();
+    assert_eq!(fdb().lines().count(), 2);
+    host.hook(&["qemu", "vm1", "stopped", "end", "-"], xml("other")).ok();
+    // And what comes to be known of while it runs takes nothing from its other NICs.
+    host.hook(&["qemu", "vm1", "reconnect", "begin", "-"], xml("other")).tells(&refused);
+    assert_eq!(fdb(), "fdb 52:54:00:00:00:01 dev vnet0\n");
+    host.hook(&["qemu", "vm1", "stopped", "end", "-"], xml("other")).ok();
+    // Where the host says on which network it is, the metadata has no say, whatever is allowed.
+    config("allow_guest_networks = true");
+    let claims = |nic: &str| domain(1, &guest(OWN[0], Some("other"), &["10.1.0.61"]), nic);
+    let words = ["vm vm1: its metadata puts MAC 52:54:00:00:00:01 on network 'other', its interface on 'x'"];
+    host.hook_refuses(&start, claims(&own), 1, &words);
+    let words = ["vm vm1: its metadata puts device vnet0 on network other", "flat-l2 is network flat's"];
+    host.hook_refuses(&start, claims(&own.replace("network='x' ", "")), 1, &words);
+    config("allow_guest_networks = 1");
+    let xml = domain(1, &guest(PEER[0], Some("other"), &[]), &ethernet);
+    let words = ["config.toml line 1: ", "write true, false or a list of networks' names"];
+    host.hook_refuses(&start, xml, 1, &words);
+});
+
+on_a_host!(without_nft_a_network_that_needs_it_is_refused, {
+    let host = Host::new(&config("mac-ip"));
+    // Nobody's nft.
+    sh(
+        "for dir in /usr/sbin /usr/bin /sbin /bin; do [ ! -e $dir/nft ] || mount --bind /dev/null $dir/nft 2>&- || :; done",
+    );
+    host.refuses(&["network", "up", "flat"], 1, &["port security: nft cannot be run (", "install nftables"]);
+});
