@@ -140,6 +140,7 @@ fn foreign_words_stay_in_their_rooms() {
             ("netlink_packet_route", &["kernel/"][..]),
             ("netlink_sys", &["kernel/"]),
             ("\"vtysh\"", &["speaker/"]),
+            ("\"nft\"", &["guard/", "report/doctor/firewall.rs"]),
             ("quick_xml", &["input/"]),
             ("use clap", &["cli.rs", "main.rs", "bin/"]),
             ("socket2", &["snoop/"]),

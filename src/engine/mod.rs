@@ -145,8 +145,8 @@ impl Engine {
             return Ok(world);
         }
         // Unknown is as good as missing: what would mend it says why it cannot.
-        let guards = guard::all(|port| world.link(port).map(|l| l.index)).unwrap_or_default();
-        Ok(world.with_guards(guards))
+        let guards = guard::all(|port| world.link(port).map(|l| l.index));
+        Ok(world.with_guards(guards.ok().flatten()))
     }
 
     /// Walks a plan, all or nothing; returns what the speaker has of ours then, `added` being what it had before.

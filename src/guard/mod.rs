@@ -97,9 +97,9 @@ pub fn are_laid() -> Result<bool, GuardError> {
 /// What every guarded port lets in; none where the rules are not as they were laid, for then nothing holds.
 ///
 /// nft shows a port by its name where it has one still; `index` is asked for that name's index.
-pub fn all(index: impl Fn(&IfName) -> Option<u32>) -> Result<HashMap<u32, Guard>, GuardError> {
+pub fn all(index: impl Fn(&IfName) -> Option<u32>) -> Result<Option<HashMap<u32, Guard>>, GuardError> {
     let list = listed(&["-j", "list", "table", "bridge", "evpn-hook"])?.filter(|list| is_whole(list));
-    Ok(list.map(|list| guards(&list, index)).unwrap_or_default())
+    Ok(list.map(|list| guards(&list, index)))
 }
 
 fn listed(args: &[&str]) -> Result<Option<Vec<Value>>, GuardError> {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::model::Source;
 use crate::plan::fixture::{link, mac, name};
+use crate::plan::seen::PortFlags;
 use crate::plan::shown;
 
 const MAC: &str = "52:54:00:03:82:d8";
@@ -89,6 +90,66 @@ fn half_done_gets_what_is_missing() {
     registers(&of(&|s| s.fdb.as_mut().unwrap().ext_learned = true), "");
     registers(&of(&|s| s.device.as_mut().unwrap().up = false), "ip link set vnet0 up\n");
     registers(&of(&|s| s.device.as_mut().unwrap().mtu = 1500), "ip link set vnet0 mtu 1450\n");
+}
+
+// What a port lets in is said before the port joins its bridge, and taken back after it has left.
+#[test]
+fn a_held_port_lets_in_its_guest_alone() {
+    let ips = [Address::new("10.1.0.60".parse().unwrap(), Source::Metadata)];
+    let (device, bridge) = (name("vnet0"), name("red-l2"));
+    let lets = crate::plan::guard::guard(crate::config::PortSecurity::MacIp, Some(mac(MAC)), &ips);
+    let want = Wanted {
+        mend: false,
+        guest: "vm vm1",
+        device: &device,
+        bridge: &bridge,
+        network: "red",
+        mac: Some(mac(MAC)),
+        ips: &ips,
+        guard: lets.clone(),
+        index: Some(12),
+        enslave: true,
+    };
+    let names = "mac-ip, 52:54:00:03:82:d8, 52:54:00:03:82:d8, 10.1.0.60, fe80::5054:ff:fe03:82d8";
+    let guard = format!("nft, table bridge evpn-hook: port vnet0, add {names}\n");
+    let lock = "bridge link set dev vnet0 locked on learning off\n";
+    let loose = Seen { device: Some(Link { master: None, ..tap() }), ..wired() };
+    let enslave = "ip link set vnet0 master red-l2\n";
+    assert_eq!(shown(&register(&want, &loose).unwrap()), format!("{guard}{enslave}{FDB}{lock}{NEIGH}"));
+    // Still elsewhere: what it will say must be heard, and nothing else.
+    assert_eq!(shown(&wire(&want, &loose).unwrap()), format!("{guard}{enslave}"));
+    let port = |locked, learning| PortFlags { locked, learning: Some(learning), ..PortFlags::default() };
+    let held = |flags| {
+        let device = Some(Link { port: flags, ..tap() });
+        Seen {
+            device,
+            guard: lets.clone(),
+            fdb: fdb(12, false),
+            neighs: vec![neigh("10.1.0.60", MAC, false)],
+            ..wired()
+        }
+    };
+    for (flags, missing) in [
+        (port(Some(true), false), ""),
+        (port(None, false), ""),
+        (port(Some(false), false), lock),
+        (port(Some(true), true), lock),
+        (port(None, true), lock),
+    ] {
+        assert_eq!(shown(&register(&want, &held(flags)).unwrap()), missing, "{flags:?}");
+    }
+    let mut more = held(port(Some(true), false));
+    more.guard.insert(Lets::V4("10.1.0.99".parse().unwrap()));
+    assert_eq!(shown(&register(&want, &more).unwrap()), "nft, table bridge evpn-hook: port vnet0, delete 10.1.0.99\n");
+    let gone = format!("nft, table bridge evpn-hook: port vnet0, delete {names}\n");
+    assert_eq!(
+        shown(&withdraw(&want, &held(port(Some(true), false)))),
+        format!(
+            "ip neigh del 10.1.0.60 dev red-l2\nbridge fdb del {MAC} dev vnet0 master\nbridge link set dev vnet0 locked off learning on\nip link set vnet0 nomaster\n{gone}"
+        )
+    );
+    // The tap is gone before its guest is.
+    assert_eq!(shown(&withdraw(&want, &Seen { device: None, ..wired() })), gone);
 }
 
 // A guest that has just arrived: the speaker still holds its entries for the VTEP that it came from.

@@ -7,6 +7,8 @@
 //! | FRR knows `vrf X / vni N` before the L3VNI's VXLAN appears | else bgpd makes an instance of its own for the L3VNI, which later blocks `no router bgp`, <https://github.com/FRRouting/frr/issues/17903> |
 //! | FDB entry before neighbour | zebra advertises MAC+IP when the MAC is local; the other way works and costs a step (zebra_evpn_neigh.c) |
 //! | neighbour is deleted before FDB entry, port, bridge | zebra ignores the kernel's own DELNEIGH of a permanent entry: a ghost MAC+IP stays (zebra_neigh.c) |
+//! | a guest's port is held to its addresses before it joins its bridge | what it must not send would get through in between |
+//! | a port is locked after its MAC's FDB entry is there | it would drop the guest's own frames until then (net/bridge/br_input.c) |
 //! | addresses are told after their bridge has moved | the kernel flushes IPv6 addresses then (net/ipv6/addrconf.c NETDEV_CHANGEUPPER) |
 
 use super::{Plan, Step};
@@ -49,6 +51,14 @@ fn wrong_pair(first: &Step, then: &Step, plan: &[&Step]) -> Option<&'static str>
         }
         (Step::AddAddress { dev, .. }, Step::SetMaster { dev: bridge, .. }) if dev == bridge => {
             Some("addresses are told after their bridge has moved")
+        }
+        (Step::SetMaster { dev, master: Some(_) }, Step::Guard { dev: same, more, .. })
+            if dev == same && !more.is_empty() =>
+        {
+            Some("a port is held before it joins its bridge")
+        }
+        (Step::LockPort { dev, locked: true }, Step::AddFdb { dev: same, .. }) if dev == same => {
+            Some("a port is locked after its MAC's FDB entry is there")
         }
         _ => None,
     }

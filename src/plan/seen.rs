@@ -150,6 +150,7 @@ pub struct World {
     fdb: HashMap<(u32, Mac), Fdb>,
     neighs: HashMap<(u32, IpAddr), Neigh>,
     guards: HashMap<u32, Guard>,
+    guards_laid: Option<bool>,
 }
 
 impl World {
@@ -181,9 +182,14 @@ impl World {
         }
     }
 
-    /// With what guests' ports let in.
-    pub fn with_guards(self, guards: HashMap<u32, Guard>) -> World {
-        World { guards, ..self }
+    /// With what guests' ports let in; none where the rules of it are not laid.
+    pub fn with_guards(self, guards: Option<HashMap<u32, Guard>>) -> World {
+        World { guards_laid: Some(guards.is_some()), guards: guards.unwrap_or_default(), ..self }
+    }
+
+    /// Are the rules of port security there as they were laid? `None` where nobody asked.
+    pub fn guards_laid(&self) -> Option<bool> {
+        self.guards_laid
     }
 
     /// What the port with this index lets in; none where nothing holds it.

@@ -28,12 +28,12 @@ ip link set vxlan20 up
         host.status(),
         value!({"endpoints": [], "networks": [
             {"name": "flat", "bridge": "flat-l2", "vni": 20, "vrf": null, "vtep": "10.0.0.1", "state": "up", "problems": [],
-                "remotes": []},
+                "remotes": [], "port_security": "off"},
             {"name": "other", "bridge": "other-l2", "vni": 21, "vrf": null, "vtep": null, "state": "down",
-                "problems": ["not up: 'evpn-hook network up other'"], "remotes": []},
+                "problems": ["not up: 'evpn-hook network up other'"], "remotes": [], "port_security": "off"},
             {"name": "routed", "bridge": "red-l2", "vni": 30, "vrf": {"name": "red", "table": 10, "vni": 10},
                 "vtep": null, "state": "down", "problems": ["not up: 'evpn-hook network up routed'"],
-                "remotes": []},
+                "remotes": [], "port_security": "off"},
         ]})
     );
     let (bridge, vxlan) = (ip_link("flat-l2"), ip_link("vxlan20"));

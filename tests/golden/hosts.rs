@@ -1,6 +1,6 @@
 //! Hosts for the pictures, and what every picture must be.
 
-use evpn_hook::config::Vrf;
+use evpn_hook::config::{PortSecurity, Vrf};
 use evpn_hook::model::{Address, Guest, GuestKind, Source};
 use evpn_hook::report::status::{EndpointStatus, NetworkStatus, Remote, Status, svg};
 use quick_xml::XmlVersion;
@@ -30,6 +30,7 @@ fn network(name: &str, bridge: &str, vni: u32, vrf: Option<Vrf>) -> NetworkStatu
         vni: vni.try_into().unwrap(),
         vrf,
         vtep: "10.0.0.1".parse().ok(),
+        port_security: PortSecurity::Off,
         state: "up",
         problems: vec![],
         remotes: vec![],

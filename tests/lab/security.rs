@@ -171,6 +171,8 @@ lab_test! {
         let forge = format!("ip address add 10.3.0.121/24 dev eth0; ping -c 2 -W 1 -I 10.3.0.121 {}; ip address del 10.3.0.121/24 dev eth0", FAR[1]);
         let does_as_it_should = |vm: &mut Vm| {
             let (host, other) = (vm.host(), if vm.host().name() == "comp1" { dual.comp2 } else { dual.comp1 });
+            // Its link-local address is learned at some moment of its own.
+            wait_until("status to find nothing", SOON, || host.run(&["evpn-hook", "status", "--check"]).code == 0);
             expect_advertised(host, VM[0], &[VM[1], VM[2]]);
             assert!(guarded(host, VM[0]) && locked(host, VM[0]), "on {}", host.name());
             assert!(!guarded(other, VM[0]), "on {}", other.name());

@@ -2,11 +2,13 @@
 
 use super::facts::{Frr, Here, Segment};
 use super::{Finding, Links, mend, segment};
+use crate::config::PortSecurity;
 use crate::model::{GuestKind, Mac};
 use crate::plan::Step;
 use crate::plan::duplicate::Duplicate;
+use crate::plan::guard::{Lets, guard};
 use crate::plan::learn::unfit;
-use crate::register::Stage;
+use crate::register::{Endpoint, Stage};
 use crate::speaker::{ArpState, MacState, Peer};
 use std::net::IpAddr;
 
@@ -144,7 +146,18 @@ fn port(s: &Segment, here: &Here) -> Finding {
         Some(master) if master == bridge.index => {
             let on = |flag: Option<bool>| flag.map_or("?", |on| if on { "on" } else { "off" });
             let flags = (on(link.port.learning), on(link.port.neigh_suppress));
-            Finding::Holds(format!("a port of {}, learning {}, neigh_suppress {}", e.bridge, flags.0, flags.1))
+            let now = format!("a port of {}, learning {}, neigh_suppress {}", e.bridge, flags.0, flags.1);
+            if e.port_security == PortSecurity::Off {
+                return Finding::Holds(now);
+            }
+            let now = format!("{now}, locked {}", on(link.port.locked));
+            let lacks = |step: &&Step| matches!(step, Step::Guard { .. } | Step::LockPort { .. });
+            match steps(here).find(lacks) {
+                Some(step) => {
+                    Finding::broken(format!("{now}; port security {} wants {step}", e.port_security), mend::sync())
+                }
+                None => Finding::Holds(format!("{now}, port security {}: {}", e.port_security, lets_in(e))),
+            }
         }
         Some(other) => {
             let other = s.world.by_index(other).map_or(other.to_string(), |l| l.name.to_string());
@@ -152,6 +165,13 @@ fn port(s: &Segment, here: &Here) -> Finding {
         }
         None => Finding::broken(format!("on no bridge, expected {}", e.bridge), mend::sync()),
     }
+}
+
+/// As whom it may send.
+fn lets_in(e: &Endpoint) -> String {
+    let who =
+        guard(e.port_security, e.mac, &e.ips).into_iter().filter(|l| !matches!(l, Lets::Guarded(_) | Lets::Names(_)));
+    who.map(|lets| lets.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Another guest's claim to the same.

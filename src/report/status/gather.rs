@@ -59,6 +59,7 @@ fn of(network: &Network, state: &'static str) -> NetworkStatus {
         vni: network.vni,
         vrf: network.vrf.clone(),
         vtep: None,
+        port_security: network.security(),
         state,
         problems: Vec::new(),
         remotes: Vec::new(),

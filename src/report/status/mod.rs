@@ -13,7 +13,7 @@ pub mod watch;
 
 pub use gather::gather;
 
-use crate::config::Vrf;
+use crate::config::{PortSecurity, Vrf};
 use crate::model::{Address, Guest, IfName, Mac, NetName, Vni};
 use serde::Serialize;
 use std::net::IpAddr;
@@ -40,6 +40,8 @@ pub struct NetworkStatus {
     pub vrf: Option<Vrf>,
     /// This host's tunnel end.
     pub vtep: Option<IpAddr>,
+    /// What its guests may send: `off`, `mac` or `mac-ip`.
+    pub port_security: PortSecurity,
     /// `up`, `degraded` or `down`.
     pub state: &'static str,
     /// What is missing, in words.

@@ -2,6 +2,7 @@
 
 use super::terminal::Look;
 use super::{EndpointStatus, Mood, NetworkStatus, Remote, Status, Tenant, count, harmless};
+use crate::config::PortSecurity;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// A column that one long name would make wider than this is not: that name's row alone is out of line.
@@ -154,6 +155,8 @@ impl<'a> Tree<'a> {
         head.push(Span(Style::Plain, ",".into()));
         let mut words = vec![format!("bridge {}", network.bridge), format!("VNI {}", network.vni)];
         words.extend(network.vtep.map(|vtep| format!("VTEP {vtep}")));
+        let held = network.port_security != PortSecurity::Off;
+        words.extend(held.then(|| format!("port security {}", network.port_security)));
         let last = words.len() - 1;
         let plain =
             |(number, word): (usize, String)| vec![Span(Style::Plain, if number == last { word } else { word + "," })];
