@@ -8,8 +8,8 @@ use crate::input::libvirt_status::Life;
 use crate::journal::Message;
 use crate::kernel::Kernel;
 use crate::model::{Address, Guest, GuestKind, IfName, Mac, Source};
-use crate::plan::guard::{Guard, guard};
-use crate::plan::guest::{Seen, Wanted, register, wire, withdraw};
+use crate::plan::guard::{Guard, Lets, guard};
+use crate::plan::guest::{Seen, Wanted, guarded, register, wire, withdraw};
 use crate::plan::learn::yields;
 use crate::plan::seen::World;
 use crate::plan::{Plan, Refusal, Step};
@@ -229,9 +229,13 @@ impl Engine {
             let mut seen = observe(self.kernel()?, &Wanted { mend, ..wanted(&who, endpoint) })?;
             let known = before.iter().flat_map(|b| &b.endpoints).find(|e| e.device == endpoint.device);
             if let (How::Mend, Some(mac), Some(known)) = (how, endpoint.mac, known) {
-                let (lost, ips) = endpoint.ips.iter().partition(|a| yields(a, &known.ips, &seen.neighs, mac));
+                let (lost, ips): (Vec<Address>, _) =
+                    endpoint.ips.iter().partition(|a| yields(a, &known.ips, &seen.neighs, mac));
                 endpoint.ips = ips;
-                gave_up.extend::<Vec<Address>>(lost);
+                let freed = &guard(endpoint.port_security, endpoint.mac, &lost) - &guard_of(endpoint);
+                let freed: Vec<Lets> = freed.into_iter().collect();
+                plan.extend(endpoint.index.and_then(|index| guarded(&endpoint.device, index, Vec::new(), freed)));
+                gave_up.extend(lost);
             }
             let want = Wanted { mend, ..wanted(&who, endpoint) };
             let steps = |seen: &Seen| if how == How::Incoming { wire(&want, seen) } else { register(&want, seen) };
