@@ -147,11 +147,29 @@ pub fn all(plan: &Plan, hands: &mut Hands, note: &mut dyn FnMut(Done)) -> Result
 /// As much as possible: for taking down, where what cannot be done must not keep the rest from being done. Was it all?
 pub fn most(plan: &Plan, hands: &mut Hands, note: &mut dyn FnMut(Done)) -> bool {
     let mut whole = true;
+    let mut held: Option<&Vrf> = None;
     for planned in plan {
+        // bgpd would hold the L3VNI for ever (docs/architecture.md, laws of order): the device waits for the next who tries.
+        if held.is_some_and(|vrf| ends(&planned.step, vrf)) {
+            continue;
+        }
         let start = Instant::now();
         let failed = hands.take(&planned.step).err();
+        if let (Step::SpeakerDelVrf { vrf }, Some(why)) = (&planned.step, &failed) {
+            // A speaker that is gone holds nothing.
+            held = Some(vrf).filter(|_| !matches!(why, StepError::Speaker(SpeakerError::NotRunning { .. })));
+        }
         whole &= failed.is_none();
         note(Done { step: &planned.step, took: start.elapsed(), failed });
     }
     whole
+}
+
+/// Does this step take the VRF itself down?
+fn ends(step: &Step, vrf: &Vrf) -> bool {
+    match step {
+        Step::DelLink { name } => *name == vrf.name,
+        Step::DelUnreachable { table } => *table == vrf.table,
+        _ => false,
+    }
 }
