@@ -8,7 +8,6 @@ use crate::plan::network::HostSeen;
 use crate::plan::seen::{Address, Link, LinkKind, World};
 use crate::plan::{Plan, Planned, Step};
 use crate::register::Underlay;
-use std::collections::HashSet;
 use std::net::IpAddr;
 
 /// The key under which the register remembers the local routing rule's place.
@@ -22,9 +21,7 @@ fn overhead(vtep: IpAddr) -> u32 {
 /// This host's VTEP address, and the MTU in bytes that its underlay leaves to tenants; all devices are looked at.
 pub fn vtep_and_mtu(config: &Config, kernel: &mut Kernel) -> Result<(IpAddr, u32), EngineError> {
     let vtep = vtep(config, kernel)?;
-    let (links, addresses) = (kernel.all_links()?, kernel.addresses(None)?);
-    let mtu = smallest(&underlay(vtep, &links, &addresses)).unwrap_or(FIRST_MTU);
-    Ok((vtep, mtu.saturating_sub(overhead(vtep))))
+    Ok((vtep, tenants_mtu(vtep, &underlay(vtep, &kernel.world()?))))
 }
 
 /// The same of a hook: all devices are looked at once, and then those alone that are known to carry the tunnels. What joins them later is found by
@@ -43,14 +40,14 @@ pub(super) fn vtep_and_known_mtu(engine: &mut Engine, network: &Network) -> Resu
         for device in &known.devices {
             links.extend(engine.kernel()?.link(device)?.filter(fits));
         }
-        if let (Some(mtu), true) = (smallest(&links), links.len() == known.devices.len()) {
-            return Ok((vtep, mtu.saturating_sub(overhead(vtep))));
+        if !links.is_empty() && links.len() == known.devices.len() {
+            return Ok((vtep, tenants_mtu(vtep, &links)));
         }
     }
-    let (links, addresses) = (engine.kernel()?.all_links()?, engine.kernel()?.addresses(None)?);
-    let found = underlay(vtep, &links, &addresses);
+    let world = engine.kernel()?.world()?;
+    let found = underlay(vtep, &world);
     learn_underlay(engine, vtep, &found)?;
-    Ok((vtep, smallest(&found).unwrap_or(FIRST_MTU).saturating_sub(overhead(vtep))))
+    Ok((vtep, tenants_mtu(vtep, &found)))
 }
 
 /// Notes by which devices the tunnels leave now.
@@ -59,9 +56,7 @@ pub(super) fn look_at_underlay(engine: &mut Engine, world: &World) -> Result<(),
     let config = engine.config.clone().unwrap_or_default();
     // A VTEP that has no address yet is a problem of each network, told there.
     let Ok(vtep) = vtep(&config, engine.kernel()?) else { return Ok(()) };
-    let links: Vec<Link> = world.links().cloned().collect();
-    let addresses: Vec<Address> = links.iter().flat_map(|l| world.addresses(l.index)).copied().collect();
-    learn_underlay(engine, vtep, &underlay(vtep, &links, &addresses))
+    learn_underlay(engine, vtep, &underlay(vtep, world))
 }
 
 fn learn_underlay(engine: &mut Engine, vtep: IpAddr, found: &[Link]) -> Result<(), EngineError> {
@@ -99,19 +94,21 @@ fn first_global(addresses: &[Address]) -> Option<IpAddr> {
 /// The MTU in bytes where no device says another.
 const FIRST_MTU: u32 = 1500;
 
-fn smallest(links: &[Link]) -> Option<u32> {
-    links.iter().map(|l| l.mtu).min()
+/// What the devices that tunnelled packets leave by leave to tenants, in bytes.
+fn tenants_mtu(vtep: IpAddr, underlay: &[Link]) -> u32 {
+    underlay.iter().map(|l| l.mtu).min().unwrap_or(FIRST_MTU).saturating_sub(overhead(vtep))
 }
 
 /// The devices that tunnelled packets can leave by: the VTEP's own, or if that is a loopback, every device that is up, has an address and is
 /// nobody's port, bridge or tap.
-fn underlay(vtep: IpAddr, links: &[Link], addresses: &[Address]) -> Vec<Link> {
-    let addressed: HashSet<u32> = addresses.iter().map(|a| a.index).collect();
-    let owner = addresses.iter().find(|a| a.net.addr() == vtep).map(|a| a.index);
-    let own = links.iter().find(|l| Some(l.index) == owner);
-    match own.filter(|l| l.index != 1 && l.kind != LinkKind::Other("dummy".into())) {
+fn underlay(vtep: IpAddr, world: &World) -> Vec<Link> {
+    let has = |link: &Link| world.addresses(link.index).any(|a| a.net.addr() == vtep);
+    match world.links().find(|l| has(l)).filter(|l| l.index != 1 && l.kind != LinkKind::Other("dummy".into())) {
         Some(device) => vec![device.clone()],
-        None => links.iter().filter(|l| is_uplink(l) && addressed.contains(&l.index)).cloned().collect(),
+        None => {
+            let addressed = |link: &Link| world.addresses(link.index).next().is_some();
+            world.links().filter(|l| is_uplink(l) && addressed(l)).cloned().collect()
+        }
     }
 }
 

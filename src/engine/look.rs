@@ -42,9 +42,7 @@ fn look(kernel: &mut Kernel, network: &Network, clashes: Clashes, ports_of: &[&I
         more.extend(kernel.ports_of(master)?);
     }
     if clashes == Clashes::Sought {
-        let vnis = [Some(network.vni), network.vrf.as_ref().and_then(|v| v.vni)];
-        let missing: Vec<Vni> =
-            vnis.into_iter().flatten().filter(|vni| named(&links, &vni.device()).is_none()).collect();
+        let missing: Vec<Vni> = vnis_of(network).filter(|vni| named(&links, &vni.device()).is_none()).collect();
         if !missing.is_empty() {
             let others = kernel.links_of_kind("vxlan")?.into_iter();
             more.extend(
@@ -77,8 +75,7 @@ fn look(kernel: &mut Kernel, network: &Network, clashes: Clashes, ports_of: &[&I
 /// What of the host a network's plan depends on, out of the whole.
 pub(super) fn observe(kernel: &mut Kernel, world: &World, network: &Network) -> Result<Seen, EngineError> {
     let bridge = world.link(&network.bridge);
-    let vnis = || [Some(network.vni), network.vrf.as_ref().and_then(|v| v.vni)].into_iter().flatten();
-    let own: Vec<IfName> = vnis().map(Vni::device).collect();
+    let own: Vec<IfName> = vnis_of(network).map(Vni::device).collect();
     // What a bridge that is still to be made will start with.
     let like = if bridge.is_some() { network.bridge.as_str() } else { "default" };
     let ipv6_off = sysctl(&format!("net/ipv6/conf/{like}/disable_ipv6"))?;
@@ -86,7 +83,7 @@ pub(super) fn observe(kernel: &mut Kernel, world: &World, network: &Network) -> 
     let ignores_ra = accept_ra.as_ref().is_none_or(|v| v == "0");
     let is_vxlan = |l: &Link| matches!(l.kind, LinkKind::Vxlan { .. });
     let named = own.iter().filter_map(|dev| world.link(dev)).filter(|l| is_vxlan(l));
-    let others = vnis().flat_map(|vni| world.vxlans(vni)).filter(|l| !own.contains(&l.name));
+    let others = vnis_of(network).flat_map(|vni| world.vxlans(vni)).filter(|l| !own.contains(&l.name));
     let mut seen = Seen {
         bridge: bridge.cloned(),
         ignores_ra,
@@ -148,6 +145,11 @@ pub(super) fn observe_vrf(
     }
     seen.unreachable = kernel.unreachable(vrf.table)?;
     Ok(())
+}
+
+/// A network's VNIs: its own, and its VRF's.
+fn vnis_of(network: &Network) -> impl Iterator<Item = Vni> {
+    [Some(network.vni), network.vrf.as_ref().and_then(|vrf| vrf.vni)].into_iter().flatten()
 }
 
 /// The devices that a network, or a VRF, is made of.
