@@ -2,15 +2,17 @@
 
 use super::error::{KernelError, NetlinkError};
 use netlink_packet_core::{
-    DecodeError, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST,
-    NetlinkBuffer, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    DecodeError, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_MULTIPART,
+    NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 /// `MSG_TRUNC`, include/linux/socket.h (the same on every architecture): `recv` returns the message's true length.
 const MSG_TRUNC: i32 = 0x20;
@@ -22,6 +24,8 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 const NLMSG_MIN_TYPE: u16 = 0x10;
 /// How often an interrupted or truncated answer is asked for: a host that boots makes devices all the time.
 const TRIES: u32 = 16;
+/// How long the kernel is given to find memory, doubled five times: 400 ms in all.
+const SHORTAGE: Duration = Duration::from_millis(1);
 /// The kernel fills at most 32 KiB a datagram when it dumps (net/netlink/af_netlink.c, `netlink_dump`).
 const BUFFER: usize = 32 * 1024;
 /// No single link has more: an attribute is at most 64 KiB, and the long one (virtual functions) is never asked for.
@@ -100,15 +104,22 @@ impl Socket {
         let mut request = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(message));
         request.header.flags = NLM_F_REQUEST | flags;
         request.finalize();
-        for _ in 0..TRIES {
+        let mut short = None;
+        for tried in 0..TRIES {
             self.sequence = self.sequence.wrapping_add(1);
             request.header.sequence_number = self.sequence;
             // Zeroed, for the encoder skips the final zero of names.
             let mut bytes = vec![0; request.buffer_len()];
             request.serialize(&mut bytes);
-            self.inner.send(&bytes, 0)?;
-            match self.answer(flags, &decode) {
+            let sent = self.inner.send(&bytes, 0).map_err(NetlinkError::from);
+            match sent.and_then(|_| self.answer(flags, &decode)) {
                 Err(NetlinkError::Interrupted(_)) => self.drain(),
+                // Whether it was done nobody knows. What is there when it is made once more could be somebody else's; all else may be said twice.
+                Err(error) if is_shortage(&error) && flags & NLM_F_EXCL == 0 => {
+                    self.drain();
+                    std::thread::sleep(SHORTAGE * (1 << tried.min(5)));
+                    short = Some(error);
+                }
                 // Only answers to questions are long; an ACK of a change is 36 bytes and some words, so no change is sent twice.
                 Err(NetlinkError::TooLong(length)) if length <= BUFFER_MAX => {
                     self.drain();
@@ -122,7 +133,7 @@ impl Socket {
                 Ok(found) => return Ok(found),
             }
         }
-        Err(NetlinkError::Interrupted(TRIES))
+        Err(short.unwrap_or(NetlinkError::Interrupted(TRIES)))
     }
 
     fn answer<T>(
@@ -211,6 +222,11 @@ impl Socket {
             }
         }
     }
+}
+
+/// Had the kernel no memory for the request or its answer (netlink(7))?
+fn is_shortage(error: &NetlinkError) -> bool {
+    error.is(Errno::NOBUFS) || error.is(Errno::NOMEM)
 }
 
 /// The extended ACK's text in an NLMSG_ERROR: behind the request's header, or behind the whole request if that is not capped.
