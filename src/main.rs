@@ -17,8 +17,9 @@ use evpn_hook::register::Register;
 use evpn_hook::report::status::{self, terminal::Look, watch::WatchError};
 use evpn_hook::report::{self, doctor, explain};
 use evpn_hook::{cli, door, install, plan, speaker, tape};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{self, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -205,7 +206,29 @@ impl From<Xml> for String {
 }
 
 fn stdin() -> Result<Vec<u8>, InputError> {
-    tape::asked(record::STDIN, || input::read_stdin(std::io::stdin().lock()).map(Xml)).map(|xml| xml.0)
+    let stdin = Stdin { until: Instant::now() + PATIENCE };
+    tape::asked(record::STDIN, || input::read_stdin(stdin).map(Xml)).map(|xml| xml.0)
+}
+
+/// So long the other end of stdin may take. libvirt writes at once and closes it; where it does not, it holds the guest's lock for as long as we wait.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What comes on stdin; what has come by then is all.
+struct Stdin {
+    until: Instant,
+}
+
+impl Read for Stdin {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let stdin = std::io::stdin();
+        let left = self.until.saturating_duration_since(Instant::now());
+        let left = Timespec { tv_sec: left.as_secs().try_into().unwrap_or(0), tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&left)) {
+            Ok(0) => Ok(0),
+            Ok(_) => Ok(rustix::io::read(&stdin, into)?),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 /// What each recorded call would do: planned from what it was told then, by this version. Nothing here is asked, and nothing done.

@@ -20,7 +20,8 @@ use crate::fault;
 use crate::model::{Address, Guest, GuestKind, IfName, Mac, NetName, Source};
 use crate::speaker::Added;
 use crate::tape::{self, Untold};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Access, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,6 +67,9 @@ pub enum RegisterError {
 fn way_out(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "run as root",
+        _ if matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE)) => {
+            "raise the limit of open files"
+        }
         _ => "check that the directory is writable and not full",
     }
 }
@@ -309,8 +313,7 @@ impl Register {
     /// Makes this process the host's agent until the lock is dropped; `None` where another is.
     pub fn lock_agent(&self) -> Result<Option<Lock>, RegisterError> {
         let path = self.dir.join(AGENT);
-        let io =
-            |source: rustix::io::Errno| RegisterError::Io { what: "lock", path: path.clone(), source: source.into() };
+        let io = |source: Errno| RegisterError::Io { what: "lock", path: path.clone(), source: source.into() };
         self.make_room(&path)?;
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(io)?;
@@ -318,8 +321,8 @@ impl Register {
         for _ in 0..10 {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Some(Lock { _file: File::from(file) })),
-                Err(rustix::io::Errno::AGAIN) => std::thread::sleep(std::time::Duration::from_millis(10)),
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::AGAIN) => std::thread::sleep(std::time::Duration::from_millis(10)),
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(io(error)),
             }
         }
@@ -336,7 +339,7 @@ impl Register {
     fn is_locked(&self, name: &str) -> bool {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let Ok(file) = rustix::fs::open(self.dir.join(name), flags, Mode::empty()) else { return false };
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::AGAIN)
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::AGAIN)
     }
 
     // ----- guests -----
@@ -395,9 +398,8 @@ impl Register {
     }
     /// Is there one such network? Reads no more of them than it must.
     pub fn any_network(&self, is_it: impl Fn(&NetworkRecord) -> bool) -> bool {
-        let names = self.names_in("networks").unwrap_or_default();
-        let mut records = names.iter().filter(|name| name.ends_with(".json"));
-        records.any(|name| matches!(self.read(&format!("networks/{name}")), Ok(Some(record)) if is_it(&record)))
+        let names = self.records_in("networks").unwrap_or_default();
+        names.iter().any(|name| matches!(self.read(name), Ok(Some(record)) if is_it(&record)))
     }
     /// Claims or settles.
     pub fn put_network(&self, record: &NetworkRecord) -> Result<(), RegisterError> {
@@ -416,7 +418,11 @@ impl Register {
         let _ = fs::remove_file(&temporary);
         std::os::unix::fs::symlink(&target, &temporary).map_err(|e| io("link", e))?;
         fault::point(format_args!("before writing names/{}", record.network.name));
-        fs::rename(&temporary, &link).map_err(|e| io("link", e))
+        let written = fs::rename(&temporary, &link);
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        written.map_err(|e| io("link", e))
     }
     /// The link by which a network's name finds its record, and where it leads.
     fn name_of(&self, network: &Network) -> (PathBuf, PathBuf) {
@@ -521,10 +527,23 @@ impl Register {
         self.remove("host.lock")
     }
 
+    /// Fails where nothing can be written, for who may refuse: a record that stays would bring back what is about to be taken away.
+    pub fn writable(&self) -> Result<(), RegisterError> {
+        rustix::fs::access(&self.dir, Access::WRITE_OK).map_err(|source| RegisterError::Io {
+            what: "write to",
+            path: self.dir.clone(),
+            source: source.into(),
+        })
+    }
+
     /// Removes a record that cannot be read, as [`RegisterError::Corrupt`] names it.
     pub fn discard(&self, path: &Path) -> Result<(), RegisterError> {
         match path.strip_prefix(&self.dir).ok().and_then(Path::to_str) {
-            Some(name) => self.remove(name),
+            Some(name) => {
+                self.remove(name)?;
+                // A lock that guards no record would stay for ever.
+                self.remove_lock(&name.replace(".json", ".lock"), name).map(drop)
+            }
             None => Ok(()),
         }
     }
@@ -574,7 +593,9 @@ impl Register {
     // ----- files -----
 
     fn age(&self, name: &str) -> Option<Duration> {
-        fs::metadata(self.dir.join(name)).ok()?.modified().ok()?.elapsed().ok()
+        let written = fs::metadata(self.dir.join(name)).ok()?.modified().ok()?;
+        // Of the future where the clock was set back since.
+        Some(written.elapsed().unwrap_or_else(|ahead| ahead.duration()))
     }
 
     fn read<T: Serialize + DeserializeOwned>(&self, name: &str) -> Result<Option<T>, RegisterError> {
@@ -596,13 +617,19 @@ impl Register {
     }
 
     fn read_all<T: Serialize + DeserializeOwned>(&self, room: &str) -> Vec<Result<T, RegisterError>> {
-        let mut names = match self.names_in(room) {
-            Ok(names) => names,
-            Err(error) => return vec![Err(error)],
-        };
-        names.retain(|name| name.ends_with(".json"));
-        names.sort();
-        names.iter().filter_map(|name| self.read(&format!("{room}/{name}")).transpose()).collect()
+        match self.records_in(room) {
+            Ok(mut names) => {
+                names.sort();
+                names.iter().filter_map(|name| self.read(name).transpose()).collect()
+            }
+            Err(error) => vec![Err(error)],
+        }
+    }
+
+    /// The records of this room, as `read` names them.
+    fn records_in(&self, room: &str) -> Result<Vec<String>, RegisterError> {
+        let names = self.names_in(room)?.into_iter().filter(|name| name.ends_with(".json"));
+        Ok(names.map(|name| format!("{room}/{name}")).collect())
     }
 
     fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), RegisterError> {
@@ -694,14 +721,16 @@ impl Register {
         loop {
             let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let file = match rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR) {
-                Err(rustix::io::Errno::NOENT) => {
+                Err(Errno::NOENT) => {
                     self.make_room(&path)?;
                     continue;
                 }
+                // Nothing can be claimed there, but what is claimed can be mended and withdrawn: the kernel is not read-only.
+                Err(error @ Errno::ROFS) => File::open(&path).map_err(|_| io(error.into()))?,
                 other => File::from(other.map_err(|e| io(e.into()))?),
             };
             match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
-                Err(rustix::io::Errno::INTR) => continue,
+                Err(Errno::INTR) => continue,
                 other => other.map_err(|e| io(e.into()))?,
             }
             // Whoever held it may have removed the file with the guest: then this lock locks nothing.

@@ -184,11 +184,15 @@ impl Engine {
         which: impl Fn(&Endpoint) -> bool,
     ) -> Result<GuestRecord, EngineError> {
         let result = self.carry_out(before.as_ref(), &mut record, how, which);
-        if result.is_err() && !self.dry_run {
-            match &before {
-                Some(before) => self.register.put_guest(before)?,
+        if let (Err(error), false) = (&result, self.dry_run) {
+            let restored = match &before {
+                Some(before) => self.register.put_guest(before),
                 // Its lock goes with it: one that guards no record would stay for ever.
-                None => self.register.remove_guest(&record.guest)?,
+                None => self.register.remove_guest(&record.guest),
+            };
+            // Where nothing can be written, nothing was: that is told already.
+            if let (Err(why), false) = (restored, matches!(error, EngineError::Register(_))) {
+                self.journal.say(&Message::Warning(&why));
             }
         }
         result.map(|()| record)
@@ -260,14 +264,15 @@ impl Engine {
         // What goes is claimed as well: a run that is killed in between would leave what nobody knows.
         let goes = |old: &&Endpoint| !record.endpoints.iter().any(|new| is_same(new, old));
         record.leaving = before.iter().flat_map(|b| b.held()).filter(goes).cloned().collect();
-        if how == How::Mend {
-            record.hook = before.and_then(|b| b.hook.clone());
-        }
-        // Where only the kernel's part was lost, the record says it all already.
-        if before != Some(record) {
+        record.hook = before.and_then(|b| b.hook.clone());
+        // Where only the kernel's part was lost, the record says it all already: then it can be mended where nothing can be written.
+        let claimed = before.filter(|b| says_already(b, record)).unwrap_or(record).clone();
+        if before != Some(&claimed) {
+            for endpoint in record.endpoints.iter().filter(|e| which(e)) {
+                self.register.mark_used(&endpoint.bridge)?;
+            }
             self.register.put_guest(record)?;
         }
-        let claimed = record.clone();
         self.walk(&plan, None, None)?;
         record.leaving.clear();
         for endpoint in record.endpoints.iter_mut().filter(|e| which(e)) {
@@ -278,17 +283,15 @@ impl Engine {
             };
         }
         // A call that found all in place leaves no trace.
-        record.hook = match self.began.filter(|_| how != How::Mend && !plan.is_empty()) {
-            Some(began) => {
-                Some(Hook { by: self.journal.event.clone(), began, took: boot_micros().saturating_sub(began) })
-            }
-            None => before.and_then(|b| b.hook.clone()),
-        };
-        if *record != claimed {
-            for endpoint in record.endpoints.iter().filter(|e| which(e)) {
-                self.register.mark_used(&endpoint.bridge)?;
-            }
-            self.register.put_guest(record)?;
+        if let Some(began) = self.began.filter(|_| how != How::Mend && !plan.is_empty()) {
+            let took = boot_micros().saturating_sub(began);
+            record.hook = Some(Hook { by: self.journal.event.clone(), began, took });
+        }
+        // All is done, and the claim knows all that there is to withdraw: a guest that has what it needs is not refused for a full disk.
+        if *record != claimed
+            && let Err(error) = self.register.put_guest(record)
+        {
+            self.journal.say(&Message::Warning(&format!("{who}: all is done, but recorded as pending: {error}")));
         }
         if !gave_up.is_empty() {
             let gave_up: Vec<String> = gave_up.iter().map(|a| a.ip.to_string()).collect();
@@ -480,6 +483,7 @@ pub fn attach(engine: &mut Engine, guest: Guest, nic: Nic) -> Result<Endpoint, E
 /// `detach`: withdraws one device, or all of the guests of this name.
 pub fn detach(engine: &mut Engine, device: Option<&IfName>, name: Option<&str>) -> Result<(), EngineError> {
     let mut found = false;
+    engine.register.writable()?;
     for record in engine.register.guests() {
         let record = record?;
         if name.is_some_and(|n| record.guest.name == n) {
@@ -511,6 +515,13 @@ pub fn mends(world: &World, who: &str, endpoint: &Endpoint) -> Result<Plan, Refu
     let want = Wanted { mend: true, ..wanted(who, endpoint) };
     let seen = Seen::of(world, &want);
     if endpoint.stage == Stage::Incoming { wire(&want, &seen) } else { register(&want, &seen) }
+}
+
+/// Does the one record say all that the other does, but for how far its endpoints have come?
+fn says_already(before: &GuestRecord, record: &GuestRecord) -> bool {
+    let come = |e: &Endpoint| before.endpoints.iter().find(|b| b.device == e.device).map_or(e.stage, |b| b.stage);
+    let as_far = |e: &Endpoint| Endpoint { stage: come(e), ..e.clone() };
+    *before == GuestRecord { endpoints: record.endpoints.iter().map(as_far).collect(), ..record.clone() }
 }
 
 /// Is the one the other's successor on the same device, with its MAC? On another bridge nothing of it is the same.

@@ -250,7 +250,10 @@ impl Engine {
         // A silent speaker lacks nothing that it could be given now.
         asked.seen.speaker_has_vrf |= asked.missing.is_none();
         let plan = up(&asked.wanted(&record.network, record.vtep), &asked.seen)?;
-        Ok(!plan.is_empty() || record.network.vrf.is_some() && asked.vrf_before.is_none())
+        // What carries our mark goes with the network, and the record has to say so.
+        let forgotten = |dev: &IfName| asked.seen.made.contains(dev) && !record.made.contains(dev);
+        let forgets = devices_of(&record.network).iter().any(forgotten);
+        Ok(!plan.is_empty() || forgets || record.network.vrf.is_some() && asked.vrf_before.is_none())
     }
 
     /// Why a network cannot be, seen with everything that is there; none where nothing is in its way.
@@ -312,15 +315,23 @@ impl Engine {
         let holds_anew = asked.network_before.as_ref().is_some_and(|b| b.network.security() != network.security());
         let touched = host::remember(self, &plan)?;
         let result = self.claim_and_apply(&plan, record, vrf_record, frr.as_mut(), earlier);
-        if result.is_err() {
-            match asked.network_before {
-                Some(before) => self.register.put_network(&before)?,
-                None => self.register.remove_network(network)?,
-            }
-            match (asked.vrf_before, &network.vrf) {
-                (Some(before), _) => self.register.put_vrf(&before)?,
-                (None, Some(vrf)) => self.register.remove_vrf(&vrf.name)?,
-                (None, None) => {}
+        if let Err(error) = &result {
+            let restored = [
+                match &asked.network_before {
+                    Some(before) => self.register.put_network(before),
+                    None => self.register.remove_network(network),
+                },
+                match (&asked.vrf_before, &network.vrf) {
+                    (Some(before), _) => self.register.put_vrf(before),
+                    (None, Some(vrf)) => self.register.remove_vrf(&vrf.name),
+                    (None, None) => Ok(()),
+                },
+            ];
+            // Where nothing can be written, nothing was: that is told already.
+            for why in restored.into_iter().filter_map(Result::err) {
+                if !matches!(error, EngineError::Register(_)) {
+                    self.journal.say(&Message::Warning(&why));
+                }
             }
             // Another VRF that has come meanwhile counts on them.
             if self.register.vrfs().is_empty() {
@@ -355,10 +366,12 @@ impl Engine {
             self.register.put_vrf(vrf_record)?;
         }
         let added = self.walk(plan, frr, earlier)?;
+        // What was claimed and is not there is no harm to whoever takes it out.
         if let Some(vrf_record) = vrf_record
             && vrf_record.speaker != added
+            && let Err(error) = self.register.put_vrf(&VrfRecord { speaker: added, ..vrf_record })
         {
-            self.register.put_vrf(&VrfRecord { speaker: added, ..vrf_record })?;
+            self.journal.say(&Message::Warning(&error));
         }
         let network = &record.network;
         let detail = format!(" (VNI {}, VTEP {}, {} steps)", network.vni, record.vtep, plan.len());
@@ -515,6 +528,7 @@ impl Engine {
         let Some(record) = self.register.network(name)? else {
             return EngineError::refused(format!("network {name} is not up: see 'evpn-hook status'"));
         };
+        self.register.writable()?;
         let on_it = |r: &GuestRecord| r.endpoints.iter().any(|e| e.network == *name);
         let guests: Vec<String> =
             self.register.guests().into_iter().flatten().filter(on_it).map(|r| r.guest.to_string()).collect();

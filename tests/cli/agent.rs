@@ -57,6 +57,11 @@ impl Agent {
         (0..20).any(|_| quiet_second())
     }
 
+    /// As kill(1) sends it.
+    pub fn signal(&self, name: &str) {
+        sh(&format!("kill -{name} {}", self.child.id()));
+    }
+
     /// How often it gave up the processor of its own will.
     pub fn naps(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
@@ -72,7 +77,7 @@ impl Drop for Agent {
     }
 }
 
-fn agent(args: &[&str]) -> Command {
+pub fn agent(args: &[&str]) -> Command {
     let mut command = Command::new(AGENT);
     command.args(["--config", "/run/config.toml"]).args(args);
     command

@@ -31,6 +31,9 @@ mod routed;
 mod security;
 mod status;
 mod sync;
+#[path = "../common/table.rs"]
+mod table;
+mod trouble;
 mod wrong;
 mod xml;
 

@@ -52,6 +52,9 @@ mod restarts;
 mod security;
 mod silent;
 mod suppression;
+#[path = "../common/table.rs"]
+mod table;
 mod tenant;
+mod trouble;
 mod underlay;
 mod vtep6;

@@ -3,7 +3,7 @@
 use super::{GRACE, Look, Synced};
 use crate::engine::guest::{How, endpoints_on, is_announced, is_incoming, lacks};
 use crate::engine::lxc::namespace_of;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, boot_micros};
 use crate::event::Nic;
 use crate::hypervisor;
 use crate::input::libvirt_status::{Domain, Life};
@@ -12,6 +12,7 @@ use crate::model::{Guest, GuestKind, IfName};
 use crate::plan::seen::World;
 use crate::register::{Endpoint, GuestRecord, NetworkRecord, Stage};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 /// What its hypervisor says of a guest.
 pub(super) enum Truth {
@@ -93,7 +94,7 @@ impl Engine {
                 Some(domains) => match domains.get(&guest.id) {
                     Some(domain) => Truth::Runs(domain.nics.clone(), domain.life),
                     // Its hooks write the record before libvirt writes its file.
-                    None if self.register.guest_age(guest).is_some_and(|age| age < GRACE)
+                    None if self.is_young(record)
                         && (record.incoming_since.is_some() || record.endpoints.iter().any(there)) =>
                     {
                         Truth::Unknown
@@ -114,6 +115,12 @@ impl Engine {
                 }
             },
         }
+    }
+
+    /// Was its record written just now? By the clock that nobody sets, where a hook has noted it.
+    fn is_young(&self, record: &GuestRecord) -> bool {
+        let by_hook = record.hook.as_ref().map(|hook| Duration::from_micros(boot_micros().saturating_sub(hook.began)));
+        by_hook.or_else(|| self.register.guest_age(&record.guest)).is_some_and(|age| age < GRACE)
     }
 
     /// One guest by itself, under its lock: registered as it runs, or withdrawn.

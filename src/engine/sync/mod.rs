@@ -57,13 +57,16 @@ impl Engine {
     pub fn sync(&mut self) -> Result<Synced, EngineError> {
         let (mut out, before) = (Synced::default(), self.walked);
         let networks = self.readable(&mut out);
+        // A state that cannot be written is a problem, and no reason to leave the kernel as it is.
         if !self.dry_run {
-            self.register.sweep(&networks)?;
+            let swept = self.register.sweep(&networks).map_err(EngineError::from);
+            out.keep(swept);
         }
         // Where all is well one look is enough for all of it.
         let world = self.whole_world()?;
         if !self.dry_run {
-            look_at_underlay(self, &world)?;
+            let noted = look_at_underlay(self, &world);
+            out.keep(noted);
         }
         self.sync_networks(None, &networks, &world, &mut out)?;
         let world = if self.walked == before { world } else { self.whole_world()? };
@@ -71,7 +74,8 @@ impl Engine {
         if !self.dry_run {
             // A lost register, or an older version's.
             for bridge in look.guests.iter().flat_map(|r| r.held()).map(|e| &e.bridge).collect::<HashSet<_>>() {
-                self.register.mark_used(bridge)?;
+                let noted = self.register.mark_used(bridge).map_err(EngineError::from);
+                out.keep(noted);
             }
         }
         let walked = self.walked;

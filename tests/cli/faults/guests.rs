@@ -72,7 +72,7 @@ fn qemu(op: &'static str) -> Call {
     Call { args: vec!["qemu", "vm1", op, "begin", "-"], stdin: xml(), ..Call::default() }
 }
 
-fn lives(state: &str) {
+pub fn lives(state: &str) {
     let text = repository("tests/golden/status/vm1.xml");
     let (head, interfaces) = text.split_once("<interface type='network'>").unwrap();
     let (first, _) = interfaces.split_once("</interface>").unwrap();
@@ -83,13 +83,13 @@ fn lives(state: &str) {
 }
 
 /// It does not run (any more), and QEMU's tap went with it.
-fn is_gone() {
+pub fn is_gone() {
     fs::create_dir_all("/run/libvirt/qemu").unwrap();
     let _ = fs::remove_file(STATUS);
     delete(&["vnet0"]);
 }
 
-fn a_tap(_: &Host) {
+pub fn a_tap(_: &Host) {
     tap("vnet0", "master flat-l2 mtu 1400 up");
 }
 

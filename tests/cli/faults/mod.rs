@@ -3,8 +3,8 @@
 //!
 //! What was tried is told point by point in faults-*.txt, in $EVPN_LAB_OUT or target/test.
 
-mod guests;
-mod look;
+pub(crate) mod guests;
+pub(crate) mod look;
 mod networks;
 mod repairs;
 mod routed;
@@ -208,7 +208,7 @@ impl Bench<'_> {
 const OURS: &[&str] =
     &["vxlan10", "vxlan20", "vxlan30", "vxlan31", "vxlan40", "flat-l2", "lab-l2", "red-l2", "red2-l2", "red-l3", "red"];
 
-const MAC: &str = "52:54:00:03:82:d8";
+pub(crate) const MAC: &str = "52:54:00:03:82:d8";
 
 /// What is nobody's business, beside the networks.
 fn strangers() {
@@ -261,7 +261,7 @@ fn leave(host: &Host) {
 }
 
 /// The guest alone.
-fn leave_guest(host: &Host) {
+pub(crate) fn leave_guest(host: &Host) {
     if there("guests/manual-vnet0.json") {
         ok(host, "detach vnet0");
     }
