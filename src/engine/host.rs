@@ -8,6 +8,7 @@ use crate::plan::network::HostSeen;
 use crate::plan::seen::{Address, Link, LinkKind, World};
 use crate::plan::{Plan, Planned, Step};
 use crate::register::Underlay;
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 /// The key under which the register remembers the local routing rule's place.
@@ -21,7 +22,8 @@ fn overhead(vtep: IpAddr) -> u32 {
 /// This host's VTEP address, and the MTU in bytes that its underlay leaves to tenants; all devices are looked at.
 pub fn vtep_and_mtu(config: &Config, kernel: &mut Kernel) -> Result<(IpAddr, u32), EngineError> {
     let vtep = vtep(config, kernel)?;
-    Ok((vtep, tenants_mtu(vtep, &underlay(vtep, &kernel.world()?))))
+    let (links, addresses) = (kernel.all_links()?, kernel.addresses(None)?);
+    Ok((vtep, tenants_mtu(vtep, &underlay(vtep, links.iter(), addresses.iter()))))
 }
 
 /// The same of a hook: all devices are looked at once, and then those alone that are known to carry the tunnels. What joins them later is found by
@@ -44,8 +46,8 @@ pub(super) fn vtep_and_known_mtu(engine: &mut Engine, network: &Network) -> Resu
             return Ok((vtep, tenants_mtu(vtep, &links)));
         }
     }
-    let world = engine.kernel()?.world()?;
-    let found = underlay(vtep, &world);
+    let (links, addresses) = (engine.kernel()?.all_links()?, engine.kernel()?.addresses(None)?);
+    let found = underlay(vtep, links.iter(), addresses.iter());
     learn_underlay(engine, vtep, &found)?;
     Ok((vtep, tenants_mtu(vtep, &found)))
 }
@@ -56,7 +58,8 @@ pub(super) fn look_at_underlay(engine: &mut Engine, world: &World) -> Result<(),
     let config = engine.config.clone().unwrap_or_default();
     // A VTEP that has no address yet is a problem of each network, told there.
     let Ok(vtep) = vtep(&config, engine.kernel()?) else { return Ok(()) };
-    learn_underlay(engine, vtep, &underlay(vtep, world))
+    let addresses = world.links().flat_map(|link| world.addresses(link.index));
+    learn_underlay(engine, vtep, &underlay(vtep, world.links(), addresses))
 }
 
 fn learn_underlay(engine: &mut Engine, vtep: IpAddr, found: &[Link]) -> Result<(), EngineError> {
@@ -101,13 +104,18 @@ fn tenants_mtu(vtep: IpAddr, underlay: &[Link]) -> u32 {
 
 /// The devices that tunnelled packets can leave by: the VTEP's own, or if that is a loopback, every device that is up, has an address and is
 /// nobody's port, bridge or tap.
-fn underlay(vtep: IpAddr, world: &World) -> Vec<Link> {
-    let has = |link: &Link| world.addresses(link.index).any(|a| a.net.addr() == vtep);
-    match world.links().find(|l| has(l)).filter(|l| l.index != 1 && l.kind != LinkKind::Other("dummy".into())) {
+fn underlay<'a>(
+    vtep: IpAddr,
+    links: impl Iterator<Item = &'a Link> + Clone,
+    addresses: impl Iterator<Item = &'a Address> + Clone,
+) -> Vec<Link> {
+    let owner = addresses.clone().filter(|a| a.net.addr() == vtep).map(|a| a.index).min();
+    let own = links.clone().find(|l| Some(l.index) == owner);
+    match own.filter(|l| l.index != 1 && l.kind != LinkKind::Other("dummy".into())) {
         Some(device) => vec![device.clone()],
         None => {
-            let addressed = |link: &Link| world.addresses(link.index).next().is_some();
-            world.links().filter(|l| is_uplink(l) && addressed(l)).cloned().collect()
+            let addressed: HashSet<u32> = addresses.map(|a| a.index).collect();
+            links.filter(|l| is_uplink(l) && addressed.contains(&l.index)).cloned().collect()
         }
     }
 }

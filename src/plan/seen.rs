@@ -203,7 +203,7 @@ impl World {
     }
 
     /// Every device.
-    pub fn links(&self) -> impl Iterator<Item = &Link> {
+    pub fn links(&self) -> impl Iterator<Item = &Link> + Clone {
         self.links.values()
     }
 
@@ -228,7 +228,7 @@ impl World {
     }
 
     /// The addresses of a device.
-    pub fn addresses(&self, index: u32) -> impl Iterator<Item = &Address> {
+    pub fn addresses(&self, index: u32) -> impl Iterator<Item = &Address> + Clone {
         self.addresses.get(&index).into_iter().flatten()
     }
 

@@ -64,6 +64,7 @@ lab_test! {
         for daemons in ["zebra", "bgpd", "zebra bgpd"] {
             let frozen = Frozen::new(red.comp1, daemons);
             in_time(&format!("a start with {daemons} frozen"), || vm.start_paused());
+            eprintln!("lab: of it the hook, in µs: {}", red.comp1.sh("grep -o '\"took\":[0-9]*' /run/evpn-hook/guests/*.json"));
             assert_eq!(endpoint_status(red.comp1, MAC)["state"], "registered", "{daemons}");
             frozen.thaw();
             let by = healed(red.comp1, daemons);
@@ -162,8 +163,8 @@ lab_test! {
             flock(&held, FlockOperation::LockExclusive).expect("the guest's lock");
             let start = red.comp1.start_with(&["virsh", "--quiet", "start", "--paused", "red"], "");
             let mut pid = String::new();
-            wait_until("the hook to wait", SOON, || {
-                pid = red.comp1.run(&["pgrep", "-f", "^[^ ]*/qemu red start begin -$"]).stdout.trim().to_owned();
+            wait_until("the hook to wait", Duration::from_secs(120), || {
+                pid = red.comp1.run(&["pgrep", "-f", "^[^ ]*/hooks/[^ ]* red start begin -$"]).stdout.trim().to_owned();
                 !pid.is_empty()
             });
             red.comp1.ok(&["kill", &format!("-{signal}"), &pid]);

@@ -4,7 +4,9 @@ use crate::*;
 use evpn_hook::kernel::{Event, Events};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
+use std::io::Write;
 use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
 
 const GUEST: &str = "52:54:00:03:82:d8";
 
@@ -117,8 +119,9 @@ netns!(a_burst_of_thousands_fits_and_what_does_not_fit_is_said, kernel, {
                 n & 255
             )
         };
-        std::fs::write("/tmp/evpn-events-batch", (from..to).map(line).collect::<String>()).unwrap();
-        sh("bridge -batch /tmp/evpn-events-batch");
+        let mut batch = Command::new("bridge").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+        batch.stdin.take().unwrap().write_all((from..to).map(line).collect::<String>().as_bytes()).unwrap();
+        assert!(batch.wait().unwrap().success());
     };
     batch(0, 5000);
     let all = entries(&mut events);
