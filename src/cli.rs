@@ -121,6 +121,12 @@ pub enum Command {
         #[arg(num_args = 2.., value_names = ["NAME", "OP"])]
         args: Vec<String>,
     },
+    /// Print as JSON what a hook reads of a domain's or network's XML on stdin; asks and changes nothing
+    Inspect {
+        /// Which of libvirt's two: a domain, a network
+        #[arg(value_name = "qemu|network", value_parser = ["qemu", "network"])]
+        what: String,
+    },
     /// Show what recorded calls of hooks would do, on any machine and without root
     Replay {
         /// A directory that --record wrote, or one file of it

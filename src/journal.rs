@@ -192,7 +192,7 @@ impl Journal {
         let priority = message.priority();
         let program = self.program;
         if (priority <= 4 || self.verbose) && !(priority < 7 && is_the_journal(std::io::stderr())) {
-            let _ = writeln!(std::io::stderr(), "{program}: {message}");
+            let _ = writeln!(std::io::stderr(), "{program}: {}", one_line(&message.to_string()));
         }
         let mut entry = std::mem::take(&mut self.steps);
         self.entry(message, &mut entry);

@@ -80,6 +80,7 @@ fn main() -> ExitCode {
         Command::Doctor { fix } => doctor_of(&common, fix),
         Command::Sync { dry_run } => sync(&common, dry_run),
         Command::FrrConfig { network } => frr_config(&common, network.as_ref()),
+        Command::Inspect { what } => inspect(&what),
         Command::Replay { path } => replay(&path),
         Command::Arrive { guest_id } => arrive(&common, &guest_id),
         Command::Install(args) => install_links(&args, true, &common),
@@ -487,6 +488,17 @@ fn arrive(common: &Common, guest_id: &str) -> Result<(), Failure> {
         engine.journal.say(&Message::Failed(&error));
         Failure(FAILED, String::new())
     })
+}
+
+fn inspect(what: &str) -> Result<(), Failure> {
+    let of = |why: InputError| wrong(format!("inspect {what}: {why}"));
+    let xml = input::read_stdin(std::io::stdin().lock()).map_err(of)?;
+    let text = match what {
+        "network" => serde_json::to_string_pretty(&input::inspect::network(&xml).map_err(of)?),
+        _ => serde_json::to_string_pretty(&input::inspect::domain(&xml).map_err(of)?),
+    };
+    let text = text.map_err(failed)? + "\n";
+    std::io::stdout().write_all(text.as_bytes()).map_err(failed)
 }
 
 fn frr_config(common: &Common, name: Option<&NetName>) -> Result<(), Failure> {

@@ -31,15 +31,39 @@ pub fn quoted(text: &str) -> String {
     format!("'{short}'")
 }
 
-/// Makes one line of a message that may carry foreign text: control characters become escapes.
+/// Makes one line of a message that may carry foreign text: what a terminal would obey becomes escapes.
 pub fn one_line(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
         match c {
-            c if c.is_control() => line.extend(c.escape_debug()),
+            c if hides(c) => line.extend(c.escape_debug()),
             c => line.push(c),
         }
         line
     })
+}
+
+/// The most of a line about something that was not understood, in characters: a parser's words may quote all of it.
+const LONGEST_LINE: usize = 600;
+
+/// The same cut where nobody reads on.
+pub fn short_line(text: &str) -> String {
+    let line = one_line(text);
+    match line.char_indices().nth(LONGEST_LINE) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+/// The first character of a name that a path, a shell, FRR or a terminal would take for more than a name. evpn-hook itself is safe from them: every
+/// name is checked or escaped where it becomes part of something. Others' scripts and a person's clipboard are not, so what has one does not start.
+pub fn hazard(name: &str) -> Option<char> {
+    name.chars().find(|c| hides(*c) || "/\\;|<>`$".contains(*c))
+}
+
+/// What a terminal obeys instead of showing it: control characters, and those that turn the direction of the rest (Unicode Bidi_Control).
+fn hides(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// An address that one guest or host can own: not multicast, unspecified, loopback, broadcast, nor an IPv4 address dressed as IPv6
@@ -426,6 +450,7 @@ pub enum GuestKind {
 
 /// A VM or container. Two guests are the same if kind and id are; the name is for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenGuest")]
 pub struct Guest {
     /// Who runs it.
     pub kind: GuestKind,
@@ -433,6 +458,21 @@ pub struct Guest {
     pub name: String,
     /// What it is known by for life; bounded and printable, but not safe as a path.
     pub id: String,
+}
+
+/// As it stands in a record, which anything may have written.
+#[derive(Deserialize)]
+struct WrittenGuest {
+    kind: GuestKind,
+    name: String,
+    id: String,
+}
+
+impl TryFrom<WrittenGuest> for Guest {
+    type Error = BadValue;
+    fn try_from(written: WrittenGuest) -> Result<Guest, BadValue> {
+        Guest::new(written.kind, &written.name, &written.id)
+    }
 }
 
 impl Guest {
@@ -454,6 +494,17 @@ impl Guest {
     }
 }
 
+impl Guest {
+    /// [`hazard`] in its name; the number of the user in front of a user's container's name is ours.
+    pub fn hazard(&self) -> Option<char> {
+        let name = match self.name.split_once('/') {
+            Some((uid, name)) if self.kind == GuestKind::Lxc && uid.bytes().all(|b| b.is_ascii_digit()) => name,
+            _ => &self.name,
+        };
+        hazard(name)
+    }
+}
+
 impl fmt::Display for Guest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
@@ -462,5 +513,35 @@ impl fmt::Display for Guest {
             GuestKind::Manual => "guest",
         };
         write!(f, "{kind} {}", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_more_than_a_name_is_told() {
+        for name in ["vm1", "Windows 10 (copy)", "web.example-1_a", "größe", "a,b@c+d=e", "..", "~", "%s", "{x}", "[1]", "R&D", "Bob's"]
+        {
+            assert_eq!(hazard(name), None, "{name}");
+        }
+        for name in
+            ["../x", "a;b", "$(x)", "`x`", "a|b", "a>b", "a\\b", "a\nb", "a\u{202e}b", "\u{7f}"]
+        {
+            assert!(hazard(name).is_some(), "{name:?}");
+        }
+        let of = |kind, name: &str| Guest::new(kind, name, name).unwrap().hazard();
+        assert_eq!(of(GuestKind::Lxc, "1000/c1"), None);
+        assert_eq!(of(GuestKind::Lxc, "1000/../c1"), Some('/'));
+        assert_eq!(of(GuestKind::Lxc, "c1/x"), Some('/'));
+        assert_eq!(of(GuestKind::Libvirt, "1000/c1"), Some('/'));
+    }
+
+    #[test]
+    fn a_line_is_a_line_on_a_terminal_too() {
+        assert_eq!(one_line("a\nb\u{1b}[2J\u{202e}c"), "a\\nb\\u{1b}[2J\\u{202e}c");
+        assert_eq!(short_line(&"ä".repeat(601)).chars().count(), 601);
+        assert_eq!(short_line("ä"), "ä");
     }
 }

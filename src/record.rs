@@ -182,11 +182,16 @@ pub fn read(path: &Path) -> Result<Vec<(String, Kept)>, String> {
             return Err(failed(path, &"there is no recorded call in it"));
         }
     }
+    let mut left = 2 * MOST_BYTES;
     files
         .iter()
         .map(|file| {
             let mut text = Vec::new();
             File::open(file).and_then(|f| f.take(LARGEST).read_to_end(&mut text)).map_err(|e| failed(file, &e))?;
+            let Some(rest) = left.checked_sub(text.len() as u64) else {
+                return Err(failed(path, &format!("it has over {} MiB, more than is ever kept", MOST_BYTES >> 19)));
+            };
+            left = rest;
             let kept = serde_json::from_slice(&text).map_err(|e| failed(file, &e))?;
             Ok((file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(), kept))
         })
@@ -250,6 +255,26 @@ mod tests {
         refused(&dir.join("file"), "no directory");
         refused(Path::new("/nonexistent/dir"), "No such file");
         std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn no_more_is_read_than_was_ever_kept() {
+        let dir = scratch("large");
+        keep(&dir);
+        let one = std::fs::read(read_name(&dir)).unwrap();
+        let padded = [one, vec![b' '; 7 << 20]].concat();
+        for n in 0..10 {
+            std::fs::write(dir.join(format!("00000000{n:02}.000000-x.json")), &padded).unwrap();
+        }
+        assert!(read(&dir).unwrap_err().contains("over 64 MiB"));
+        let file = dir.join("0000000000.000000-x.json");
+        File::options().append(true).open(&file).unwrap().set_len(LARGEST + 1).unwrap();
+        assert!(read(&file).is_err(), "cut at its bound, it does not parse");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    fn read_name(dir: &Path) -> PathBuf {
+        std::fs::read_dir(dir).unwrap().next().unwrap().unwrap().path()
     }
 
     #[test]

@@ -17,7 +17,7 @@
 
 use crate::config::{Network, PortSecurity, Vrf};
 use crate::fault;
-use crate::model::{Address, Guest, GuestKind, IfName, Mac, NetName, Source};
+use crate::model::{Address, Guest, GuestKind, IfName, Mac, NetName, Source, short_line};
 use crate::speaker::Added;
 use crate::tape::{self, Untold};
 use rustix::fs::{Access, FlockOperation, Mode, OFlags};
@@ -613,7 +613,7 @@ impl Register {
         file.take(MAX_RECORD).read_to_end(&mut text).map_err(io)?;
         serde_json::from_slice(&text)
             .map(Some)
-            .map_err(|e| RegisterError::Corrupt { path: path.clone(), why: e.to_string() })
+            .map_err(|e| RegisterError::Corrupt { path: path.clone(), why: short_line(&e.to_string()) })
     }
 
     fn read_all<T: Serialize + DeserializeOwned>(&self, room: &str) -> Vec<Result<T, RegisterError>> {
@@ -753,6 +753,22 @@ mod tests {
             assert!(!key.contains(['/', '.']) && key.len() < 220, "{key}");
         }
         assert_eq!(file_key("vm-1_a"), "vm-1_a");
+    }
+
+    #[test]
+    fn a_record_without_end_is_corrupt_in_a_line() {
+        let dir = std::env::temp_dir().join(format!("evpn-hook-register-{}", std::process::id()));
+        fs::create_dir_all(dir.join("hints")).unwrap();
+        let register = Register::at(&dir);
+        let file = File::create(dir.join("host.json")).unwrap();
+        (&file).write_all(b"{\"a\":\"").unwrap();
+        file.set_len(1 << 40).unwrap(); // a terabyte of zeros, of which none is on the disk
+        let error = register.host().unwrap_err().to_string();
+        assert!(error.contains("host.json is corrupt (") && error.len() < 1000, "{error}");
+        fs::write(dir.join("host.json"), format!("{{\"a\":{{\"{}\":1}}}}", "x".repeat(100_000))).unwrap();
+        let error = register.host().unwrap_err().to_string();
+        assert!(error.contains("is corrupt (") && error.len() < 1000, "{error}");
+        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::once::{Fault, Taken};
 use super::*;
-use crate::model::{host_ip, one_line, quoted};
+use crate::model::{host_ip, quoted, short_line};
 use crate::tape::{self, Untold};
 use serde::Deserialize;
 use std::io::{ErrorKind, Read};
@@ -33,7 +33,7 @@ pub fn load(path: &Path, must_exist: bool) -> Result<Config, ConfigError> {
 }
 
 fn read(path: &Path, shown: &str, must_exist: bool) -> Result<Option<String>, ConfigError> {
-    let fail = |why: &str| ConfigError(one_line(&format!("{shown}: {why}")));
+    let fail = |why: &str| ConfigError(short_line(&format!("{shown}: {why}")));
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound && !must_exist => return Ok(None),
@@ -54,7 +54,7 @@ pub fn parse(text: &str, path: &str) -> Result<Config, ConfigError> {
     let raw = toml::from_str::<RawConfig>(text)
         .map_err(|e| Fault { at: e.span().map_or(0, |span| span.start), text: words(text, &e) });
     raw.and_then(RawConfig::check)
-        .map_err(|fault| ConfigError(one_line(&format!("{path} line {}: {}", line_at(text, fault.at), fault.text))))
+        .map_err(|fault| ConfigError(short_line(&format!("{path} line {}: {}", line_at(text, fault.at), fault.text))))
 }
 
 fn line_at(text: &str, at: usize) -> usize {

@@ -14,7 +14,7 @@ use crate::engine::{Engine, EngineError};
 use crate::input::{LxcHook, LxcPhase, lxc};
 use crate::journal::Message;
 use crate::kernel::KernelError;
-use crate::model::{Guest, GuestKind, NetName, one_line, quoted};
+use crate::model::{Guest, GuestKind, NetName, quoted, short_line};
 use crate::register::guest_key;
 use serde::{Deserialize, Serialize};
 use std::cell::LazyCell;
@@ -112,7 +112,7 @@ impl Door {
             Err(EngineError::Kernel(error @ KernelError::Stranded { .. })) => {
                 (Answer::Refused { error: error.to_string() }, Some(error))
             }
-            Err(error) => (Answer::Refused { error: one_line(&error.to_string()) }, None),
+            Err(error) => (Answer::Refused { error: short_line(&error.to_string()) }, None),
         };
         // A caller that has gone has its answer.
         let _ = answer_to(stream, &answer);
@@ -232,17 +232,23 @@ fn answer_to(mut stream: UnixStream, answer: &Answer) -> io::Result<()> {
     stream.write_all(&line)
 }
 
+/// What a user's hook asks for, its container named as that user's; `None` where there is nothing to do.
+pub(crate) fn read_call(uid: u32, line: &[u8]) -> Result<Option<LxcHook>, String> {
+    let call: Call = serde_json::from_slice(line).map_err(|e| format!("the call does not parse: {e}"))?;
+    let read = lxc::read(call.network.as_ref(), &|key| call.lxc.get(key).cloned());
+    let Some(LxcHook { guest, phase }) = read.map_err(|e| e.to_string())? else { return Ok(None) };
+    let id = format!("{uid}/{}", guest.id);
+    let guest = Guest::new(GuestKind::Lxc, &id, &id).map_err(|e| e.to_string())?;
+    Ok(Some(LxcHook { guest, phase }))
+}
+
 fn act(
     uid: u32,
     line: &[u8],
     entry: Result<Option<Unprivileged>, ConfigError>,
     engine: &mut Engine,
 ) -> Result<(), EngineError> {
-    let call: Call = serde_json::from_slice(line).map_err(|e| refusal(format!("the call does not parse: {e}")))?;
-    let read = lxc::read(call.network.as_ref(), &|key| call.lxc.get(key).cloned());
-    let Some(LxcHook { guest, phase }) = read.map_err(|e| refusal(e.to_string()))? else { return Ok(()) };
-    let id = format!("{uid}/{}", guest.id);
-    let guest = Guest::new(GuestKind::Lxc, &id, &id).map_err(|e| refusal(e.to_string()))?;
+    let Some(LxcHook { guest, phase }) = read_call(uid, line).map_err(refusal)? else { return Ok(()) };
     match phase {
         // The veth is not in the container yet: there is no way to tell whose it is.
         LxcPhase::Up { network: Some(network), .. } => Err(refusal(format!(

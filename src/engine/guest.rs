@@ -7,7 +7,7 @@ use crate::hypervisor;
 use crate::input::libvirt_status::Life;
 use crate::journal::Message;
 use crate::kernel::Kernel;
-use crate::model::{Address, Guest, GuestKind, IfName, Mac, Source};
+use crate::model::{Address, Guest, GuestKind, IfName, Mac, Source, quoted};
 use crate::plan::guard::{Guard, Lets, guard};
 use crate::plan::guest::{Seen, Wanted, guarded, register, wire, withdraw};
 use crate::plan::learn::yields;
@@ -183,7 +183,15 @@ impl Engine {
         how: How,
         which: impl Fn(&Endpoint) -> bool,
     ) -> Result<GuestRecord, EngineError> {
-        let result = self.carry_out(before.as_ref(), &mut record, how, which);
+        // One that is known is let be, whatever it is called: it runs.
+        let result = match record.guest.hazard().filter(|_| how == How::Start && before.is_none()) {
+            Some(c) => EngineError::refused(format!(
+                "{}: its name has {}, which is not safe in a path, a shell or a terminal: rename it",
+                record.guest,
+                quoted(&c.to_string())
+            )),
+            None => self.carry_out(before.as_ref(), &mut record, how, which),
+        };
         if let (Err(error), false) = (&result, self.dry_run) {
             let restored = match &before {
                 Some(before) => self.register.put_guest(before),
@@ -557,6 +565,18 @@ pub(super) fn endpoints_on<R: Borrow<NetworkRecord>>(
             return EngineError::refused(format!(
                 "{guest}: its metadata puts device {device} on network {other}, its bridge {} is network {}'s: make them say the same, or remove network=",
                 network.bridge, network.name
+            ));
+        }
+        if nic.mac.is_none() && guest.kind == GuestKind::Libvirt {
+            return EngineError::refused(format!(
+                "{guest}: device {device} on network {} has no MAC that one guest could have (multicast, zero, or not one): give it another",
+                network.name
+            ));
+        }
+        if let Some(mac) = nic.mac.filter(|mac| network.mac == Some(*mac)) {
+            return EngineError::refused(format!(
+                "{guest}: MAC {mac} is the gateway's on {}: give the guest another",
+                network.bridge
             ));
         }
         let mut ips = nic.ips;

@@ -27,13 +27,16 @@ pub struct Lease {
 
 /// The leases on one bridge; `None` where there is no such list, or none that can be understood.
 pub fn of(bridge: &IfName) -> Option<Vec<Lease>> {
-    let path = Path::new(LEASES).join(format!("{bridge}.status"));
+    read(File::open(Path::new(LEASES).join(format!("{bridge}.status"))).ok()?)
+}
+
+fn read(file: impl Read) -> Option<Vec<Lease>> {
     let mut text = Vec::new();
-    File::open(path).ok()?.take(MAX_FILE).read_to_end(&mut text).ok()?;
+    file.take(MAX_FILE).read_to_end(&mut text).ok()?;
     parse(&text)
 }
 
-fn parse(text: &[u8]) -> Option<Vec<Lease>> {
+pub(crate) fn parse(text: &[u8]) -> Option<Vec<Lease>> {
     // Without any lease it is empty, and before the first one it is not there.
     if text.iter().all(u8::is_ascii_whitespace) {
         return Some(Vec::new());
@@ -80,6 +83,17 @@ mod tests {
             lease("52:54:00:03:82:d9", "fd00:1::1c", None),
         ];
         assert_eq!(parse(text).unwrap(), wanted);
+    }
+
+    #[test]
+    fn a_list_without_end_says_nothing() {
+        let lease = br#"{"ip-address":"10.1.0.38","mac-address":"52:54:00:03:82:d8"},"#;
+        let endless = std::iter::repeat_n(lease, (MAX_FILE as usize >> 5) + 1).flatten().copied().collect::<Vec<u8>>();
+        assert_eq!(read(b"[".chain(&endless[..])), None);
+        assert_eq!(
+            read(&b"[{\"ip-address\":\"10.1.0.38\",\"mac-address\":\"52:54:00:03:82:d8\"}]"[..]).unwrap().len(),
+            1
+        );
     }
 
     #[test]

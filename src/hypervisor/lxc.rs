@@ -5,12 +5,16 @@ use crate::exec;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// For one lxc-info. It takes some 10 ms where the monitor listens, and for ever while it is in a hook: then a later look asks again.
 const DEADLINE: Duration = Duration::from_millis(500);
+
+/// The most that is read of the kernel's list of sockets, in bytes: a line has some 80.
+const MAX_LIST: u64 = 16 << 20;
 
 /// A container that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,17 +38,24 @@ pub struct Containers {
 /// The containers that run; `None` where that cannot be read. Anybody can listen at any such address, hence each is asked for its owner.
 pub fn running() -> Option<Containers> {
     // Abstract names are any bytes, and any user's.
-    let text = fs::read("/proc/net/unix").ok()?;
+    let text = listed(File::open("/proc/net/unix").ok()?)?;
     let text = String::from_utf8_lossy(&text);
     let nameless = sockets(&text).iter().any(|(lxcpath, name)| lxcpath == "/lxc" && is_hash(name));
     Some(Containers { by_id: identified(&text, owner), nameless })
+}
+
+/// Any user may make sockets: of a list without end nothing is believed, not even who is missing in it.
+fn listed(file: impl Read) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    file.take(MAX_LIST + 1).read_to_end(&mut text).ok()?;
+    (text.len() as u64 <= MAX_LIST).then_some(text)
 }
 
 fn is_hash(name: &str) -> bool {
     !name.is_empty() && name.len() <= 16 && name.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-fn identified(text: &str, owner: impl Fn(&str) -> Option<u32>) -> BTreeMap<String, Running> {
+pub(crate) fn identified(text: &str, owner: impl Fn(&str) -> Option<u32>) -> BTreeMap<String, Running> {
     let mut found = BTreeMap::new();
     for (lxcpath, name) in sockets(text) {
         // Who does not say, as with a full queue, may be anybody: enough to withdraw nothing, not to be believed.
@@ -125,6 +136,12 @@ mod tests {
         let expected = [("1000/c1", "/home/u", false), ("c1", "/b", true), ("c2", "/z", false)];
         let expected = expected.map(|(id, path, roots)| (id.into(), Running { lxcpath: path.into(), roots }));
         assert_eq!(identified(&text, owner), expected.into());
+    }
+
+    #[test]
+    fn a_list_without_end_is_none() {
+        assert!(listed(std::io::repeat(b'\n')).is_none());
+        assert_eq!(listed(&b"a\n"[..]).unwrap(), b"a\n");
     }
 
     #[test]

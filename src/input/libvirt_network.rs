@@ -3,10 +3,10 @@
 //! A network is ours if its metadata says so or config.toml knows its name; all others pass unread. Where both describe it, they must agree.
 
 use super::xml::{self, Flow, Node, Tag};
-use super::{InputError, inside, label, name_and_op, uuid};
+use super::{InputError, MAX_ADDRESSES, inside, inspect, label, name_and_op, uuid};
 use crate::config::{Config, Network, Origin, PortSecurity, Vrf};
 use crate::event::{Event, NetworkPhase};
-use crate::model::{Guest, GuestKind, Mac, NetName, Vni, host_ip, quoted};
+use crate::model::{Guest, GuestKind, Mac, NetName, Vni, hazard, host_ip, quoted};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -38,6 +38,12 @@ pub fn read<S: AsRef<str>>(args: &[S], stdin: &[u8], config: &Config) -> Result<
         Err(e) => Err(e.to_string()),
     };
     match network {
+        Ok(Some(network)) if phase.may_refuse() && hazard(network.name.as_str()).is_some() => {
+            let c = hazard(network.name.as_str()).unwrap_or_default().to_string();
+            let why =
+                format!("its name has {}, which is not safe in a path, a shell or a terminal: rename it", quoted(&c));
+            Err(failed(why, true))
+        }
         Ok(network) => Ok(network.map(|network| Event::Network { phase, network })),
         Err(why) => Err(failed(why, phase.may_refuse())),
     }
@@ -73,7 +79,12 @@ fn port_deleted(stdin: &[u8]) -> Result<Option<Event>, String> {
 /// What stands in `<network>`, still as text where it is libvirt's: a network that is not ours may hold what it likes.
 #[derive(Default)]
 struct Found {
+    root: bool,
+    name: Option<String>,
+    uuid: Option<String>,
     forward: Option<String>,
+    forward_dev: Option<String>,
+    uplinks: Vec<String>,
     bridge: Option<String>,
     vlan_aware: bool,
     mac: Option<String>,
@@ -85,28 +96,70 @@ struct Found {
 }
 
 fn network(stdin: &[u8], name: &NetName, config: &Config) -> Result<Option<Network>, String> {
+    found(stdin)?.finish(name, config.network(name))
+}
+
+/// What `inspect` shows: all that was found on the same walk, also of a network that is not ours.
+pub(super) fn inspect(text: &[u8]) -> Result<inspect::Network, String> {
+    let found = found(text)?;
+    if !found.root {
+        return Err("the XML on stdin is no <network>: pipe `virsh net-dumpxml` in".to_owned());
+    }
+    let uplinks = if found.uplinks.is_empty() { found.forward_dev.into_iter().collect() } else { found.uplinks };
+    let uplink = |dev| inspect::Interface {
+        kind: found.forward.clone().unwrap_or_default(),
+        target: Some(dev),
+        ..inspect::Interface::default()
+    };
+    Ok(inspect::Network {
+        name: found.name,
+        uuid: found.uuid,
+        interfaces: uplinks.into_iter().map(uplink).collect(),
+        forward: found.forward.clone(),
+        bridge: found.bridge,
+        mac: found.mac,
+        mtu: found.mtu.and_then(|text| text.parse().ok()),
+        // An address that does not parse is libvirt's to refuse.
+        gateway: found.ips.iter().filter_map(|ip| gateway(ip).ok()).collect(),
+        metadata: found.metadata.map(|(vni, vrf)| inspect::Metadata { vni, vrf }),
+    })
+}
+
+fn found(text: &[u8]) -> Result<Found, String> {
     let mut found = Found::default();
-    xml::walk(stdin, |path, node| {
+    xml::walk(text, |path, node| {
         // `virsh net-dumpxml` piped in by hand has nothing around it.
         let path = path.strip_prefix(&["hookData"]).or(path.strip_prefix(&["networkstatus"])).unwrap_or(path);
-        if let Node::Open(tag) = node {
-            found.open(path, tag)?;
+        match (path, node) {
+            (_, Node::Open(tag)) => found.open(path, tag)?,
+            (["network", "name"], Node::Close(text)) if found.name.is_none() => found.name = Some(text.to_owned()),
+            (["network", "uuid"], Node::Close(text)) if found.uuid.is_none() => found.uuid = Some(text.to_owned()),
+            _ => {}
         }
         Ok::<Flow, String>(Continue(()))
     })?;
-    found.finish(name, config.network(name))
+    Ok(found)
 }
 
 impl Found {
     fn open(&mut self, path: &[&str], tag: &Tag) -> Result<(), String> {
         match path {
-            ["network", "forward"] => self.forward = tag.get("mode"),
-            ["network", "bridge"] => {
+            ["network"] => self.root = true,
+            // Of what stands twice libvirt takes the first.
+            ["network", "forward"] if self.forward.is_none() => {
+                // libvirt's own default (network_conf.c `virNetworkForwardDefParseXML`).
+                self.forward = Some(tag.get("mode").unwrap_or_else(|| "nat".to_owned()));
+                self.forward_dev = tag.get("dev");
+            }
+            ["network", "forward", "interface"] => self.uplinks.extend(tag.get("dev")),
+            ["network", "bridge"] if self.bridge.is_none() => {
                 self.bridge = tag.get("name");
                 self.vlan_aware = tag.get("macTableManager").as_deref() == Some("libvirt");
             }
-            ["network", "mac"] => self.mac = tag.get("address"),
-            ["network", "mtu"] => self.mtu = tag.get("size"),
+            ["network", "mac"] if self.mac.is_none() => self.mac = tag.get("address"),
+            ["network", "mtu"] if self.mtu.is_none() => self.mtu = tag.get("size"),
+            // One is told from too many when it is known whether the network is ours.
+            ["network", "ip"] if self.ips.len() > MAX_ADDRESSES => {}
             ["network", "ip"] => self.ips.push(["address", "netmask", "prefix"].map(|key| tag.get(key))),
             // Hosts of IPv6 have no MAC: libvirt wants a DUID or a name there.
             ["network", "ip", "dhcp", "host"] => {
@@ -152,6 +205,9 @@ impl Found {
         let Some(bridge) = self.bridge else {
             return Err("it has no bridge that could carry it: add <bridge name='red-l2'/> to its XML".to_owned());
         };
+        if self.ips.len() > MAX_ADDRESSES {
+            return Err(format!("it has more than {MAX_ADDRESSES} <ip>: remove some"));
+        }
         let mac: Option<Mac> = self.mac.map(|text| inside("mac", text.parse())).transpose()?;
         let mtu = self.mtu.map(|text| {
             text.parse::<u32>().map_err(|_| format!("<mtu size={}> is not a number: use 68 to 65535", quoted(&text)))
@@ -228,10 +284,39 @@ fn hosts(entries: &[(String, String)]) -> BTreeMap<Mac, Vec<IpAddr>> {
     for (mac, ip) in entries {
         if let (Ok(mac), Ok(ip)) = (mac.parse(), host_ip(ip)) {
             let ips = hosts.entry(mac).or_default();
-            if !ips.contains(&ip) {
+            if ips.len() < MAX_ADDRESSES && !ips.contains(&ip) {
                 ips.push(ip);
             }
         }
     }
     hosts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write;
+
+    fn read(ips: &str) -> Result<Option<Event>, InputError> {
+        let ours = "<metadata><e:network xmlns:e='urn:evpn-hook:1' vni='20'/></metadata>";
+        let text = format!("<network>{ours}<bridge name='red-l2'/>{ips}</network>");
+        super::read(&["red", "start", "begin", "-"], text.as_bytes(), &Config::default())
+    }
+
+    #[test]
+    fn addresses_are_bounded() {
+        let started = std::time::Instant::now();
+        let (mut ips, mut hosts) = (String::new(), String::new());
+        for n in 0..70_000_u32 {
+            let [_, a, b, c] = n.to_be_bytes();
+            let _ = write!(ips, "<ip address='10.{a}.{b}.{c}' prefix='8'/>");
+            let _ = write!(hosts, "<host mac='52:54:0:0:0:1' ip='10.{a}.{b}.{c}'/>");
+        }
+        let error = read(&ips).unwrap_err().to_string();
+        assert_eq!(error, "network red: it has more than 1024 <ip>: remove some");
+        let hosts = format!("<ip address='10.0.0.1' prefix='8'><dhcp>{hosts}</dhcp></ip>");
+        let Ok(Some(Event::Network { network, .. })) = read(&hosts) else { panic!("libvirt's own is not refused") };
+        assert_eq!(network.hosts.values().map(Vec::len).collect::<Vec<_>>(), [MAX_ADDRESSES]);
+        assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
+    }
 }

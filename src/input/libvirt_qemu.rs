@@ -5,7 +5,7 @@
 //! `start`, so the type tells nothing; `source/@network` and `source/@bridge` do.
 
 use super::xml::{self, Flow, Node, Tag};
-use super::{InputError, inside, label, name_and_op, uuid};
+use super::{InputError, MAX_ADDRESSES, inside, inspect, label, name_and_op, uuid};
 use crate::event::{Event, GuestPhase, Nic};
 use crate::model::{Address, Guest, GuestKind, Mac, NetName, Source, host_ip, quoted};
 use std::net::IpAddr;
@@ -59,8 +59,35 @@ pub(super) fn walk_domain(
     name: &str,
     text: &[u8],
     forgive_orphans: bool,
-    mut around: impl FnMut(&[&str], &Tag),
+    around: impl FnMut(&[&str], &Tag),
 ) -> Result<(Guest, Vec<Nic>), String> {
+    let domain = seen(text, around)?;
+    let guest = domain.guest(name)?;
+    Ok((guest, domain.nics(forgive_orphans)?))
+}
+
+/// What `inspect` shows: all that was seen on the same walk, also what a hook has no use for.
+pub(super) fn inspect(text: &[u8]) -> Result<inspect::Domain, String> {
+    let mut root = false;
+    let domain = seen(text, |path, _| root |= matches!(path, ["domain"] | ["domstatus", "domain"]))?;
+    if !root {
+        return Err("the XML on stdin is no <domain>: pipe `virsh dumpxml` in".to_owned());
+    }
+    let words = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let metadata = domain.hints.iter().map(|hint| inspect::Hint {
+        mac: hint.mac,
+        network: hint.network.clone(),
+        ips: hint.ips.clone(),
+    });
+    Ok(inspect::Domain {
+        name: words(&domain.name),
+        uuid: words(&domain.uuid),
+        metadata: metadata.collect(),
+        interfaces: domain.interfaces.into_iter().map(|interface| interface.seen).collect(),
+    })
+}
+
+fn seen(text: &[u8], mut around: impl FnMut(&[&str], &Tag)) -> Result<Domain, String> {
     let mut domain = Domain::default();
     xml::walk(text, |path, node| {
         let inner = path.strip_prefix(&["domstatus"]).unwrap_or(path);
@@ -73,8 +100,7 @@ pub(super) fn walk_domain(
         }
         Ok::<Flow, String>(Continue(()))
     })?;
-    let guest = domain.guest(name)?;
-    Ok((guest, domain.nics(forgive_orphans)?))
+    Ok(domain)
 }
 
 #[derive(Default)]
@@ -88,8 +114,11 @@ struct Domain {
 /// An `<interface>` of libvirt's.
 #[derive(Default)]
 struct Interface {
-    kind: String,
-    nic: Nic,
+    seen: inspect::Interface,
+    /// `<mac>`, `<target>` and `<source>` came.
+    once: [bool; 3],
+    port: Option<String>,
+    ips: Vec<Address>,
 }
 
 /// An `<evpn:interface>` of ours.
@@ -102,8 +131,9 @@ struct Hint {
 impl Domain {
     fn close(&mut self, path: &[&str], text: &str) {
         match path {
-            ["domain", "name"] => self.name = text.to_owned(),
-            ["domain", "uuid"] => self.uuid = text.to_owned(),
+            // Of what stands twice libvirt takes the first.
+            ["domain", "name"] if self.name.is_empty() => self.name = text.to_owned(),
+            ["domain", "uuid"] if self.uuid.is_empty() => self.uuid = text.to_owned(),
             _ => (),
         }
     }
@@ -114,7 +144,10 @@ impl Domain {
                 return Err(format!("it has more than {MAX_INTERFACES} interfaces: remove some"));
             }
             ["domain", "devices", "interface"] => {
-                self.interfaces.push(Interface { kind: tag.get("type").unwrap_or_default(), nic: Nic::default() });
+                let mut interface = Interface::default();
+                // libvirt's own default (domain_conf.c `virDomainNetDefParseXML`).
+                interface.seen.kind = tag.get("type").unwrap_or_else(|| "user".to_owned());
+                self.interfaces.push(interface);
             }
             ["domain", "devices", "interface", rest @ ..] => {
                 if let Some(interface) = self.interfaces.last_mut() {
@@ -130,6 +163,12 @@ impl Domain {
                 };
                 let ip = inside("evpn:ip", host_ip(&text))?;
                 if let Some(hint) = self.hints.last_mut() {
+                    if hint.ips.len() == MAX_ADDRESSES {
+                        return Err(format!(
+                            "the metadata of MAC {} has more than {MAX_ADDRESSES} addresses: remove some",
+                            hint.mac
+                        ));
+                    }
                     if hint.ips.contains(&ip) {
                         return Err(format!("the metadata of MAC {} has the address {ip} twice: keep one", hint.mac));
                     }
@@ -148,6 +187,9 @@ impl Domain {
             return Err("<evpn:interface> has no mac=: add the MAC of one of its interfaces".to_owned());
         };
         let mac: Mac = inside("evpn:interface", text.parse())?;
+        if self.hints.len() == MAX_INTERFACES {
+            return Err(format!("its metadata has more than {MAX_INTERFACES} <evpn:interface>: remove some"));
+        }
         if self.hints.iter().any(|hint| hint.mac == mac) {
             return Err(format!("its metadata has the MAC {mac} twice: keep one <evpn:interface> a MAC"));
         }
@@ -169,13 +211,13 @@ impl Domain {
     fn nics(self, forgive_orphans: bool) -> Result<Vec<Nic>, String> {
         let Domain { interfaces, hints, .. } = self;
         for Hint { mac, .. } in &hints {
-            let of_mac = || interfaces.iter().filter(|i| i.nic.mac == Some(*mac));
+            let of_mac = || interfaces.iter().filter(|i| i.mac() == Some(*mac));
             match of_mac().next() {
                 Some(_) if of_mac().any(Interface::usable) => (),
                 Some(other) => {
                     return Err(format!(
                         "its metadata names MAC {mac}, which is on an interface type={}: use type='network', 'bridge' or 'ethernet', or remove the <evpn:interface>",
-                        quoted(&other.kind)
+                        quoted(&other.seen.kind)
                     ));
                 }
                 None if forgive_orphans => (),
@@ -194,35 +236,52 @@ impl Domain {
 impl Interface {
     /// Types whose host end can be a bridge's port; the others (direct, hostdev, user, vhostuser, …) are none of ours.
     fn usable(&self) -> bool {
-        matches!(self.kind.as_str(), "network" | "bridge" | "ethernet")
+        matches!(self.seen.kind.as_str(), "network" | "bridge" | "ethernet")
     }
 
-    /// libvirt's own values that we could not use (a bridge `a:b`, a MAC of zeros) are on no network of ours: left out, never refused.
+    fn mac(&self) -> Option<Mac> {
+        parsed(self.seen.mac.as_ref())
+    }
+
+    /// Of what stands twice libvirt takes the first.
     fn take(&mut self, path: &[&str], tag: &Tag) {
-        let nic = &mut self.nic;
+        let (seen, once) = (&mut self.seen, &mut self.once);
+        let mut first = |which: usize| !std::mem::replace(&mut once[which], true);
         match path {
-            ["mac"] => nic.mac = parsed(tag, "address"),
-            ["target"] => nic.device = parsed(tag, "dev"),
-            ["source"] => {
-                nic.network = parsed(tag, "network");
-                nic.bridge = parsed(tag, "bridge");
-                nic.port = tag.get("portid").and_then(|id| uuid(&id).ok());
+            ["mac"] if first(0) => seen.mac = tag.get("address"),
+            ["target"] if first(1) => seen.target = tag.get("dev"),
+            ["source"] if first(2) => {
+                seen.network = tag.get("network");
+                seen.bridge = tag.get("bridge");
+                seen.portgroup = tag.get("portgroup");
+                self.port = tag.get("portid").and_then(|id| uuid(&id).ok());
             }
             // libvirt's status file has what a network made of the interface beside what its XML asks for.
-            ["actual", "source"] => nic.bridge = parsed(tag, "bridge").or(nic.bridge.take()),
+            ["actual", "source"] => seen.bridge = tag.get("bridge").or(seen.bridge.take()),
             // nwfilter's own variables; CTRL_IP_LEARNING and the like are not addresses.
-            ["filterref", "parameter"] if matches!(tag.get("name").as_deref(), Some("IP" | "IPV6")) => {
+            ["filterref", "parameter"]
+                if self.ips.len() < MAX_ADDRESSES && matches!(tag.get("name").as_deref(), Some("IP" | "IPV6")) =>
+            {
                 let ip = tag.get("value").and_then(|text| host_ip(&text).ok());
-                let new = ip.map(|ip| Address::new(ip, Source::Nwfilter)).filter(|new| !nic.ips.contains(new));
-                nic.ips.extend(new);
+                let new = ip.map(|ip| Address::new(ip, Source::Nwfilter)).filter(|new| !self.ips.contains(new));
+                self.ips.extend(new);
             }
             _ => (),
         }
     }
 
+    /// libvirt's own values that we could not use (a bridge `a:b`, a MAC of zeros) are on no network of ours: left out, never refused.
     fn finish(self, hints: &[Hint]) -> Result<Nic, String> {
-        let Interface { kind, mut nic } = self;
-        nic.enslave = kind == "ethernet";
+        let mut nic = Nic {
+            device: parsed(self.seen.target.as_ref()),
+            mac: self.mac(),
+            bridge: parsed(self.seen.bridge.as_ref()),
+            network: parsed(self.seen.network.as_ref()),
+            port: self.port,
+            ips: self.ips,
+            chosen: false,
+            enslave: self.seen.kind == "ethernet",
+        };
         let Some(hint) = nic.mac.and_then(|mac| hints.iter().find(|hint| hint.mac == mac)) else {
             return Ok(nic);
         };
@@ -254,6 +313,57 @@ impl Interface {
     }
 }
 
-fn parsed<T: std::str::FromStr>(tag: &Tag, key: &str) -> Option<T> {
-    tag.get(key).and_then(|text| text.parse().ok())
+fn parsed<T: std::str::FromStr>(text: Option<&String>) -> Option<T> {
+    text.and_then(|text| text.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write;
+
+    fn read(metadata: &str, devices: &str) -> Result<Option<Event>, InputError> {
+        let uuid = "<uuid>11111111-2222-3333-4444-555555555501</uuid>";
+        let ours = format!("<e:guest xmlns:e='urn:evpn-hook:1'>{metadata}</e:guest>");
+        let text = format!("<domain>{uuid}<metadata>{ours}</metadata><devices>{devices}</devices></domain>");
+        super::read(&["vm1", "start", "begin", "-"], text.as_bytes())
+    }
+
+    fn many(count: u32, element: impl Fn([u8; 4]) -> String) -> String {
+        (0..count).fold(String::new(), |mut text, n| {
+            let _ = write!(text, "{}", element(n.to_be_bytes()));
+            text
+        })
+    }
+
+    /// What nobody has is refused before it costs: each would be compared with all before it.
+    #[test]
+    fn metadata_is_bounded() {
+        let started = std::time::Instant::now();
+        let hints = many(90_000, |[_, a, b, c]| format!("<e:interface mac='52:54:0:{a:x}:{b:x}:{c:x}'/>"));
+        let error = read(&hints, "").unwrap_err().to_string();
+        assert_eq!(error, "vm vm1: its metadata has more than 256 <evpn:interface>: remove some");
+        let ips = many(150_000, |[_, a, b, c]| format!("<e:ip address='10.{a}.{b}.{c}'/>"));
+        let hint = format!("<e:interface mac='52:54:0:0:0:1'>{ips}</e:interface>");
+        let error = read(&hint, "").unwrap_err().to_string();
+        assert!(error.ends_with("has more than 1024 addresses: remove some"), "{error}");
+        let parameters = many(70_000, |[_, a, b, c]| format!("<parameter name='IP' value='10.{a}.{b}.{c}'/>"));
+        let nic = format!("<interface type='network'><filterref filter='x'>{parameters}</filterref></interface>");
+        let Ok(Some(Event::Guest { nics, .. })) = read("", &nic) else { panic!("libvirt's own is not refused") };
+        assert_eq!(nics[0].ips.len(), MAX_ADDRESSES);
+        assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn of_what_stands_twice_the_first_counts() {
+        let nic = "<interface type='bridge'><mac address='52:54:0:0:0:1'/><mac address='52:54:0:0:0:2'/>            <source bridge='a' portgroup='p'/><source bridge='b' network='n'/><target dev='x'/><target dev='y'/></interface>";
+        let text = format!("<domain><name>one</name><name>two</name><devices>{nic}</devices></domain>");
+        let seen = inspect(text.as_bytes()).unwrap();
+        let nic = &seen.interfaces[0];
+        let word = |text: &Option<String>| text.clone().unwrap_or_default();
+        assert_eq!(
+            [&nic.mac, &nic.network, &nic.bridge, &nic.portgroup, &nic.target, &seen.name].map(word),
+            ["52:54:0:0:0:1", "", "a", "p", "x", "one"]
+        );
+    }
 }

@@ -3,6 +3,7 @@
 //! Nothing else is touched: no file, no netlink, no call back into libvirt (it would hang, its locks are held while a hook runs).
 //! What is libvirt's own and strange to us is not ours and never an error; what stands in *our* metadata is taken strictly.
 
+pub mod inspect;
 pub mod libvirt_network;
 pub mod libvirt_qemu;
 pub mod libvirt_status;
@@ -14,7 +15,7 @@ pub use lxc::{LxcHook, LxcPhase};
 pub use redact::redact;
 pub use xml::MAX_XML;
 
-use crate::model::{BadValue, one_line, quoted};
+use crate::model::{BadValue, quoted, short_line};
 use crate::tape::Untold;
 use std::io::Read;
 
@@ -28,7 +29,7 @@ pub struct InputError {
 
 impl InputError {
     pub(crate) fn new(text: &str, may_refuse: bool) -> InputError {
-        InputError { text: one_line(text), may_refuse }
+        InputError { text: short_line(text), may_refuse }
     }
 
     /// May the exit status tell the caller (the law of [`Event::may_refuse`](crate::event::Event::may_refuse), for events that never came to be)?
@@ -53,6 +54,9 @@ pub fn read_stdin(stdin: impl Read) -> Result<Vec<u8>, InputError> {
         Err(e) => Err(InputError::new(&format!("cannot read stdin ({e}): libvirt gives the XML there"), false)),
     }
 }
+
+/// More addresses than one guest's NIC, or a bridge, is ever given: each is looked for among those before it, and becomes an entry in the kernel.
+const MAX_ADDRESSES: usize = 1024;
 
 /// Splits a hook's words into the object's name and the operation; `SUBOP` and `EXTRA` say nothing that the operation does not.
 fn name_and_op<S: AsRef<str>>(args: &[S]) -> Result<(&str, &str), InputError> {
@@ -104,6 +108,12 @@ mod tests {
     fn stdin_stops_one_byte_after_the_bound() {
         assert_eq!(read_stdin(std::io::repeat(b' ')).unwrap().len(), MAX_XML + 1);
         assert_eq!(read_stdin(&b"<a/>"[..]).unwrap(), b"<a/>");
+    }
+
+    #[test]
+    fn what_is_not_understood_is_not_repeated_at_length() {
+        let line = InputError::new(&"\nä".repeat(1 << 20), true).to_string();
+        assert!(line.starts_with("\\nä\\nä") && line.ends_with('…') && line.chars().count() == 601, "{line}");
     }
 
     #[test]

@@ -37,7 +37,9 @@ pub fn redact(xml: &str) -> (String, bool) {
                 path.push(if plain || ours { local.as_ref().to_owned() } else { "?".to_owned() });
                 let parent = open.last().copied().unwrap_or(false);
                 let kept = if plain { parent || is_read(&path) } else { ours };
-                tag(&mut out, start, kept || path.len() == 1);
+                if !tag(&mut out, start, kept || path.len() == 1) {
+                    return (out, false);
+                }
                 if matches!(event, Event::Empty(_)) {
                     out.push_str("/>");
                     path.pop();
@@ -65,8 +67,9 @@ pub fn redact(xml: &str) -> (String, bool) {
 /// What the readers of this room look at, and all below it.
 fn is_read(path: &[String]) -> bool {
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    let path = path.strip_prefix(&["domstatus"]).or(path.strip_prefix(&["networkstatus"])).unwrap_or(&path);
     matches!(
-        path[..],
+        path,
         ["domain", "name"]
             | ["domain", "uuid"]
             | ["domain", "devices", "interface"]
@@ -75,7 +78,12 @@ fn is_read(path: &[String]) -> bool {
     )
 }
 
-fn tag(out: &mut String, start: &BytesStart, kept: bool) {
+/// False where its attributes cannot be told from each other; none of it is written then.
+fn tag(out: &mut String, start: &BytesStart, kept: bool) -> bool {
+    let plain = |key: &str| !key.contains(|c: char| c.is_whitespace() || c.is_control() || "'\"<>=&/".contains(c));
+    if start.attributes().with_checks(false).any(|attr| !attr.is_ok_and(|attr| plain(attr.key.0))) {
+        return false;
+    }
     let _ = write!(out, "<{}", start.name().0);
     for attr in start.attributes().with_checks(false).flatten() {
         let key = attr.key.0;
@@ -85,6 +93,7 @@ fn tag(out: &mut String, start: &BytesStart, kept: bool) {
         let quote = if text.contains('\'') { '"' } else { '\'' };
         let _ = write!(out, " {key}={quote}{text}{quote}");
     }
+    true
 }
 
 fn value(out: &mut String, text: &str, kept: Option<&bool>) {
@@ -169,6 +178,9 @@ mod tests {
             "<domain><secret a='sesame",
             "sesame",
             "<a>&sesame",
+            "<domain><a b='sesame' c><name/></a></domain>",
+            "<domain><a b='c'd=sesame/></domain>",
+            "<domain xmlns:a='u<interface type='sesame' rn:80'/>",
         ] {
             let (text, whole) = redact(broken);
             assert!(!text.contains("sesame"), "{text}");

@@ -192,7 +192,7 @@ impl AsFd for Events {
 }
 
 /// The messages of one datagram.
-fn parse(mut rest: &[u8], found: &mut VecDeque<Event>) {
+pub(super) fn parse(mut rest: &[u8], found: &mut VecDeque<Event>) {
     while !rest.is_empty() {
         let Ok(packet) = NetlinkBuffer::new_checked(rest) else {
             found.push_back(Event::Lost);

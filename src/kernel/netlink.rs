@@ -1,6 +1,7 @@
 //! One rtnetlink request and its answer: sequence numbers, multi-part answers, interrupted dumps, the kernel's own words.
 
 use super::error::{KernelError, NetlinkError};
+use crate::model::short_line;
 use netlink_packet_core::{
     DecodeError, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_MULTIPART,
     NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
@@ -141,53 +142,13 @@ impl Socket {
         flags: u16,
         decode: impl Fn(&NetlinkHeader, &[u8]) -> Result<Option<T>, DecodeError>,
     ) -> Result<Vec<T>, NetlinkError> {
-        let dump = flags & NLM_F_DUMP == NLM_F_DUMP;
-        let mut found = Vec::new();
-        let mut interrupted = false;
+        let mut answer = Answer::new(self.sequence, flags);
         for _ in 0..DATAGRAMS_MAX {
             self.receive()?;
-            let mut rest = self.buffer.as_slice();
-            while !rest.is_empty() {
-                let packet = NetlinkBuffer::new_checked(rest).map_err(|e| NetlinkError::Decode(e.to_string()))?;
-                let length = packet.length() as usize;
-                let (sequence, reply) = (packet.sequence_number(), packet.flags());
-                let bytes = &rest[..length];
-                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-                if sequence != self.sequence {
-                    continue; // the tail of an answer that we gave up
-                }
-                interrupted |= reply & NLM_F_DUMP_INTR != 0;
-                if packet.message_type() >= NLMSG_MIN_TYPE {
-                    let mut header = NetlinkHeader::default();
-                    header.message_type = packet.message_type();
-                    match decode(&header, packet.payload()) {
-                        Ok(one) => found.extend(one),
-                        // One device of an unknown shape must not hide the others.
-                        Err(_) if dump => self.undecoded += 1,
-                        Err(error) => return Err(NetlinkError::Decode(error.to_string())),
-                    }
-                    if !dump && flags & NLM_F_ACK == 0 && reply & NLM_F_MULTIPART == 0 {
-                        return Ok(found);
-                    }
-                    continue;
-                }
-                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes)
-                    .map_err(|e| NetlinkError::Decode(e.to_string()))?;
-                match message.payload {
-                    NetlinkPayload::Error(error) if error.code.is_some() => {
-                        let text = words(&error.header, reply);
-                        return Err(NetlinkError::Kernel { errno: error.raw_code().saturating_abs(), text });
-                    }
-                    NetlinkPayload::Done(done) if done.code < 0 => {
-                        let text = (reply & NLM_F_ACK_TLVS != 0).then(|| extack(&done.extended_ack)).flatten();
-                        return Err(NetlinkError::Kernel { errno: done.code.saturating_abs(), text });
-                    }
-                    NetlinkPayload::Done(_) if interrupted => {
-                        return Err(NetlinkError::Interrupted(1));
-                    }
-                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(found),
-                    _ => {}
-                }
+            let ended = answer.take(&self.buffer, &decode);
+            self.undecoded += std::mem::take(&mut answer.undecoded);
+            if ended? {
+                return Ok(answer.found);
             }
         }
         Err(NetlinkError::NoAnswer)
@@ -229,6 +190,78 @@ fn is_shortage(error: &NetlinkError) -> bool {
     error.is(Errno::NOBUFS) || error.is(Errno::NOMEM)
 }
 
+/// An answer as it comes, datagram by datagram. Pure: what the bytes are is nobody's promise.
+pub(super) struct Answer<T> {
+    sequence: u32,
+    flags: u16,
+    interrupted: bool,
+    pub(super) found: Vec<T>,
+    pub(super) undecoded: usize,
+}
+
+impl<T> Answer<T> {
+    /// To the request of this number that was sent with these flags.
+    pub(super) fn new(sequence: u32, flags: u16) -> Answer<T> {
+        Answer { sequence, flags, interrupted: false, found: Vec::new(), undecoded: 0 }
+    }
+
+    /// Takes what is in one datagram; true where that is the end.
+    pub(super) fn take(
+        &mut self,
+        mut rest: &[u8],
+        decode: impl Fn(&NetlinkHeader, &[u8]) -> Result<Option<T>, DecodeError>,
+    ) -> Result<bool, NetlinkError> {
+        let dump = self.flags & NLM_F_DUMP == NLM_F_DUMP;
+        while !rest.is_empty() {
+            let packet = NetlinkBuffer::new_checked(rest).map_err(|e| undecodable(&e))?;
+            let length = packet.length() as usize;
+            let (sequence, reply) = (packet.sequence_number(), packet.flags());
+            let bytes = &rest[..length];
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            if sequence != self.sequence {
+                continue; // the tail of an answer that we gave up
+            }
+            self.interrupted |= reply & NLM_F_DUMP_INTR != 0;
+            if packet.message_type() >= NLMSG_MIN_TYPE {
+                let mut header = NetlinkHeader::default();
+                header.message_type = packet.message_type();
+                match decode(&header, packet.payload()) {
+                    Ok(one) => self.found.extend(one),
+                    // One device of an unknown shape must not hide the others.
+                    Err(_) if dump => self.undecoded += 1,
+                    Err(error) => return Err(undecodable(&error)),
+                }
+                if !dump && self.flags & NLM_F_ACK == 0 && reply & NLM_F_MULTIPART == 0 {
+                    return Ok(true);
+                }
+                continue;
+            }
+            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).map_err(|e| undecodable(&e))?;
+            match message.payload {
+                NetlinkPayload::Error(error) if error.code.is_some() => {
+                    let text = words(&error.header, reply);
+                    return Err(NetlinkError::Kernel { errno: error.raw_code().saturating_abs(), text });
+                }
+                NetlinkPayload::Done(done) if done.code < 0 => {
+                    let text = (reply & NLM_F_ACK_TLVS != 0).then(|| extack(&done.extended_ack)).flatten();
+                    return Err(NetlinkError::Kernel { errno: done.code.saturating_abs(), text });
+                }
+                NetlinkPayload::Done(_) if self.interrupted => {
+                    return Err(NetlinkError::Interrupted(1));
+                }
+                NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(true),
+                _ => {}
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The library's words have all bytes of what it could not decode in them.
+fn undecodable(error: &DecodeError) -> NetlinkError {
+    NetlinkError::Decode(short_line(&error.to_string()))
+}
+
 /// The extended ACK's text in an NLMSG_ERROR: behind the request's header, or behind the whole request if that is not capped.
 fn words(echo: &[u8], flags: u16) -> Option<String> {
     if flags & NLM_F_ACK_TLVS == 0 {
@@ -256,6 +289,20 @@ mod tests {
         bytes.extend(value);
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         bytes
+    }
+
+    #[test]
+    fn what_does_not_decode_is_told_in_a_line() {
+        // A link whose IFLA_VF_PORTS (24) is not what the library expects there.
+        let body = [vec![0; 16], attribute(24, &[0xff; 3000])].concat();
+        let mut message = (16 + body.len() as u32).to_ne_bytes().to_vec();
+        message.extend(16u16.to_ne_bytes());
+        message.extend([0; 10]);
+        message.extend(body);
+        let mut answer = Answer::new(0, 0);
+        let told = answer.take(&message, |header, body| RouteNetlinkMessage::deserialize(header, body).map(Some));
+        let told = told.unwrap_err().to_string();
+        assert!(told.contains("does not parse") && told.chars().count() < 700, "{told}");
     }
 
     #[test]

@@ -166,7 +166,7 @@ impl Kernel {
 }
 
 /// IPv6 answers with the refusing route itself (net/ipv6/route.c `inet6_rtm_getroute`).
-fn leaves_by(route: &RouteMessage) -> Option<Route> {
+pub(super) fn leaves_by(route: &RouteMessage) -> Option<Route> {
     let refuses = matches!(route.header.kind, RouteType::Unreachable | RouteType::BlackHole | RouteType::Prohibit);
     let device = route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),
@@ -203,7 +203,7 @@ fn local_rule_at(family: AddressFamily, preference: u32) -> RuleMessage {
 }
 
 /// Preference 0 is shown by leaving it out (net/core/fib_rules.c, `fib_nl_fill_rule`).
-fn preference(rule: &RuleMessage) -> u32 {
+pub(super) fn preference(rule: &RuleMessage) -> u32 {
     let found = rule.attributes.iter().find_map(|attribute| match attribute {
         RuleAttribute::Priority(preference) => Some(*preference),
         _ => None,
@@ -216,7 +216,7 @@ fn is_l3mdev(rule: &RuleMessage) -> bool {
 }
 
 /// A rule that sends everything to table local; not one that an admin bound to a mark, an address or a device.
-fn is_local(rule: &RuleMessage) -> bool {
+pub(super) fn is_local(rule: &RuleMessage) -> bool {
     let header = &rule.header;
     header.action == RuleAction::ToTable
         && header.table == LOCAL

@@ -11,10 +11,10 @@
 mod ask;
 mod dhcp;
 mod filter;
-mod frame;
+pub(crate) mod frame;
 mod loud;
 mod packet;
-mod xids;
+pub(crate) mod xids;
 
 #[cfg(test)]
 mod frame_test;

@@ -25,9 +25,9 @@ mod advertised;
 mod configure;
 mod error;
 mod fabric;
-mod render;
-mod running;
-mod show;
+pub(crate) mod render;
+pub(crate) mod running;
+pub(crate) mod show;
 mod vty;
 mod vtysh;
 

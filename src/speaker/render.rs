@@ -124,7 +124,7 @@ fn families(lines: &[BgpLine]) -> Vec<(&'static str, Vec<&'static str>)> {
 }
 
 /// vtysh's lines that put `missing` in: the VRF before its instance, so that bgpd hears of the L3VNI and the instance in the order of frr.conf.
-pub(super) fn add(vrf: &Vrf, asn: u32, missing: &Added) -> Vec<String> {
+pub(crate) fn add(vrf: &Vrf, asn: u32, missing: &Added) -> Vec<String> {
     let mut out = Vec::new();
     if let (true, Some(vni)) = (missing.vni, vrf.vni) {
         out.extend([format!("vrf {}", vrf.name), format!("vni {vni}"), "exit-vrf".into()]);
@@ -138,7 +138,7 @@ pub(super) fn add(vrf: &Vrf, asn: u32, missing: &Added) -> Vec<String> {
 /// vtysh's lines that take `added` out: the L3VNI first, because bgpd refuses `no router bgp AS vrf NAME` ("Please unconfigure l3vni N")
 /// as long as it holds one. `no vrf NAME` is not among them: FRR takes it only when the kernel's device is gone ("Only inactive VRFs can
 /// be deleted"), and what stays without it is a name in `show vrf`, not a line in the configuration.
-pub(super) fn remove(vrf: &Vrf, asn: u32, added: &Added) -> Vec<String> {
+pub(crate) fn remove(vrf: &Vrf, asn: u32, added: &Added) -> Vec<String> {
     let mut out = Vec::new();
     if let (true, Some(vni)) = (added.vni, vrf.vni) {
         out.extend([format!("vrf {}", vrf.name), format!("no vni {vni}"), "exit-vrf".into()]);

@@ -67,7 +67,7 @@ impl Running {
 }
 
 /// Reads what `show running-config` printed on bgpd's socket. Unknown lines are skipped, or kept as content of the stanza they are in.
-pub(super) fn parse(text: &str) -> Running {
+pub(crate) fn parse(text: &str) -> Running {
     let mut running = Running::default();
     let mut current: Option<Instance> = None;
     let mut family = String::new();

@@ -119,14 +119,14 @@ impl fmt::Display for Version {
 }
 
 /// `show version`: "FRRouting 8.4.4 (comp1) on Linux(6.1.0).", "FRRouting 10.7-dev (…"; none where it is not said so.
-pub(super) fn version(text: &str) -> Option<Version> {
+pub(crate) fn version(text: &str) -> Option<Version> {
     let word = text.lines().find_map(|line| line.strip_prefix("FRRouting "))?.split_whitespace().next()?;
     let mut numbers = word.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some(Version(numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 /// Parses an answer. Some commands answer nothing, or a sentence, where others answer `{}`: all of it is `Null` here.
-pub(super) fn json(text: &str) -> Result<Value, String> {
+pub(crate) fn json(text: &str) -> Result<Value, String> {
     let text = text.trim();
     match text.as_bytes().first() {
         None => Ok(Value::Null),
@@ -139,7 +139,7 @@ pub(super) fn json(text: &str) -> Result<Value, String> {
 
 /// The addresses of `show interface X` ("  inet 10.1.0.1/24" and "  inet6 fd00:1::1/64", perhaps with more words behind), none where it is
 /// not in this VRF ("  vrf: red"): zebra forgets them again when it hears of the move.
-pub(super) fn interface(text: &str, vrf: &str) -> Vec<IpNet> {
+pub(crate) fn interface(text: &str, vrf: &str) -> Vec<IpNet> {
     if !text.lines().any(|line| line.trim().strip_prefix("vrf: ").is_some_and(|name| name.trim() == vrf)) {
         return Vec::new();
     }
@@ -167,7 +167,7 @@ fn flag(value: &Value, name: &str) -> bool {
 }
 
 /// `show evpn vni N json`
-pub(super) fn vni(value: &Value) -> Option<VniInfo> {
+pub(crate) fn vni(value: &Value) -> Option<VniInfo> {
     let kind = match text(value, &["type"])? {
         "L2" => VniKind::L2,
         "L3" => VniKind::L3,
@@ -204,18 +204,18 @@ fn vtep(value: &Value) -> Option<IpAddr> {
 }
 
 /// `show evpn mac vni N mac M json`
-pub(super) fn mac(value: &Value, mac: Mac) -> MacState {
+pub(crate) fn mac(value: &Value, mac: Mac) -> MacState {
     value.get(mac.to_string()).map_or(MacState::Absent, mac_state)
 }
 
 /// `show evpn mac vni N json`. AUTO MACs are not in it.
-pub(super) fn macs(value: &Value) -> BTreeMap<Mac, MacState> {
+pub(crate) fn macs(value: &Value) -> BTreeMap<Mac, MacState> {
     let list = value.get("macs").and_then(Value::as_object).into_iter().flatten();
     list.filter_map(|(mac, value)| Some((mac.parse().ok()?, mac_state(value)))).collect()
 }
 
 /// `show evpn arp-cache vni N ip IP json`, and one entry of the list.
-pub(super) fn arp(value: &Value) -> ArpState {
+pub(crate) fn arp(value: &Value) -> ArpState {
     let Some(mac) = text(value, &["mac"]).and_then(|mac| mac.parse().ok()) else {
         return ArpState::Absent;
     };
@@ -228,7 +228,7 @@ pub(super) fn arp(value: &Value) -> ArpState {
 }
 
 /// `show evpn arp-cache vni N json`: the addresses stand beside `numArpNd`.
-pub(super) fn arps(value: &Value) -> BTreeMap<IpAddr, ArpState> {
+pub(crate) fn arps(value: &Value) -> BTreeMap<IpAddr, ArpState> {
     let list = value.as_object().into_iter().flatten();
     list.filter_map(|(ip, value)| Some((ip.parse().ok()?, arp(value)))).collect()
 }
@@ -251,12 +251,12 @@ fn own_best(paths: &Value) -> Option<&Value> {
 }
 
 /// `show bgp l2vpn evpn route vni N mac M [ip IP] json`
-pub(super) fn route(value: &Value) -> bool {
+pub(crate) fn route(value: &Value) -> bool {
     value.get("paths").and_then(own_best).is_some()
 }
 
 /// `show bgp l2vpn evpn route vni N json`: the type-2 routes of our own that are best.
-pub(super) fn routes(value: &Value) -> BTreeSet<(Mac, Option<IpAddr>)> {
+pub(crate) fn routes(value: &Value) -> BTreeSet<(Mac, Option<IpAddr>)> {
     let own = |(key, value): (&String, &Value)| {
         // [2]:[0]:[48]:[52:54:00:03:82:d8]:[32]:[10.1.0.60], as RFC 7432 §7.2 counts it
         let mut parts = key.strip_prefix("[2]:[")?.strip_suffix(']')?.split("]:[").skip(2);
@@ -275,7 +275,7 @@ pub(super) fn routes(value: &Value) -> BTreeSet<(Mac, Option<IpAddr>)> {
 }
 
 /// `show vrf vni json` of zebra and `show bgp vrfs json` of bgpd, for one VRF.
-pub(super) fn vrf(zebra: &Value, bgpd: &Value, name: &str) -> VrfInfo {
+pub(crate) fn vrf(zebra: &Value, bgpd: &Value, name: &str) -> VrfInfo {
     let entry = zebra_vrfs(zebra).find(|vrf| vrf.get("vrf").and_then(Value::as_str) == Some(name));
     let instance = bgpd.get("vrfs").and_then(|vrfs| vrfs.get(name));
     VrfInfo {
@@ -287,18 +287,18 @@ pub(super) fn vrf(zebra: &Value, bgpd: &Value, name: &str) -> VrfInfo {
 }
 
 /// The route distinguisher of a VNI, in bgpd's `show bgp l2vpn evpn vni N json`: two numbers or an address and a number.
-pub(super) fn distinguisher(value: &Value) -> Option<&str> {
+pub(crate) fn distinguisher(value: &Value) -> Option<&str> {
     text(value, &["rd"]).filter(|rd| rd.chars().all(|c| c.is_ascii_digit() || c == '.' || c == ':'))
 }
 
 /// Does a list of all of a VNI's routes lack those of MACs? FRR 10 has them in a table of their own.
-pub(super) fn lacks_macs(value: &Value) -> bool {
+pub(crate) fn lacks_macs(value: &Value) -> bool {
     let mut keys = value.as_object().into_iter().flatten().map(|(key, _)| key).filter(|key| key.starts_with("[2]:"));
     keys.all(|key| key.contains("[00:00:00:00:00:00]"))
 }
 
 /// The router-id of a VRF's instance, none for the default one's, in bgpd's `show bgp vrfs json`. 0.0.0.0 is none.
-pub(super) fn router_id(bgpd: &Value, vrf: Option<&str>) -> Option<Ipv4Addr> {
+pub(crate) fn router_id(bgpd: &Value, vrf: Option<&str>) -> Option<Ipv4Addr> {
     let instance = bgpd.get("vrfs")?.get(vrf.unwrap_or("default"))?;
     text(instance, &["routerId"])?.parse().ok().filter(|id: &Ipv4Addr| !id.is_unspecified())
 }
@@ -374,7 +374,7 @@ pub struct Announced {
 }
 
 /// `show bgp l2vpn evpn summary json`, `show bgp ipv4 unicast summary json`
-pub(super) fn peers(value: &Value) -> Vec<Peer> {
+pub(crate) fn peers(value: &Value) -> Vec<Peer> {
     let list = value.get("peers").and_then(Value::as_object).into_iter().flatten();
     list.map(|(name, peer)| Peer {
         name: name.clone(),
@@ -386,7 +386,7 @@ pub(super) fn peers(value: &Value) -> Vec<Peer> {
 }
 
 /// `show bgp l2vpn evpn vni N json`; none of a VNI that bgpd does not have.
-pub(super) fn targets(value: &Value) -> Option<Targets> {
+pub(crate) fn targets(value: &Value) -> Option<Targets> {
     let list = |name: &str| -> Vec<String> {
         let list = value.get(name).and_then(Value::as_array).into_iter().flatten();
         list.filter_map(|target| target.as_str().map(str::to_owned)).collect()
@@ -437,7 +437,7 @@ fn paths_in<'a>(paths: &'a Value, found: &mut Vec<&'a Value>) {
 }
 
 /// The paths of one route: `show bgp l2vpn evpn route rd RD mac M [ip IP] json`, with the peers that it went to.
-pub(super) fn announced(value: &Value, rd: &str) -> Announced {
+pub(crate) fn announced(value: &Value, rd: &str) -> Announced {
     let known =
         (text(value, &["mac"]).and_then(|mac| mac.parse().ok()), text(value, &["ip"]).and_then(|ip| ip.parse().ok()));
     // The paths stand below the route's own name here: "[2]:[0]:[48]:[52:54:00:03:82:d8]".
@@ -452,7 +452,7 @@ pub(super) fn announced(value: &Value, rd: &str) -> Announced {
 }
 
 /// `show bgp l2vpn evpn route type macip json`: the paths of all VTEPs to this MAC or address, by route distinguisher.
-pub(super) fn received(value: &Value, wanted: impl Fn(Mac, Option<IpAddr>) -> bool) -> Vec<Path> {
+pub(crate) fn received(value: &Value, wanted: impl Fn(Mac, Option<IpAddr>) -> bool) -> Vec<Path> {
     let mut found = Vec::new();
     for (rd, routes) in value.as_object().into_iter().flatten() {
         for (key, route) in routes.as_object().into_iter().flatten() {
@@ -474,19 +474,19 @@ fn zebra_vrfs(zebra: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// The name of the VRF that zebra has this L3VNI for.
-pub(super) fn vrf_of(zebra: &Value, vni: Vni) -> Option<String> {
+pub(crate) fn vrf_of(zebra: &Value, vni: Vni) -> Option<String> {
     let entry = zebra_vrfs(zebra).find(|vrf| number(vrf, "vni") == vni.get())?;
     Some(text(entry, &["vrf"])?.to_owned())
 }
 
 /// `show evpn vni N json`: the other VTEPs, `numRemoteVteps` up to FRR 8 (a list in spite of its name), `remoteVteps` with objects later.
-pub(super) fn vteps(value: &Value) -> BTreeSet<IpAddr> {
+pub(crate) fn vteps(value: &Value) -> BTreeSet<IpAddr> {
     let lists = ["remoteVteps", "numRemoteVteps"].iter().filter_map(|name| value.get(name)?.as_array()).flatten();
     lists.filter_map(|vtep| vtep.as_str().or_else(|| text(vtep, &["ip"]))?.parse().ok()).collect()
 }
 
 /// `show bgp l2vpn evpn route type T json`: below each distinguisher the routes, and of each the paths that came from a peer.
-pub(super) fn received_targets(value: &Value) -> BTreeSet<Received> {
+pub(crate) fn received_targets(value: &Value) -> BTreeSet<Received> {
     let routes = value.as_object().into_iter().flatten().filter_map(|(_, of_rd)| of_rd.as_object()).flatten();
     let mut paths = Vec::new();
     routes.filter_map(|(_, route)| route.get("paths")).for_each(|value| paths_in(value, &mut paths));
@@ -501,13 +501,13 @@ pub(super) fn received_targets(value: &Value) -> BTreeSet<Received> {
 }
 
 /// `show evpn mac vni N json`: those that moved too often.
-pub(super) fn duplicate_macs(value: &Value) -> Vec<Mac> {
+pub(crate) fn duplicate_macs(value: &Value) -> Vec<Mac> {
     let list = value.get("macs").and_then(Value::as_object).into_iter().flatten();
     list.filter(|(_, value)| flag(value, "isDuplicate")).filter_map(|(mac, _)| mac.parse().ok()).collect()
 }
 
 /// `show evpn arp-cache vni N json`: likewise.
-pub(super) fn duplicate_ips(value: &Value) -> Vec<IpAddr> {
+pub(crate) fn duplicate_ips(value: &Value) -> Vec<IpAddr> {
     let list = value.as_object().into_iter().flatten();
     list.filter(|(_, value)| flag(value, "isDuplicate")).filter_map(|(ip, _)| ip.parse().ok()).collect()
 }

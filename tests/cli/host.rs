@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// The program under test.
 pub const BIN: &str = env!("CARGO_BIN_EXE_evpn-hook");
@@ -137,14 +138,47 @@ impl Host {
         assert_eq!(snapshot(), before, "{args:?} left something");
     }
 
+    /// Runs it with a bound on its address space. How long it took, and the most memory that was seen of it, in MB.
+    pub fn bounded(&self, args: &[&str], env: &[(&str, String)], stdin: &[u8], mib: u64) -> (Run, Duration, f64) {
+        let program = self.command(args);
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -v {}; exec \"$@\"", mib << 10), "sh"]);
+        command.arg(program.get_program()).args(program.get_args()).env("LC_ALL", "C");
+        command.envs(env.iter().map(|(key, value)| (key, value)));
+        let began = Instant::now();
+        let (run, peak) = finish_watched(command, stdin, |pid| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let high = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+            high.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+        });
+        (run, began.elapsed(), peak as f64 / 1024.0)
+    }
+
     pub fn status(&self) -> Value {
         serde_json::from_str(&self.run(&["--json", "status"]).ok().stdout).unwrap()
     }
 }
 
-pub fn finish(mut command: Command, stdin: &[u8]) -> Run {
+pub fn finish(command: Command, stdin: &[u8]) -> Run {
+    finish_watched(command, stdin, |_| None).0
+}
+
+/// Looks at it again and again while it runs; the most that was seen.
+fn finish_watched(
+    mut command: Command,
+    stdin: &[u8],
+    look: impl Fn(u32) -> Option<u64> + Send + 'static,
+) -> (Run, u64) {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
+    let pid = child.id();
+    let watch = std::thread::spawn(move || {
+        let mut most = 0;
+        while let Some(now) = look(pid) {
+            most = most.max(now);
+        }
+        most
+    });
     let mut pipe = child.stdin.take().unwrap();
     let text = stdin.to_vec();
     // A program that has read enough closes the pipe: not an error of ours.
@@ -153,7 +187,7 @@ pub fn finish(mut command: Command, stdin: &[u8]) -> Run {
     writer.join().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let status = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap());
-    Run { status, stdout: text(output.stdout), stderr: text(output.stderr) }
+    (Run { status, stdout: text(output.stdout), stderr: text(output.stderr) }, watch.join().unwrap())
 }
 
 /// A veth as a guest's tap: `dev` is the host's end, up or down as the hypervisor leaves it.

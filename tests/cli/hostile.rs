@@ -4,6 +4,8 @@ use crate::common::sh;
 use crate::host::{CONFIG, Host, snapshot, tap};
 use crate::on_a_host;
 use crate::xml::{LAB, LIBVIRTS_BRIDGE, domain, guest, interface, network};
+use std::fmt::Write;
+use std::time::Duration;
 
 const MAC: &str = "52:54:00:03:82:d8";
 
@@ -114,9 +116,231 @@ on_a_host!(metadata_is_taken_strictly, {
     );
 });
 
+/// What a tenant may try who writes a guest's XML, a network's metadata, or a container's configuration: argv, stdin, environment, and what is said.
+type Case = (&'static str, Vec<String>, Vec<u8>, Vec<(&'static str, String)>, &'static str);
+
+fn tries() -> Vec<Case> {
+    let nic = |mac: &str| interface(mac, "vnet0", "flat-l2");
+    let mut cases: Vec<Case> = Vec::new();
+    let mut qemu = |what, name: &str, xml: String, said| {
+        let args = ["qemu", name, "start", "begin", "-"].map(str::to_owned).to_vec();
+        cases.push((what, args, xml.into_bytes(), Vec::new(), said));
+    };
+    let named = |name: &str| domain(1, "", &nic(MAC)).replace("vm1", name);
+    qemu("VM name with ../", "../../../etc/cron.d/x", named("../../../etc/cron.d/x"), "its name has '/'");
+    qemu("VM name with ;", "a;reboot", named("a;reboot"), "its name has ';'");
+    qemu("VM name with $()", "$(reboot)", named("$(reboot)"), "its name has '$'");
+    qemu("VM name with a newline", "a\nb", named("a\nb"), "not printable");
+    qemu("VM name with an escaped newline", "vm1", named("a&#10;vni 1"), "not printable");
+    qemu("VM name with ESC", "vm1", named("a&#27;[2J"), "ill-formed|not printable");
+    qemu("VM name that turns the line round", "vm1", named("a\u{202e}b"), "its name has");
+    qemu("VM name of 1 MiB", "vm1", named(&"x".repeat(1 << 20)), "over 255 bytes");
+    qemu("uuid with ../", "vm1", named("vm1").replace("11111111-2222", "../../../../.."), "is no UUID");
+    let two = |mac: &str, network: &str| domain(1, &guest(mac, Some(network), &[]), &nic(MAC));
+    qemu("network ../x in metadata", "vm1", two(MAC, "../x"), "puts MAC 52:54:00:03:82:d8 on network '../x'");
+    qemu("network a;b in metadata", "vm1", two(MAC, "a;b"), "on network 'a;b'");
+    qemu("network with a newline in metadata", "vm1", two(MAC, "a&#10;b"), "not printable");
+    let tap = "<interface type='ethernet'><mac address='52:54:00:03:82:d8'/><target dev='vnet0'/></interface>";
+    qemu(
+        "unknown network ../flat of an ethernet NIC",
+        "vm1",
+        domain(1, &guest(MAC, Some("../flat"), &[]), tap),
+        "is not up",
+    );
+    qemu("64 MiB of blanks", "vm1", " ".repeat(64 << 20), "over 4 MiB");
+    qemu(
+        "64 MiB in a comment",
+        "vm1",
+        named("vm1").replace("<devices>", &format!("<!--{}--><devices>", "x".repeat(64 << 20))),
+        "over 4 MiB",
+    );
+    qemu(
+        "64 MiB in an attribute",
+        "vm1",
+        named("vm1").replace("id='1'", &format!("id='{}'", "1".repeat(64 << 20))),
+        "over 4 MiB",
+    );
+    qemu(
+        "64 MiB of elements",
+        "vm1",
+        named("vm1").replace("<devices>", &format!("<devices>{}", "<a/>".repeat(16 << 20))),
+        "over 4 MiB",
+    );
+    qemu("100,000 levels", "vm1", format!("<domain>{}", "<a>".repeat(100_000)), "nests deeper");
+    let laughs: String = (1..10).map(|n| format!("<!ENTITY l{n} '{}'>", format!("&l{};", n - 1).repeat(10))).collect();
+    let laughs = format!("<!DOCTYPE domain [<!ENTITY l0 'lol'>{laughs}]>{}", named("&l9;"));
+    qemu("billion laughs", "vm1", laughs, "DOCTYPE");
+    let file = format!("<!DOCTYPE domain [<!ENTITY f SYSTEM 'file:///etc/shadow'>]>{}", named("&f;"));
+    qemu("external entity", "vm1", file, "DOCTYPE");
+    qemu("undeclared entity", "vm1", named("&f;"), "the XML has the entity 'f'");
+    let thousands = |n: usize| {
+        (0..n).map(|i| interface(&format!("52:54:00:00:{:02x}:{:02x}", i >> 8, i & 255), &format!("t{i}"), "flat-l2"))
+    };
+    qemu("10,000 interfaces", "vm1", domain(1, "", &thousands(10_000).collect::<String>()), "more than 256 interfaces");
+    let hints: String =
+        (0..40_000).map(|i| format!("<e:interface mac='52:54:0:{:x}:{:x}:1'/>", i >> 8, i & 255)).collect();
+    let hints = format!("<e:guest xmlns:e='urn:evpn-hook:1'>{hints}</e:guest>");
+    qemu("40,000 interfaces in metadata", "vm1", domain(1, &hints, &nic(MAC)), "more than 256 <evpn:interface>");
+    let ips: Vec<String> = (0..60_000).map(|i| format!("10.1.{}.{}", i >> 8, i & 255)).collect();
+    let ips: Vec<&str> = ips.iter().map(String::as_str).collect();
+    qemu(
+        "60,000 addresses in metadata",
+        "vm1",
+        domain(1, &guest(MAC, None, &ips), &nic(MAC)),
+        "more than 1024 addresses",
+    );
+    qemu("MAC multicast", "vm1", domain(1, "", &nic("01:00:5e:00:00:01")), "no MAC that one guest could have");
+    qemu("MAC broadcast", "vm1", domain(1, "", &nic("ff:ff:ff:ff:ff:ff")), "no MAC that one guest could have");
+    qemu("MAC zero", "vm1", domain(1, "", &nic("00:00:00:00:00:00")), "no MAC that one guest could have");
+    qemu(
+        "MAC multicast in metadata",
+        "vm1",
+        domain(1, &guest("01:00:5e:00:00:01", None, &[]), &nic(MAC)),
+        "multicast or zero",
+    );
+    qemu("MAC of the gateway", "vm1", domain(1, "", &nic("00:00:00:11:11:10")), "is the gateway's on flat-l2");
+    qemu(
+        "IP of the gateway",
+        "vm1",
+        domain(1, &guest(MAC, None, &["10.1.0.1"]), &nic(MAC)),
+        "is network flat's gateway",
+    );
+    let filter = "<filterref filter='x'><parameter name='IP' value='10.1.0.1'/></filterref></interface>";
+    qemu(
+        "IP of the gateway by nwfilter",
+        "vm1",
+        domain(1, "", &nic(MAC).replace("</interface>", filter)),
+        "is network flat's gateway",
+    );
+    qemu(
+        "IP of another guest",
+        "vm1",
+        domain(1, &guest(MAC, None, &["10.1.0.70"]), &nic(MAC)),
+        "10.1.0.70 is also vm vm2's",
+    );
+    qemu("MAC of another guest", "vm1", domain(1, "", &nic(OTHERS)), "52:54:00:aa:00:02 is also vm vm2's");
+    qemu("device with ../", "vm1", domain(1, "", &tap.replace("vnet0", "../../x")) + " ", "");
+    cases.pop(); // on no network of ours: nothing to refuse
+    let mut network = |what, name: &str, xml: String, said| {
+        let args = ["network", name, "started", "begin", "-"].map(str::to_owned).to_vec();
+        cases.push((what, args, xml.into_bytes(), Vec::new(), said));
+    };
+    let ours = "<evpn:network vni='40'/>";
+    let called = |name: &str| self::network(name, ours, LAB);
+    network("network name with ../", "../../x", called("../../x"), "its name has '/'");
+    network("network name with ;", "lab;x", called("lab;x"), "its name has ';'");
+    network("network name with a newline", "lab\nvni 1", called("lab"), "not printable");
+    let vrf =
+        |name: &str| format!("<evpn:network vni='40'><evpn:vrf name='{name}' table='10' vni='41'/></evpn:network>");
+    network("VRF name with ../", "lab", self::network("lab", &vrf("../x"), LAB), "device name '../x'");
+    network("VRF name with ;", "lab", self::network("lab", &vrf("a;b"), LAB), "device name 'a;b'");
+    network(
+        "VRF name with a newline",
+        "lab",
+        self::network("lab", &vrf("a&#10; vni 1"), LAB),
+        "device name 'a\\n vni 1'",
+    );
+    network(
+        "bridge with ../",
+        "lab",
+        self::network("lab", ours, &LAB.replace("lab-l2", "../l2")),
+        "device name '../l2'",
+    );
+    network(
+        "10,000 gateways",
+        "lab",
+        self::network("lab", ours, &format!("{LAB}{}", "<ip address='10.9.0.1'/>".repeat(10_000))),
+        "more than 1024 <ip>",
+    );
+    network(
+        "network of 64 MiB",
+        "lab",
+        self::network("lab", ours, &format!("{LAB}{}", " ".repeat(64 << 20))),
+        "over 4 MiB",
+    );
+    network(
+        "billion laughs in a network",
+        "lab",
+        format!("<!DOCTYPE n [<!ENTITY a 'b'>]>{}", called("&a;")),
+        "DOCTYPE",
+    );
+    let mut lxc = |what, network: Option<&str>, env: &[(&'static str, &str)], said| {
+        let mut all =
+            vec![("LXC_NAME", "c1"), ("LXC_HOOK_VERSION", "1"), ("LXC_HOOK_SECTION", "net"), ("LXC_HOOK_TYPE", "up")];
+        all.extend([("LXC_NET_TYPE", "veth"), ("LXC_NET_PEER", "vethc1")]);
+        all.extend(env);
+        let args = std::iter::once("lxc").chain(network.iter().flat_map(|n| ["--network", *n]));
+        let env = all.into_iter().map(|(key, value)| (key, value.to_owned())).collect();
+        cases.push((what, args.map(str::to_owned).collect(), Vec::new(), env, said));
+    };
+    lxc("container name with ../", Some("flat"), &[("LXC_NAME", "../../etc/x")], "its name has '/'");
+    lxc("container name with ;", Some("flat"), &[("LXC_NAME", "a;reboot")], "its name has ';'");
+    lxc("container name with a newline", Some("flat"), &[("LXC_NAME", "a\nb")], "not printable");
+    lxc("container name of 100,000 bytes", Some("flat"), &[("LXC_NAME", &"x".repeat(100_000))], "over 255 bytes");
+    lxc("container's veth ../../x", Some("flat"), &[("LXC_NET_PEER", "../../x")], "device name '../../x'");
+    lxc("container's link a;b", Some("flat"), &[("LXC_NET_PARENT", "a;b")], "device name 'a;b'");
+    lxc("container's network ../flat", Some("../flat"), &[], "network ../flat of device vethc1 is not up");
+    let start = [("LXC_HOOK_SECTION", "lxc"), ("LXC_HOOK_TYPE", "start-host")];
+    lxc("container's process 1;reboot", None, &[&start[..], &[("LXC_PID", "1;reboot")]].concat(), "is no process id");
+    lxc("container's process ../1", None, &[&start[..], &[("LXC_PID", "../1")]].concat(), "is no process id");
+    cases
+}
+
+const OTHERS: &str = "52:54:00:aa:00:02";
+/// Of one call: a debug build on a busy machine. 64 MiB go through a pipe first, and 4 of them are read.
+const LONGEST: Duration = Duration::from_secs(10);
+/// Address space, of which the program without input has some 10 MiB.
+const LARGEST_MIB: u64 = 96;
+
+on_a_host!(whatever_a_hostile_tenant_tries_is_refused_in_a_line, {
+    let (host, _) = good();
+    std::fs::write("/run/config.toml", format!("on_duplicate = 'refuse'\n{CONFIG}")).unwrap();
+    tap("vnet1");
+    tap("vethc1");
+    sh("ip link set vnet1 master flat-l2 up");
+    sh(LIBVIRTS_BRIDGE);
+    let others = domain(2, &guest(OTHERS, None, &["10.1.0.70"]), &interface(OTHERS, "vnet1", "flat-l2"));
+    host.hook(&["qemu", "vm2", "start", "begin", "-"], others).ok();
+    let mut table = format!("{:46} {:>4} {:>6} {:>6}  {}\n", "what is tried", "exit", "ms", "MB", "what is said");
+    let before = everything();
+    for (what, args, stdin, env, said) in tries() {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let (run, took, peak) = host.bounded(&args, &env, &stdin, LARGEST_MIB);
+        let line = run.stderr.trim_end();
+        writeln!(table, "{what:46} {:4} {:6} {peak:6.1}  {line}", run.status, took.as_millis()).unwrap();
+        let fits = run.status == 1 && run.stdout.is_empty() && run.stderr.lines().count() == 1 && line.len() < 700;
+        let told = line.starts_with("evpn-hook: ") && said.split('|').any(|said| line.contains(said));
+        assert!(fits && told && took < LONGEST, "{what}: {took:?} {run:?}\n{table}");
+        assert!(!line.chars().any(char::is_control), "{what}: {line:?}");
+        let after = everything();
+        let other = |a: &str, b: &str| a.lines().filter(|line| !b.contains(line)).collect::<Vec<_>>().join("\n");
+        assert!(
+            after == before,
+            "{what} left something:\n{}\ninstead of\n{}",
+            other(&after, &before),
+            other(&before, &after)
+        );
+    }
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test/hostile.txt");
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, &table).unwrap();
+    // The other guest is there as it was, and who behaves starts.
+    let good = domain(1, &guest(MAC, None, &["10.1.0.60"]), &interface(MAC, "vnet0", "flat-l2"));
+    host.hook(&["qemu", "vm1", "start", "begin", "-"], good).ok();
+    assert!(["neigh 10.1.0.60", "neigh 10.1.0.70"].iter().all(|neigh| snapshot().contains(neigh)));
+});
+
+/// All that could be changed on a host: [`snapshot`], and what is no part of it because it changes by itself in other tests.
+fn everything() -> String {
+    let more = sh("ip -4 route show table all; ip -6 route show table all | grep -v -e fe80 -e ff00 || true
+        bridge fdb show | grep -e static -e permanent -e extern_learn -e self | grep -v -e ^33:33 -e ^01:00:5e | sort; nft list ruleset 2>&1 || true; find /run /etc/evpn-hook -newermt @0 2>/dev/null | sort");
+    snapshot() + &more
+}
+
 on_a_host!(names_cannot_leave_their_place, {
     let (host, good) = good();
-    for name in ["../../../tmp/x", "a;reboot", "$(reboot)", "a b", "%s%n"] {
+    // What is no path, shell or terminal's word is a name; what is one would be harmless, too, but starts nothing.
+    for name in ["a b", "%s%n", "..", "{a,b}"] {
         let xml = good.replace("vm1", name);
         host.hook(&["qemu", name, "start", "begin", "-"], &xml).ok();
         assert_eq!(host.status()["endpoints"][0]["guest"]["name"], name);
@@ -126,8 +350,15 @@ on_a_host!(names_cannot_leave_their_place, {
     }
     let parts = &["vm 'a\\nb': ", "guest name 'a\\nb' is empty, over 255 bytes, or not printable: rename it"];
     host.hook_refuses(&["qemu", "a\nb", "start", "begin", "-"], good.replace("vm1", "a\nb"), 1, parts);
-    host.run(&["attach", "vnet0", "--network", "flat", "--mac", MAC, "--guest", "../../x"]);
-    assert_eq!(sh("find /run -name '*x.json'"), "/run/evpn-hook/guests/manual-%2e%2e%2f%2e%2e%2fx.json\n");
+    // One that runs already, registered by an earlier version: kept, seen to and withdrawn, in a file of its own.
+    let known =
+        r#"{"guest":{"kind":"libvirt","name":"../../x","id":"11111111-2222-3333-4444-000000000001"},"endpoints":[]}"#;
+    std::fs::write("/run/evpn-hook/guests/libvirt-11111111-2222-3333-4444-000000000001.json", known).unwrap();
+    let running = good.replace("vm1", "../../x");
+    host.hook(&["qemu", "../../x", "reconnect", "begin", "-"], &running).ok();
+    assert!(snapshot().contains("neigh 10.1.0.60"));
+    host.hook(&["qemu", "../../x", "stopped", "end", "-"], &running).ok();
+    assert!(!snapshot().contains("neigh"));
 });
 
 on_a_host!(a_networks_metadata_is_taken_strictly, {
