@@ -522,13 +522,23 @@ mod tests {
 
     #[test]
     fn what_is_more_than_a_name_is_told() {
-        for name in ["vm1", "Windows 10 (copy)", "web.example-1_a", "größe", "a,b@c+d=e", "..", "~", "%s", "{x}", "[1]", "R&D", "Bob's"]
-        {
+        for name in [
+            "vm1",
+            "Windows 10 (copy)",
+            "web.example-1_a",
+            "größe",
+            "a,b@c+d=e",
+            "..",
+            "~",
+            "%s",
+            "{x}",
+            "[1]",
+            "R&D",
+            "Bob's",
+        ] {
             assert_eq!(hazard(name), None, "{name}");
         }
-        for name in
-            ["../x", "a;b", "$(x)", "`x`", "a|b", "a>b", "a\\b", "a\nb", "a\u{202e}b", "\u{7f}"]
-        {
+        for name in ["../x", "a;b", "$(x)", "`x`", "a|b", "a>b", "a\\b", "a\nb", "a\u{202e}b", "\u{7f}"] {
             assert!(hazard(name).is_some(), "{name:?}");
         }
         let of = |kind, name: &str| Guest::new(kind, name, name).unwrap().hazard();
