@@ -2,7 +2,7 @@
 //!
 //! stdout is never written to by a hook: libvirt takes a migrate hook's output for a domain XML.
 
-use crate::model::IfName;
+use crate::model::{self, IfName};
 use crate::plan::Step;
 use std::fmt;
 use std::io::Write;
@@ -277,8 +277,9 @@ fn is_the_journal(stream: impl std::os::fd::AsFd) -> bool {
     rustix::fs::fstat(stream).is_ok_and(|stat| named.to_str() == Some(&format!("{}:{}", stat.st_dev, stat.st_ino)))
 }
 
+/// Lines of others' words stay readable; what else a terminal would obey becomes escapes.
 fn one_line(text: &str) -> String {
-    text.replace(['\n', '\r'], " ")
+    model::one_line(&text.replace(['\n', '\r'], " "))
 }
 
 #[cfg(test)]

@@ -30,6 +30,12 @@ impl Engine {
     ) -> Result<Vec<Taken>, EngineError> {
         // Who comes from another host has its MAC and addresses there until it is here.
         let mut found = if how == How::Incoming { Vec::new() } else { self.duplicates(guest, want, seen)? };
+        // Of this host's own guests nobody has to guess whether they live; on a network that holds its guests to their addresses each has its own.
+        let held = !want.guard.is_empty();
+        let certain = |d: &Duplicate| held && matches!(d.holder, Holder::Here(_));
+        if let (How::Start, Some(first)) = (how, found.iter().find(|d| certain(d))) {
+            return Err(Refusal(format!("{}: {first}: {}", want.guest, first.mend())).into());
+        }
         if how == How::Start && !found.is_empty() && self.on_duplicate() == OnDuplicate::Refuse {
             found = self.until_gone(guest, want, seen, found)?;
             if let Some(first) = found.first() {

@@ -145,7 +145,26 @@ fn tries() -> Vec<Case> {
         "unknown network ../flat of an ethernet NIC",
         "vm1",
         domain(1, &guest(MAC, Some("../flat"), &[]), tap),
-        "is not up",
+        "its metadata chooses network ../flat",
+    );
+    qemu(
+        "another's network for an ethernet NIC",
+        "vm1",
+        domain(1, &guest(MAC, Some("flat"), &[]), tap),
+        "its metadata chooses network flat for MAC 52:54:00:03:82:d8, which config.toml does not allow",
+    );
+    qemu(
+        "another's network for a NIC on this one",
+        "vm1",
+        two(MAC, "other"),
+        "on network 'other', its interface on 'x'",
+    );
+    let bridged = nic(MAC).replace("network='x' ", "");
+    qemu(
+        "another's network for a NIC on a bridge",
+        "vm1",
+        domain(1, &guest(MAC, Some("other"), &[]), &bridged),
+        "on network other, its bridge flat-l2 is network flat's",
     );
     qemu("64 MiB of blanks", "vm1", " ".repeat(64 << 20), "over 4 MiB");
     qemu(

@@ -284,6 +284,26 @@ on_a_host!(a_guests_metadata_chooses_only_networks_that_it_may, {
     host.hook_refuses(&start, xml, 1, &words);
 });
 
+on_a_host!(who_is_held_to_its_own_takes_nobody_elses, {
+    if !has_nft("security::who_is_held_to_its_own_takes_nobody_elses") {
+        return;
+    }
+    let tried = Try::new("mac-ip");
+    tap("vnet3", "52:54:00:00:00:03");
+    let attach = |mac, ip| ["attach", "vnet3", "--network", "flat", "--mac", mac, "--ip", ip, "--guest", "vnet3"];
+    for (mac, ip, words) in [
+        ("52:54:00:00:00:03", PEER[1], "10.1.0.62 is also guest vnet2's"),
+        ("52:54:00:00:00:03", PEER[2], "fd00:1::62 is also guest vnet2's"),
+        (PEER[0], "10.1.0.63", "52:54:00:00:00:02 is also guest vnet2's"),
+        ("52:54:00:00:00:03", GATEWAY[1], "10.1.0.1 of device vnet3 is network flat's gateway"),
+    ] {
+        let rules = sh("nft -j list table bridge evpn-hook");
+        tried.host.refuses(&attach(mac, ip), 1, &[words]);
+        assert_eq!(sh("nft -j list table bridge evpn-hook"), rules);
+    }
+    tried.host.run(&attach("52:54:00:00:00:03", "10.1.0.63")).ok();
+});
+
 on_a_host!(without_nft_a_network_that_needs_it_is_refused, {
     let host = Host::new(&config("mac-ip"));
     // Nobody's nft.
