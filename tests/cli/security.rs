@@ -284,6 +284,41 @@ on_a_host!(a_guests_metadata_chooses_only_networks_that_it_may, {
     host.hook_refuses(&start, xml, 1, &words);
 });
 
+on_a_host!(an_nft_that_fails_hangs_or_raves_lets_nobody_through, {
+    if !has_nft("security::an_nft_that_fails_hangs_or_raves_lets_nobody_through") {
+        return;
+    }
+    let host = Host::new(&config("mac-ip"));
+    host.run(&["network", "up", "flat"]).ok();
+    attach(&host, "vnet1", OWN);
+    tap("vnet2", PEER[0]);
+    let real = sh("command -v nft").trim().to_owned();
+    let start = ["attach", "vnet2", "--network", "flat", "--mac", PEER[0], "--ip", PEER[1], "--guest", "vnet2"];
+    for (script, words) in [
+        ("echo 'Error: no such thing' >&2; exit 1", "port security: nft: Error: no such thing: "),
+        ("exec sleep 60", "port security: nft did not end in 5 s"),
+        ("kill -9 $$", "port security: nft: "),
+    ] {
+        std::fs::write("/run/nft", format!("#!/bin/sh\n{script}\n")).unwrap();
+        sh(&format!("chmod +x /run/nft; mount --bind /run/nft {real}"));
+        let before = snapshot();
+        let refused = host.run(&start);
+        let sync = host.run(&["sync"]);
+        sh(&format!("umount {real}"));
+        refused.says(1, &[words]);
+        assert_eq!(snapshot(), before, "{script}");
+        assert_eq!((sync.status, sync.stderr.lines().count()), (1, 1), "{script}: {sync:?}");
+    }
+    // It says that all is well, and nothing that could be understood: then nothing is known to hold.
+    std::fs::write("/run/nft", "#!/bin/sh\nhead -c 300000 /dev/urandom | base64\n").unwrap();
+    sh(&format!("mount --bind /run/nft {real}"));
+    assert_eq!(host.run(&["status", "--check"]).status, 3);
+    sh(&format!("umount {real}"));
+    host.run(&["sync"]).ok();
+    host.run(&["status", "--check"]).ok();
+    host.run(&start).ok();
+});
+
 on_a_host!(who_is_held_to_its_own_takes_nobody_elses, {
     if !has_nft("security::who_is_held_to_its_own_takes_nobody_elses") {
         return;
