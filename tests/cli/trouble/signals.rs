@@ -33,7 +33,7 @@ on_a_host!(at_any_system_call, {
 
 on_a_host!(sync_at_any_system_call, {
     let mut scene = Scene::new("signal", Host::flat());
-    for at in (41..).step_by(11) {
+    for at in (41..).step_by(3) {
         scene.begin(Event::Reconnect);
         let sync = scene.host.command(&["sync"]);
         let (_, hit) = injected("all", &format!("signal={}", SIGNALS[at % 3]), at, &sync);
@@ -46,7 +46,7 @@ on_a_host!(sync_at_any_system_call, {
 
 on_a_host!(the_agent_at_any_system_call, {
     let mut scene = Scene::new("agent-ends", Host::flat());
-    for at in (41..).step_by(37) {
+    for at in (41..).step_by(5) {
         scene.begin(Event::Reconnect);
         let signal = [SIGNALS[0], SIGNALS[1], SIGNALS[2], "SIGKILL"][at % 4];
         let inject = format!("inject=all:signal={signal}:when={at}");
