@@ -5,7 +5,7 @@ DATA = $(DESTDIR)$(PREFIX)/share
 SHARE = $(DATA)/evpn-hook
 UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
 
-.PHONY: all build manual demo test lint bench bench-check bench-baseline bench-docs deb install install-files install-manual uninstall clean help
+.PHONY: all build manual demo test fuzz lint bench bench-check bench-baseline bench-docs deb install install-files install-manual uninstall clean help
 all: build
 
 help: ## this list
@@ -22,6 +22,9 @@ demo: ## the webinar's fabric on this machine: real FRR, libvirt, QEMU and LXC
 
 test: ## everything: unit, golden, kernel, FRR and fabric tests
 	@tests/run
+
+fuzz: ## feeds rubbish to every reader of what others wrote, 20 CPU-minutes a target; needs a nightly compiler and cargo-fuzz
+	@fuzz/run
 
 lint: ## rustfmt and clippy
 	cargo fmt --check

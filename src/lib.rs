@@ -30,6 +30,7 @@
 //! - [`install`]: the hooks' symlinks.
 //! - [`cli`]: what was typed → what is meant.
 //! - [`record`], [`tape`]: a call with all that it was told, kept for a bug report; and the same again elsewhere.
+//! - [`untrusted`]: every reader of what others wrote, for fuzzers and their corpora.
 //! - [`exec`], [`fault`]: another program with a deadline; faults for tests.
 
 #![deny(unsafe_code)] // but for one address, in snoop/packet.rs; tests/rooms.rs holds that
@@ -61,3 +62,4 @@ pub mod senses;
 pub mod snoop;
 pub mod speaker;
 pub mod tape;
+pub mod untrusted;

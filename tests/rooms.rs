@@ -70,6 +70,24 @@ const RULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli", &["model"]),
+    (
+        "untrusted",
+        &[
+            "cli",
+            "config",
+            "door",
+            "event",
+            "hypervisor",
+            "input",
+            "kernel",
+            "model",
+            "record",
+            "register",
+            "snoop",
+            "speaker",
+            "tape",
+        ],
+    ),
 ];
 
 fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {

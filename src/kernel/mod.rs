@@ -20,6 +20,7 @@ pub mod netlink;
 mod nftables;
 mod observe;
 mod routing;
+pub(crate) mod untrusted;
 
 pub use error::{KernelError, NetlinkError};
 pub use events::{Event, Events};

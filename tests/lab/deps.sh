@@ -12,6 +12,7 @@ packages=(
     isc-dhcp-client                                         # DHCPv6, which busybox does not speak
     systemd                                                 # starts the packages' service
     iproute2 iputils-ping tcpdump procps util-linux
+    xz-utils                                                # libvirt's source package, for tests/libvirt
     valgrind strace                                         # count what a hook does (benches/common/count.rs)
 )
 

@@ -91,7 +91,7 @@ fn fetched() -> Option<PathBuf> {
         return Some(PathBuf::from(String::from_utf8(output.stdout).unwrap().trim()));
     }
     let words = String::from_utf8_lossy(&output.stderr);
-    let why = words.lines().last().unwrap_or("no network?");
+    let why = words.lines().find(|line| !line.is_empty()).unwrap_or("no network?");
     tell(&format!(
         "SKIP libvirts_own_data_is_read_as_libvirt_reads_it: libvirt's source package cannot be fetched: {why}"
     ));
