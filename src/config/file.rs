@@ -132,6 +132,7 @@ struct RawSpeaker {
 #[serde(deny_unknown_fields, default)]
 struct RawHost {
     manage: Option<bool>,
+    tenant_bgp: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -176,6 +177,7 @@ impl RawConfig {
         self.vtep.check(&mut config.vtep)?;
         self.speaker.check(&mut config.speaker)?;
         config.manage_host = self.host.manage.unwrap_or(config.manage_host);
+        config.tenant_bgp = self.host.tenant_bgp;
         config.metrics = self.agent.metrics.map(metrics_at).transpose()?;
         let mut taken = Taken::default();
         let vrfs = self.vrf.into_iter().map(|vrf| vrf.check(&mut taken)).collect::<Result<Vec<_>, _>>()?;

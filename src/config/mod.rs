@@ -21,6 +21,8 @@ pub struct Config {
     pub speaker: SpeakerConfig,
     /// May we change host-wide settings (IP forwarding, the local routing rule) when a VRF needs them?
     pub manage_host: bool,
+    /// May guests open BGP sessions to their gateway?
+    pub tenant_bgp: bool,
     /// What a start comes to whose address or MAC another guest has.
     pub on_duplicate: OnDuplicate,
     /// Networks for hosts without libvirt, by name; VRFs resolved.
@@ -229,6 +231,7 @@ impl Default for Config {
             vtep: VtepConfig { source: VtepSource::Interface("lo".parse().expect("lo is a name")), port: 4789 },
             speaker: SpeakerConfig { kind: SpeakerKind::Frr, manage_vrfs: true, socket_dir: PathBuf::from("/run/frr") },
             manage_host: true,
+            tenant_bgp: false,
             on_duplicate: OnDuplicate::default(),
             networks: Vec::new(),
             unprivileged: Vec::new(),

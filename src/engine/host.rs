@@ -13,6 +13,8 @@ use std::net::IpAddr;
 
 /// The key under which the register remembers the local routing rule's place.
 const LOCAL_RULE: &str = "local-rule";
+/// The same of the rule that keeps guests from the host's BGP daemon.
+const TENANT_BGP: &str = "tenant-bgp";
 
 /// The largest tunnel header in bytes, by the VTEP's family: outer IP, UDP, VXLAN, inner Ethernet (RFC 7348 §5).
 fn overhead(vtep: IpAddr) -> u32 {
@@ -142,10 +144,12 @@ pub(super) fn observe(kernel: &mut Kernel, wants6: bool) -> Result<HostSeen, Eng
         }
         accepts_ra.sort();
     }
+    let rules = kernel.vrf_rules()?;
     Ok(HostSeen {
         forward4: on("net/ipv4/ip_forward")? == Some(true),
         forward6,
-        local_rule_last: kernel.local_rule_last()?,
+        local_rule_last: rules.local_last,
+        bgp_closed: rules.bgp_closed,
         accepts_ra,
     })
 }
@@ -166,6 +170,10 @@ pub(super) fn remember(engine: &mut Engine, plan: &Plan) -> Result<Vec<String>, 
                     new.push(path.clone());
                 }
             }
+            Step::TenantBgp { .. } if engine.register.remember_host(TENANT_BGP, "open")? => {
+                new.push(TENANT_BGP.to_owned())
+            }
+            Step::TenantBgp { .. } => {}
             _ if engine.register.remember_host(LOCAL_RULE, "first")? => new.push(LOCAL_RULE.to_owned()),
             _ => {}
         }
@@ -200,6 +208,7 @@ fn restore(engine: &mut Engine, wanted: impl Fn(&str) -> bool) -> Result<(), Eng
     for (key, was) in engine.register.host()?.into_iter().filter(|(key, _)| wanted(key)) {
         let step = match key.as_str() {
             LOCAL_RULE => Step::LocalRuleLast { last: false },
+            TENANT_BGP => Step::TenantBgp { closed: false },
             path if path.split('/').all(|part| part == "all" || part == "conf" || part.parse::<IfName>().is_ok()) => {
                 Step::Sysctl { path: key, value: was }
             }

@@ -81,12 +81,14 @@ pub(super) fn observe(kernel: &mut Kernel, world: &World, network: &Network) -> 
     let ipv6_off = sysctl(&format!("net/ipv6/conf/{like}/disable_ipv6"))?;
     let accept_ra = sysctl(&format!("net/ipv6/conf/{like}/accept_ra"))?;
     let ignores_ra = accept_ra.as_ref().is_none_or(|v| v == "0");
+    let arp_ignore = sysctl(&format!("net/ipv4/conf/{like}/arp_ignore"))?;
     let is_vxlan = |l: &Link| matches!(l.kind, LinkKind::Vxlan { .. });
     let named = own.iter().filter_map(|dev| world.link(dev)).filter(|l| is_vxlan(l));
     let others = vnis_of(network).flat_map(|vni| world.vxlans(vni)).filter(|l| !own.contains(&l.name));
     let mut seen = Seen {
         bridge: bridge.cloned(),
         ignores_ra,
+        arp_own: arp_ignore.as_ref().is_none_or(|v| matches!(v.trim(), "1" | "2")),
         bridge_ipv6_off: ipv6_off.as_ref().is_some_and(|v| v.trim() == "1"),
         vxlans: named.chain(others).cloned().collect(),
         strangers: own.iter().filter(|dev| world.link(dev).is_some_and(|l| !is_vxlan(l))).cloned().collect(),
@@ -96,6 +98,8 @@ pub(super) fn observe(kernel: &mut Kernel, world: &World, network: &Network) -> 
         let was = [("accept_ra", accept_ra), ("disable_ipv6", ipv6_off)];
         let was = was.into_iter().filter_map(|(key, value)| Some((key, value?)));
         seen.settings.extend(was.map(|(key, value)| (format!("net/ipv6/conf/{}/{key}", bridge.name), value)));
+        seen.settings.extend(arp_ignore.map(|value| (format!("net/ipv4/conf/{}/arp_ignore", bridge.name), value)));
+        seen.hears = kernel.hears(bridge.index)?;
         let ports = world.slaves(bridge.index).map(|l| l.name.clone());
         seen.bridge_ports = ports.filter(|n| *n != network.vni.device()).collect();
         // A gateway may be link-local; other link-local addresses are the kernel's.

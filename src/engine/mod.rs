@@ -205,7 +205,7 @@ fn noting(journal: &mut Journal) -> impl FnMut(Done) + '_ {
 /// Does a step change more than our own devices? Sysctls of one device do not, but for an uplink's accept_ra.
 fn is_host_wide(step: &Step) -> bool {
     match step {
-        Step::LocalRuleLast { .. } => true,
+        Step::LocalRuleLast { .. } | Step::TenantBgp { .. } => true,
         Step::Sysctl { path, value } => {
             path == "net/ipv4/ip_forward"
                 || path == "net/ipv6/conf/all/forwarding"

@@ -22,6 +22,7 @@ struct Asked {
     missing: Option<Added>,
     manage_speaker: bool,
     manage_host: bool,
+    tenant_bgp: bool,
     port: u16,
     network_before: Option<NetworkRecord>,
     vrf_before: Option<VrfRecord>,
@@ -29,8 +30,8 @@ struct Asked {
 
 impl Asked {
     fn wanted<'a>(&self, network: &'a Network, vtep: IpAddr) -> Wanted<'a> {
-        let (port, manage_speaker, manage_host) = (self.port, self.manage_speaker, self.manage_host);
-        Wanted { network, vtep, port, manage_speaker, manage_host }
+        let Asked { port, manage_speaker, manage_host, tenant_bgp, .. } = *self;
+        Wanted { network, vtep, port, manage_speaker, manage_host, tenant_bgp }
     }
 
     /// Of these devices those that we made: earlier, or with what is about to be done; a lost register is made up for by their marks.
@@ -214,9 +215,9 @@ impl Engine {
 
     /// Observes, the speaker and the register included.
     fn ask(&mut self, world: &World, network: &Network, frr: Option<&mut Frr>) -> Result<Asked, EngineError> {
-        let (manage_vrfs, manage_host, port) = {
+        let (manage_vrfs, manage_host, tenant_bgp, port) = {
             let config = self.config()?;
-            (config.speaker.manage_vrfs, config.manage_host, config.vtep.port)
+            (config.speaker.manage_vrfs, config.manage_host, config.tenant_bgp, config.vtep.port)
         };
         let mut seen = observe(self.kernel()?, world, network)?;
         let network_before = self.register.network_of_bridge(&network.bridge)?;
@@ -236,7 +237,7 @@ impl Engine {
             _ => None,
         };
         seen.speaker_has_vrf = missing.as_ref().is_some_and(Added::is_empty);
-        Ok(Asked { seen, missing, manage_speaker, manage_host, port, network_before, vrf_before })
+        Ok(Asked { seen, missing, manage_speaker, manage_host, tenant_bgp, port, network_before, vrf_before })
     }
 
     /// Would bringing it up change anything? Nothing is locked or written.

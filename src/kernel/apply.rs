@@ -7,8 +7,8 @@ use super::error::{KernelError, NetlinkError, is_gone, is_unsupported};
 use super::{ALIAS, Kernel, decode};
 use crate::fault;
 use crate::model::{IfName, Mac};
-use crate::plan::Step;
 use crate::plan::seen::PortFlags;
+use crate::plan::{Hears, Step};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
@@ -91,6 +91,12 @@ impl Kernel {
             Step::AddUnreachable { table } => self.unreachable_routes(*table, true),
             Step::DelUnreachable { table } => self.unreachable_routes(*table, false),
             Step::LocalRuleLast { last } => self.local_rule(*last),
+            Step::TenantBgp { closed } => self.tenant_bgp(*closed),
+            Step::Hear { dev, hears } => match (self.index(step, dev)?, hears) {
+                (Some(index), hears) => self.hear(index, *hears),
+                (None, Hears::All) => Ok(()),
+                (None, _) => return Err(KernelError::no_device(step, dev)),
+            },
             Step::AddFdb { dev, mac } => {
                 let port = self.need(step, dev)?;
                 self.add_fdb(port, *mac)

@@ -4,7 +4,8 @@
 //! - `observe`: links, addresses, neighbours, FDB entries, rules, as the nouns of [`crate::plan::seen`].
 //! - `events`: what changes, as it changes: [`Events`].
 //! - `nftables`: [`Tables`], which hears of losses there.
-//! - `apply`: [`Kernel::apply`], with `entries` (address, FDB, neighbour) and `routing` (rules, routes, sysctl) beside it.
+//! - `apply`: [`Kernel::apply`], with `entries` (address, FDB, neighbour), `routing` (rules, routes, sysctl) and `hears` (what a bridge hands up to
+//!   the host) beside it.
 //!
 //! Questions block on purpose: rtnetlink answers inside the `send` system call, so a runtime would only add start-up time to a hook.
 //! A step acts on the device that was observed for it, by its index: the name `vnet0` may be another guest's tap by then. What was not observed
@@ -16,6 +17,7 @@ mod decode;
 mod entries;
 mod error;
 mod events;
+mod hears;
 pub mod netlink;
 mod nftables;
 mod observe;
@@ -26,6 +28,7 @@ pub use error::{KernelError, NetlinkError};
 pub use events::{Event, Events};
 pub use nftables::Tables;
 pub use observe::sysctl;
+pub use routing::VrfRules;
 
 use crate::model::IfName;
 use netlink::Socket;

@@ -1,5 +1,6 @@
 //! Hosts and networks that the tests of this room begin with, and the device that all rooms' do.
 
+use super::Hears;
 use super::network::{HostSeen, Seen, Wanted};
 use super::seen::{Link, LinkKind, PortFlags};
 use crate::config::{Network, Origin, Vrf};
@@ -36,7 +37,14 @@ pub(super) fn red(origin: Origin) -> Network {
 }
 
 pub(super) fn want(network: &Network) -> Wanted<'_> {
-    Wanted { network, vtep: "10.0.0.1".parse().unwrap(), port: 4789, manage_speaker: true, manage_host: true }
+    Wanted {
+        network,
+        vtep: "10.0.0.1".parse().unwrap(),
+        port: 4789,
+        manage_speaker: true,
+        manage_host: true,
+        tenant_bgp: false,
+    }
 }
 
 pub(crate) fn link(dev: &str, index: u32, kind: LinkKind) -> Link {
@@ -98,9 +106,17 @@ pub(super) fn whole() -> Seen {
         vrfs: vec![red.clone(), vrf("blue", 50, 11)],
         vrf: Some(red),
         l3_bridge: Some(Link { master: Some(5), ..bridge("red-l3", 6) }),
-        host: HostSeen { forward4: true, forward6: Some(true), local_rule_last: true, accepts_ra: vec![] },
+        host: HostSeen {
+            forward4: true,
+            forward6: Some(true),
+            local_rule_last: true,
+            bgp_closed: true,
+            accepts_ra: vec![],
+        },
         unreachable: true,
         ignores_ra: true,
+        arp_own: true,
+        hears: Hears::NoLinkLocalService,
         loose: ["red-l2", "red-l3"].map(name).into(),
         made: ["red-l2", "vxlan20", "red", "red-l3", "vxlan10"].map(name).into(),
         speaker_has_vrf: true,

@@ -35,6 +35,10 @@ impl Model<'_> {
                 assert!(place.is_none(), "{step}: it is there");
                 self.seen.loose.remove(name);
                 self.seen.ignores_ra &= *name != self.network.bridge;
+                self.seen.arp_own &= *name != self.network.bridge;
+                if *name == self.network.bridge {
+                    self.seen.hears = Hears::All;
+                }
                 *place = down(Link { mtu: mtu.unwrap_or(1500), ..bridge(name.as_str(), self.next) });
             }
             Step::AddVxlan { vni, .. } => {
@@ -88,6 +92,7 @@ impl Model<'_> {
                     self.seen.loose.extend(path.split('/').nth(3).map(name));
                 }
                 path if value == "0" && path.ends_with("accept_ra") => self.seen.ignores_ra = true,
+                path if path.ends_with("arp_ignore") => self.seen.arp_own = value == "1",
                 path if path.ends_with("disable_ipv6") => self.seen.bridge_ipv6_off = value == "1",
                 path if value == "2" && path.ends_with("accept_ra") => {
                     self.seen.host.accepts_ra.retain(|dev| !path.contains(dev.as_str()));
@@ -95,6 +100,12 @@ impl Model<'_> {
                 _ => {}
             },
             Step::LocalRuleLast { last } => self.seen.host.local_rule_last = *last,
+            Step::TenantBgp { closed } => self.seen.host.bgp_closed = *closed,
+            Step::Hear { dev, hears } => {
+                assert_eq!(*dev, self.network.bridge);
+                self.link(dev);
+                self.seen.hears = *hears;
+            }
             Step::SpeakerAddVrf { .. } => self.seen.speaker_has_vrf = true,
             Step::SpeakerDelVrf { .. } => self.seen.speaker_has_vrf = false,
             Step::SetVxlanPort { dev } => {
@@ -157,6 +168,8 @@ fn host_of(bits: u32, network: &Network) -> Option<Seen> {
         host: if bit(10) { whole.host } else { fresh.host },
         unreachable: vrf_is && bit(10),
         ignores_ra: bit(8),
+        arp_own: bit(8),
+        hears: if bridge_is && bit(9) { whole.hears } else { Hears::All },
         loose: if bit(9) { whole.loose } else { BTreeSet::new() },
         made: whole.made,
         speaker_has_vrf: bit(11),

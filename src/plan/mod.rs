@@ -19,7 +19,7 @@ mod order;
 pub mod seen;
 mod step;
 
-pub use step::Step;
+pub use step::{Hears, Step};
 
 /// A step and what takes it back.
 #[derive(Debug, Clone, PartialEq, Eq)]

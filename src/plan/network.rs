@@ -1,7 +1,7 @@
 //! A tenant segment up and down.
 
 use super::seen::{Link, LinkKind, PortFlags};
-use super::{Plan, Planned, Refusal, Step, order, plain, with_undo};
+use super::{Hears, Plan, Planned, Refusal, Step, order, plain, with_undo};
 use crate::config::{Network, Origin, PortSecurity, Vrf};
 use crate::model::{IfName, Mac, Vni};
 use ipnet::IpNet;
@@ -19,6 +19,10 @@ pub struct Seen {
     pub bridge_ports: Vec<IfName>,
     /// `net.ipv6.conf.<bridge>.accept_ra` is 0, or there is no IPv6.
     pub ignores_ra: bool,
+    /// `net.ipv4.conf.<bridge>.arp_ignore` is 1 or 2: it answers for its own addresses only.
+    pub arp_own: bool,
+    /// What the host takes from the bridge.
+    pub hears: Hears,
     /// Of the network's bridge and the VRF's those whose `rp_filter` is loose.
     pub loose: BTreeSet<IfName>,
     /// The settings of bridges that are there, below /proc/sys.
@@ -60,6 +64,8 @@ pub struct HostSeen {
     pub forward6: Option<bool>,
     /// The rule for table local stands behind the l3mdev rule.
     pub local_rule_last: bool,
+    /// Guests get no answer from the host's BGP daemon ([`Step::TenantBgp`]).
+    pub bgp_closed: bool,
     /// Devices that take router advertisements now and would stop once the host forwards (`accept_ra` is 1).
     pub accepts_ra: Vec<IfName>,
 }
@@ -77,6 +83,8 @@ pub struct Wanted<'a> {
     pub manage_speaker: bool,
     /// May host-wide settings change?
     pub manage_host: bool,
+    /// Guests may open BGP sessions to their gateway.
+    pub tenant_bgp: bool,
 }
 
 /// The one MAC of all L3VNI bridges of this VTEP: peers that see two router MACs behind one VTEP address drop traffic
@@ -110,7 +118,7 @@ pub fn up(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
     finish(seen, &mut plan);
     if let Some(vrf) = &network.vrf {
         if want.manage_host {
-            host(network, &seen.host, &mut plan);
+            host(want, &seen.host, &mut plan);
         }
         vrf_up(want, vrf, seen, &mut plan)?;
     }
@@ -247,12 +255,12 @@ fn tunnel(seen: &Seen, vni: Vni) -> Option<&Link> {
 }
 
 /// IP forwarding and the local rule, each only where it is not so yet.
-fn host(network: &Network, host: &HostSeen, plan: &mut Plan) {
+fn host(want: &Wanted, host: &HostSeen, plan: &mut Plan) {
     let set = |path: &str, value: &str| plain(Step::Sysctl { path: path.to_owned(), value: value.to_owned() });
     if !host.forward4 {
         plan.push(set("net/ipv4/ip_forward", "1"));
     }
-    let wants6 = network.gateway.iter().any(|g| matches!(g, IpNet::V6(_)));
+    let wants6 = want.network.gateway.iter().any(|g| matches!(g, IpNet::V6(_)));
     if wants6 && host.forward6 == Some(false) {
         // Forwarding makes accept_ra=1 mean "no" (Documentation/networking/ip-sysctl.rst); 2 keeps an uplink that lives on
         // router advertisements alive.
@@ -263,6 +271,10 @@ fn host(network: &Network, host: &HostSeen, plan: &mut Plan) {
     }
     if !host.local_rule_last {
         plan.push(plain(Step::LocalRuleLast { last: true }));
+    }
+    // Which only FRR's own `router bgp … vrf` makes it open.
+    if host.bgp_closed == want.tenant_bgp {
+        plan.push(plain(Step::TenantBgp { closed: !want.tenant_bgp }));
     }
 }
 
@@ -342,6 +354,15 @@ fn bridge_up(want: &Wanted, seen: &Seen, plan: &mut Plan) -> Result<(), Refusal>
     if seen.bridge.is_none() || !seen.ignores_ra {
         plan.push(set(sysctl("net/ipv6/conf", name, "accept_ra", "0"), seen));
     }
+    // Linux answers for every address of the VRF, or of the host, on each of its devices.
+    if is_tenants(network, seen) && (seen.bridge.is_none() || !seen.arp_own) {
+        plan.push(set(sysctl("net/ipv4/conf", name, "arp_ignore", "1"), seen));
+    }
+    let hears = hears(want, seen);
+    if hears != seen.hears {
+        let step = |hears| Step::Hear { dev: name.clone(), hears };
+        plan.push(if seen.bridge.is_some() { with_undo(step(hears), step(seen.hears)) } else { plain(step(hears)) });
+    }
     if let Some(vrf) = &network.vrf
         && !seen.bridge.as_ref().is_some_and(in_vrf)
     {
@@ -362,6 +383,28 @@ fn bridge_up(want: &Wanted, seen: &Seen, plan: &mut Plan) -> Result<(), Refusal>
         plan.push(if seen.bridge.is_some() { with_undo(add, del) } else { plain(add) });
     }
     Ok(())
+}
+
+/// What the host has to do with a network's packets beside bridging them.
+fn hears(want: &Wanted, seen: &Seen) -> Hears {
+    let network = want.network;
+    match &network.vrf {
+        Some(_) if want.tenant_bgp => Hears::All,
+        Some(_) => Hears::NoLinkLocalService,
+        // An address makes the host one of them, by somebody's wish.
+        None if network.gateway.is_empty() && seen.bridge_addresses.is_empty() && is_tenants(network, seen) => {
+            Hears::Nothing
+        }
+        None => Hears::All,
+    }
+}
+
+/// Is the bridge there for this tenant alone? One that an administrator made may be the host's own way to its network.
+fn is_tenants(network: &Network, seen: &Seen) -> bool {
+    network.vrf.is_some()
+        || network.origin == Origin::Libvirt
+        || seen.bridge.is_none()
+        || seen.made.contains(&network.bridge)
 }
 
 /// The kernel flushes a bridge's IPv6 addresses when its VRF changes; FRR 8.4 forgets the IPv4 ones of an interface that enters a VRF as

@@ -18,6 +18,7 @@ const HOST: &str = "sysctl -w net.ipv4.ip_forward=1
 sysctl -w net.ipv6.conf.eth0.accept_ra=2
 sysctl -w net.ipv6.conf.all.forwarding=1
 ip rule add pref 32765 table local; ip rule del pref 0 (and ip -6)
+ip rule add pref 999 l3mdev iif lo ipproto tcp sport 179 prohibit (and ip -6)
 ";
 const VRF: &str = "ip link add red type vrf table 10
 ip route add unreachable default metric 4278198272 table 10 (and ip -6)
@@ -45,7 +46,8 @@ ip link set red-l2 mtu 1450
 ip link set red-l2 addrgenmode none
 sysctl -w net.ipv6.conf.red-l2.disable_ipv6=0
 sysctl -w net.ipv6.conf.red-l2.accept_ra=0
-ip link set red-l2 master red
+sysctl -w net.ipv4.conf.red-l2.arp_ignore=1
+{TCP}ip link set red-l2 master red
 ip address replace 10.1.0.1/24 dev red-l2 nodad
 ip address replace fd00:1::1/64 dev red-l2 nodad
 sysctl -w net.ipv4.conf.red-l2.rp_filter=2
@@ -60,7 +62,8 @@ fn a_fresh_host_and_no_bridge() {
     let expected = format!(
         "{HOST}{VRF}ip link add red-l2 address 00:00:00:11:11:10 type bridge stp_state 0 vlan_default_pvid 0
 sysctl -w net.ipv6.conf.red-l2.accept_ra=0
-ip link set red-l2 master red
+sysctl -w net.ipv4.conf.red-l2.arp_ignore=1
+{TCP}ip link set red-l2 master red
 sysctl -w net.ipv4.conf.red-l2.rp_filter=2
 ip address replace 10.1.0.1/24 dev red-l2 nodad
 ip address replace fd00:1::1/64 dev red-l2 nodad
@@ -80,11 +83,58 @@ fn layer_2_alone() {
     let expected = format!(
         "ip link add red-l2 address 02:45:0a:00:00:01 type bridge stp_state 0 vlan_default_pvid 0
 sysctl -w net.ipv6.conf.red-l2.accept_ra=0
-{VXLAN}ip link set red-l2 up
+sysctl -w net.ipv4.conf.red-l2.arp_ignore=1
+{DEAF}{VXLAN}ip link set red-l2 up
 ip link set vxlan20 up
 "
     );
     plans(&network, &fresh(), &expected);
+}
+
+const TCP: &str = "tc filter on red-l2 ingress prio 69: to fe80::/10 UDP and ICMPv6 alone\n";
+const DEAF: &str =
+    "tc qdisc add dev red-l2 clsact; tc filter add dev red-l2 ingress prio 69 bpf da bytecode '1,6 0 0 2'\n";
+
+/// The host takes part in a network of its own wish: with an address there, or on a bridge that it had before.
+#[test]
+fn whose_bridge_the_host_does_not_hear() {
+    let flat = |origin| Network { vrf: None, gateway: vec![], ..red(origin) };
+    let here = |bridge_addresses: &[&str], deaf, ours: bool| {
+        let hears = if deaf { Hears::Nothing } else { Hears::All };
+        let mut seen = Seen { bridge_addresses: bridge_addresses.iter().map(|a| net(a)).collect(), hears, ..whole() };
+        seen.bridge.as_mut().unwrap().master = None;
+        if !ours {
+            seen.made.remove(&name("red-l2"));
+        }
+        seen
+    };
+    let hears = "tc filter del dev red-l2 ingress prio 69\n";
+    plans(&flat(Origin::Config), &here(&[], false, true), DEAF);
+    plans(&flat(Origin::Config), &here(&[], true, true), "");
+    plans(&flat(Origin::Libvirt), &here(&[], false, false), DEAF);
+    for origin in [Origin::Config, Origin::LibvirtBridge] {
+        let mut seen = here(&[], false, false);
+        seen.arp_own = false;
+        plans(&flat(origin), &seen, "");
+    }
+    plans(&flat(Origin::Config), &here(&["10.9.0.5/24"], true, true), hears);
+    plans(&flat(Origin::Config), &here(&["10.9.0.5/24"], false, true), "");
+    let gateway = Network { gateway: vec![net("10.9.0.1/24")], ..flat(Origin::Config) };
+    plans(&gateway, &here(&["10.9.0.1/24"], true, true), hears);
+}
+
+#[test]
+fn guests_reach_the_hosts_bgp_only_where_it_is_wanted() {
+    let network = red(Origin::Config);
+    let open = Wanted { tenant_bgp: true, ..want(&network) };
+    let rule = |verb| format!("ip rule {verb} pref 999 l3mdev iif lo ipproto tcp sport 179 prohibit (and ip -6)\n");
+    let heard = rule("del") + "tc filter del dev red-l2 ingress prio 69\n";
+    assert_eq!(shown(&up(&open, &whole()).unwrap()), heard);
+    let opened = Seen { host: HostSeen { bgp_closed: false, ..whole().host }, hears: Hears::All, ..whole() };
+    assert_eq!(shown(&up(&open, &opened).unwrap()), "");
+    assert_eq!(shown(&up(&want(&network), &opened).unwrap()), rule("add") + TCP);
+    let not_ours = Wanted { manage_host: false, ..want(&network) };
+    assert_eq!(shown(&up(&not_ours, &opened).unwrap()), TCP);
 }
 
 #[test]
@@ -147,6 +197,7 @@ bridge link set dev vxlan10 learning off neigh_suppress on
 ",
     );
     plans(&|s| s.unreachable = false, "ip route add unreachable default metric 4278198272 table 10 (and ip -6)\n");
+    plans(&|s| s.arp_own = false, "sysctl -w net.ipv4.conf.red-l2.arp_ignore=1\n");
     plans(&|s| s.ignores_ra = false, "sysctl -w net.ipv6.conf.red-l2.accept_ra=0\n");
     plans(
         &|s| s.loose.clear(),

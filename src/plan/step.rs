@@ -4,6 +4,7 @@ use super::guard::Lets;
 use crate::config::Vrf;
 use crate::model::{IfName, Mac, TableId, Vni};
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -119,6 +120,19 @@ pub enum Step {
         /// To 32765, or back to 0.
         last: bool,
     },
+    /// A guest of a VRF gets no answer from a BGP daemon of this host: `router bgp … vrf X` makes bgpd listen on port 179 there, for nobody. One rule for
+    /// all VRFs, on what leaves the host from that port.
+    TenantBgp {
+        /// No answer, or an answer again.
+        closed: bool,
+    },
+    /// What the host takes from this bridge. What goes from port to port is not asked.
+    Hear {
+        /// The bridge.
+        dev: IfName,
+        /// All, or less.
+        hears: Hears,
+    },
     /// Static FDB entry: NUD_NOARP, NTF_MASTER, no VLAN. `bridge fdb replace MAC dev DEV master static`
     AddFdb {
         /// The guest's port.
@@ -200,6 +214,19 @@ pub enum Step {
     },
 }
 
+/// What of a tenant's packets a bridge hands up to the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Hears {
+    /// Everything, as the kernel makes it.
+    #[default]
+    All,
+    /// To link-local addresses only ICMPv6 and UDP: a routed tenant's, for replies over its link ask no routing rule ([`Step::TenantBgp`]).
+    NoLinkLocalService,
+    /// Nothing: a pure layer-2 tenant's, whose packets to the bridge's own MAC would be routed with the host's table, and whose broadcasts would reach
+    /// its services.
+    Nothing,
+}
+
 impl Step {
     /// What it does, in one word that stays the same: for the log's field STEP.
     pub fn word(&self) -> &'static str {
@@ -221,6 +248,8 @@ impl Step {
             Step::AddUnreachable { .. } => "add-unreachable",
             Step::DelUnreachable { .. } => "del-unreachable",
             Step::LocalRuleLast { .. } => "local-rule",
+            Step::TenantBgp { .. } => "tenant-bgp",
+            Step::Hear { .. } => "hear",
             Step::AddFdb { .. } => "add-fdb",
             Step::DelFdb { .. } => "del-fdb",
             Step::AddNeigh { .. } => "add-neighbour",
@@ -249,6 +278,7 @@ impl Step {
             | Step::ClearDefaultPvid { bridge: dev }
             | Step::Mark { dev }
             | Step::NoAddrGen { dev }
+            | Step::Hear { dev, .. }
             | Step::AddAddress { dev, .. }
             | Step::DelAddress { dev, .. }
             | Step::AddFdb { dev, .. }
@@ -266,6 +296,7 @@ impl Step {
             | Step::LocalRuleLast { .. }
             | Step::LayGuards
             | Step::LiftGuards
+            | Step::TenantBgp { .. }
             | Step::SpeakerAddVrf { .. }
             | Step::SpeakerDelVrf { .. } => None,
         }
@@ -307,6 +338,20 @@ impl fmt::Display for Step {
             Step::LocalRuleLast { last: false } => {
                 write!(f, "ip rule add pref 0 table local; ip rule del pref 32765 (and ip -6)")
             }
+            Step::TenantBgp { closed } => {
+                let verb = if *closed { "add" } else { "del" };
+                write!(f, "ip rule {verb} pref 999 l3mdev iif lo ipproto tcp sport 179 prohibit (and ip -6)")
+            }
+            Step::Hear { dev, hears: Hears::Nothing } => {
+                write!(
+                    f,
+                    "tc qdisc add dev {dev} clsact; tc filter add dev {dev} ingress prio 69 bpf da bytecode '1,6 0 0 2'"
+                )
+            }
+            Step::Hear { dev, hears: Hears::NoLinkLocalService } => {
+                write!(f, "tc filter on {dev} ingress prio 69: to fe80::/10 UDP and ICMPv6 alone")
+            }
+            Step::Hear { dev, hears: Hears::All } => write!(f, "tc filter del dev {dev} ingress prio 69"),
             Step::AddFdb { dev, mac } => write!(f, "bridge fdb replace {mac} dev {dev} master static"),
             Step::DelFdb { dev, mac } => write!(f, "bridge fdb del {mac} dev {dev} master"),
             Step::AddNeigh { bridge, ip, mac } => {

@@ -15,6 +15,7 @@ on_a_host!(a_network_of_config_toml_up_and_down, {
         plan,
         "ip link add flat-l2 address 00:00:00:11:11:10 type bridge stp_state 0 vlan_default_pvid 0
 sysctl -w net.ipv6.conf.flat-l2.accept_ra=0
+sysctl -w net.ipv4.conf.flat-l2.arp_ignore=1
 ip address replace 10.1.0.1/24 dev flat-l2 nodad
 ip link add vxlan20 type vxlan id 20 local 10.0.0.1 dstport 4789 nolearning
 ip link set vxlan20 master flat-l2

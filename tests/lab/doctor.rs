@@ -182,6 +182,14 @@ fn faults<'a>(fabric: &'a Fabric, comp3: &'a Host) -> Vec<Fault<'a>> {
         ),
         fault("the host does not forward", "sysctl -qw net.ipv4.ip_forward=0", "forwarding", Heal::Fix),
         fault("the gateway does not forward", "sysctl -qw net.ipv4.conf.red-l2.forwarding=0", "forwarding", Heal::Fix),
+        fault("guests reach bgpd", "ip rule del pref 999; ip -6 rule del pref 999", "tenant-bgp", Heal::Fix),
+        fault("guests reach it by link-local", "tc filter del dev red-l2 ingress prio 69", "tenant-bgp", Heal::Fix),
+        fault(
+            "the gateway answers for others",
+            "sysctl -qw net.ipv4.conf.red-l2.arp_ignore=0",
+            "arp-ignore",
+            Heal::Fix,
+        ),
         fault("services answer tenants", "sysctl -qw net.ipv4.udp_l3mdev_accept=1", "l3mdev-accept", Heal::Printed),
         fault("the firewall drops VXLAN", "iptables -I INPUT -p udp --dport 4789 -j DROP", "firewall", Heal::Printed),
         fault(

@@ -213,3 +213,84 @@ netns!(a_vrf_takes_bridges_and_shows_its_table, kernel, {
     let taken = Step::AddVrf { name: name("blue"), table: 10.try_into().unwrap() };
     kernel.apply(&taken).unwrap(); // the kernel lets two VRFs share a table: the planner must not
 });
+
+/// A neighbour's network namespace, which ends with the value.
+struct Neighbour(std::process::Child);
+
+impl Neighbour {
+    fn new() -> Neighbour {
+        let netns = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net"));
+        let child = std::process::Command::new("unshare").args(["-n", "sleep", "600"]).spawn().unwrap();
+        while netns(&child.id().to_string()).is_ok_and(|now| now == netns("self").unwrap()) {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        Neighbour(child)
+    }
+
+    fn try_sh(&self, line: &str) -> bool {
+        try_sh(&format!("nsenter --net=/proc/{}/ns/net -- bash -c '{line}'", self.0.id())).0
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+// What a bridge hands up: nothing, all but services at link-local addresses, or all. Asked by a neighbour on a port of it.
+netns!(what_the_host_hears_of_a_bridge, kernel, {
+    kernel.apply(&add_bridge("tenant", None)).unwrap();
+    let guest = Neighbour::new();
+    sh("sysctl -qw net.ipv6.conf.tenant.accept_dad=0 && ip link set tenant addrgenmode eui64 && ip link set tenant up");
+    sh("ip addr add 10.9.0.1/24 dev tenant && ip addr add fd00:9::1/64 dev tenant nodad");
+    sh(&format!(
+        "ip link add port type veth peer name eth netns {} && ip link set port master tenant up",
+        guest.0.id()
+    ));
+    assert!(guest.try_sh("sysctl -qw net.ipv6.conf.eth.accept_dad=0; ip link set eth up; ip addr add 10.9.0.2/24 dev eth; ip addr add fd00:9::2/64 dev eth nodad"));
+    let fe80 =
+        sh("ip -6 -o addr show dev tenant scope link | tr -s ' ' | cut -d' ' -f4 | cut -d/ -f1").trim().to_owned();
+    let listeners: Vec<std::net::TcpListener> =
+        ["0.0.0.0:40001", "[::]:40002"].iter().map(|at| std::net::TcpListener::bind(at).unwrap()).collect();
+    let scoped = format!("{fe80}%eth");
+    let pings = |ip: &str| guest.try_sh(&format!("ping -c 1 -W 0.5 {ip}"));
+    let connects = |ip: &str, port: u16| guest.try_sh(&format!("timeout 0.5 bash -c \"exec 3<>/dev/tcp/{ip}/{port}\""));
+    let bridge = index(kernel, "tenant");
+    let heard = |kernel: &mut Kernel, hears| {
+        kernel.apply(&Step::Hear { dev: name("tenant"), hears }).unwrap();
+        assert_eq!(kernel.hears(bridge).unwrap(), hears);
+        assert!(guest.try_sh("ip neigh flush all"));
+        [
+            pings("10.9.0.1"),
+            pings("fd00:9::1"),
+            pings(&scoped),
+            connects("10.9.0.1", 40001),
+            connects("fd00:9::1", 40002),
+            connects(&scoped, 40002),
+        ]
+    };
+    assert_eq!(kernel.hears(bridge).unwrap(), Hears::All);
+    assert_eq!(heard(kernel, Hears::NoLinkLocalService), [true, true, true, true, true, false]);
+    assert_eq!(heard(kernel, Hears::Nothing), [false; 6]);
+    // Again, and from one to the other.
+    for hears in [Hears::Nothing, Hears::NoLinkLocalService, Hears::NoLinkLocalService, Hears::Nothing] {
+        kernel.apply(&Step::Hear { dev: name("tenant"), hears }).unwrap();
+        assert_eq!(kernel.hears(bridge).unwrap(), hears);
+    }
+    assert_eq!(heard(kernel, Hears::All), [true; 6]);
+    kernel.apply(&Step::Hear { dev: name("tenant"), hears: Hears::All }).unwrap();
+    // An administrator's own filter is neither ours nor in the way.
+    sh("tc filter add dev tenant ingress prio 5 bpf da bytecode '1,6 0 0 4294967295'");
+    assert_eq!(kernel.hears(bridge).unwrap(), Hears::All);
+    assert_eq!(heard(kernel, Hears::Nothing), [false; 6]);
+    kernel.apply(&Step::Hear { dev: name("tenant"), hears: Hears::All }).unwrap();
+    assert!(sh("tc filter show dev tenant ingress").contains("pref 5"));
+    // One with our preference and another program is no filter of ours: it is replaced.
+    sh("tc filter add dev tenant ingress prio 69 bpf da bytecode '1,6 0 0 0'");
+    assert_eq!(kernel.hears(bridge).unwrap(), Hears::All);
+    kernel.apply(&Step::Hear { dev: name("tenant"), hears: Hears::Nothing }).unwrap();
+    assert_eq!(kernel.hears(bridge).unwrap(), Hears::Nothing);
+    drop(listeners);
+});

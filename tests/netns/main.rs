@@ -14,7 +14,7 @@ mod snoop;
 use common::{again, has_vlan_filtering, has_vrf, ip_link, json, sh, skip, try_sh};
 use evpn_hook::kernel::Kernel;
 use evpn_hook::model::{IfName, Mac};
-use evpn_hook::plan::Step;
+use evpn_hook::plan::{Hears, Step};
 
 /// Runs a test's body in a namespace of its own: the test binary runs itself once more under unshare(1).
 macro_rules! netns {

@@ -3,9 +3,9 @@
 use super::{Base, Finding};
 use crate::config::Network;
 use crate::model::{IfName, Mac, NetName};
-use crate::plan::Step;
 use crate::plan::network::router_mac;
 use crate::plan::seen::{Link, LinkKind};
+use crate::plan::{Hears, Step};
 use crate::snoop::{Question, who_has};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -190,7 +190,20 @@ fn drift(base: &Base, with_other_mac: &[String]) -> Vec<Finding> {
             }
             Step::AddNeigh { bridge, .. } if with_other_mac.iter().any(|name| name == bridge.as_str()) => {}
             Step::DelNeigh { bridge, ip } => ghosts.push((bridge, ip)),
-            Step::LocalRuleLast { .. } | Step::SpeakerAddVrf { .. } => {}
+            Step::Hear { dev, hears: Hears::Nothing } => {
+                let evidence = "hands its guests' packets to this host: a pure layer-2 tenant reaches the host's services, and the underlay through it";
+                found.push(Finding::problem("layer-2-host", dev, evidence).sync());
+            }
+            Step::Hear { dev, hears: Hears::NoLinkLocalService } => {
+                let evidence = "lets guests connect to services of this host by its link-local address: FRR's bgpd listens in each VRF";
+                found.push(Finding::problem("tenant-bgp", dev, evidence).sync());
+            }
+            Step::Sysctl { path, .. } if path.ends_with("/arp_ignore") => {
+                let dev = path.rsplit('/').nth(1).unwrap_or_default();
+                let evidence = "arp_ignore is neither 1 nor 2: it answers ARP also for addresses of other networks";
+                found.push(Finding::problem("arp-ignore", dev, evidence).sync());
+            }
+            Step::LocalRuleLast { .. } | Step::TenantBgp { .. } | Step::SpeakerAddVrf { .. } => {}
             Step::Sysctl { path, .. } if path == "net/ipv4/ip_forward" || path == "net/ipv6/conf/all/forwarding" => {}
             step => rest.push(step),
         }
@@ -306,6 +319,9 @@ mod tests {
         let step = |step: Step| finds(|base, _| base.drift.push(step));
         let sysctl = |path: &str| Step::Sysctl { path: path.into(), value: "2".into() };
         assert_eq!(only(&step(sysctl("net/ipv4/conf/red-l2/rp_filter"))), ("rp-filter", "red-l2", "evpn-hook sync"));
+        assert_eq!(only(&step(sysctl("net/ipv4/conf/red-l2/arp_ignore"))), ("arp-ignore", "red-l2", "evpn-hook sync"));
+        let hears = step(Step::Hear { dev: name("flat-l2"), hears: Hears::Nothing });
+        assert_eq!(only(&hears), ("layer-2-host", "flat-l2", "evpn-hook sync"));
         assert_eq!(only(&step(Step::ClearDefaultPvid { bridge: name("red-l2") })).0, "default-pvid");
         let ghost = Step::DelNeigh { bridge: name("red-l2"), ip: "10.1.0.99".parse().unwrap() };
         let found = step(ghost.clone());
@@ -314,6 +330,7 @@ mod tests {
         // Told by host and speaker.
         assert_eq!(step(sysctl("net/ipv4/ip_forward")), []);
         assert_eq!(step(Step::LocalRuleLast { last: true }), []);
+        assert_eq!(step(Step::TenantBgp { closed: true }), []);
         let many = finds(|base, _| base.drift = vec![ghost; 25]);
         assert_eq!((many.len(), many[10].evidence.as_str()), (11, "15 more such neighbours"));
     }

@@ -40,6 +40,7 @@ pub struct Seen {
     /// Below /proc/sys; one that this kernel does not have is missing.
     settings: BTreeMap<String, String>,
     local_rule_last: bool,
+    bgp_closed: bool,
     /// Why it could not be read.
     firewall: Result<Ruleset, String>,
 }
@@ -54,11 +55,13 @@ pub fn observe(engine: &mut Engine, base: &Base) -> Result<Seen, EngineError> {
             settings.insert(path, value);
         }
     }
+    let rules = engine.kernel()?.vrf_rules()?;
     Ok(Seen {
         features: features(base, &release),
         release,
         settings,
-        local_rule_last: engine.kernel()?.local_rule_last()?,
+        local_rule_last: rules.local_last,
+        bgp_closed: rules.bgp_closed,
         firewall: firewall::observe(PATIENCE, LONG),
     })
 }
@@ -173,6 +176,12 @@ fn routing(base: &Base, seen: &Seen) -> Vec<Finding> {
         let command = "ip rule add pref 32765 table local; ip rule del pref 0; ip -6 rule add pref 32765 table local; ip -6 rule del pref 0";
         found.push(mended(Finding::problem("ip-rule", "ip rule", evidence), command));
     }
+    if !seen.bgp_closed && !base.config.tenant_bgp {
+        let evidence =
+            "guests can connect to this host's bgpd: FRR listens on port 179 in each VRF with a BGP instance";
+        let rule = "rule add pref 999 l3mdev iif lo ipproto tcp sport 179 prohibit protocol 69";
+        found.push(mended(Finding::problem("tenant-bgp", "ip rule", evidence), &format!("ip {rule}; ip -6 {rule}")));
+    }
     let is_off = |path: &str| seen.settings.get(path).is_some_and(|value| value == "0");
     let has6 = |record: &crate::register::NetworkRecord| record.network.gateway.iter().any(|g| g.addr().is_ipv6());
     let wanted = [(FORWARD4, true), (FORWARD6, base.networks.iter().any(has6))];
@@ -260,6 +269,7 @@ mod tests {
             features: FEATURES.iter().map(|(_, module)| (*module, true)).collect(),
             settings: settings.map(|(path, value)| (path.to_owned(), value.to_owned())).into(),
             local_rule_last: true,
+            bgp_closed: true,
             firewall: Ok(Ruleset::default()),
         }
     }
@@ -306,6 +316,13 @@ mod tests {
             seen.features.insert("vrf", false);
         });
         assert_eq!(layer2, [], "a layer-2 tenant needs no VRF");
+    }
+
+    #[test]
+    fn the_rule_before_bgp() {
+        let found = finds(|_, seen| seen.bgp_closed = false);
+        assert_eq!((checks(&found), &found[0].fix), (vec![("tenant-bgp", Severity::Problem)], &Some(Fix::Sync)));
+        assert_eq!(finds(|base, seen| (base.config.tenant_bgp, seen.bgp_closed) = (true, false)), []);
     }
 
     #[test]
