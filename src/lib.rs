@@ -33,7 +33,7 @@
 //! - [`untrusted`]: every reader of what others wrote, for fuzzers and their corpora.
 //! - [`exec`], [`fault`]: another program with a deadline; faults for tests.
 
-#![deny(unsafe_code)] // but for one address, in snoop/packet.rs; tests/rooms.rs holds that
+#![deny(unsafe_code)] // but for one address, in snoop/packet.rs; Cargo.toml says so of all that is built, tests/rooms.rs holds it
 #![warn(missing_docs)]
 #![deny(clippy::print_stdout)] // a hook's stdout is libvirt's next domain XML
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]

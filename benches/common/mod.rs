@@ -1,6 +1,7 @@
 //! What the benchmarks share: namespaces of their own, the program under measure, and one way to run, to sum up and to show.
 // Each benchmark is a program of its own and uses its part of this.
 #![allow(dead_code)]
+#![allow(unsafe_code)] // system calls that no crate has
 
 pub mod count;
 pub mod crowd;

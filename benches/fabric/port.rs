@@ -1,4 +1,5 @@
 //! The guest's own end of its cable, to speak from.
+#![allow(unsafe_code)] // a packet socket's address
 
 use evpn_hook::kernel::Kernel;
 use evpn_hook::model::Mac;

@@ -3,6 +3,7 @@
 //!
 //! It panics on every failure: its callers are tests and a demo, and a panic already carries what they want to print.
 #![allow(dead_code, unused_imports)] // shared by the scenarios and the lab shell, neither of which uses all of it
+#![allow(unsafe_code)] // system calls in other namespaces
 
 mod agent;
 mod announce;
@@ -37,6 +38,7 @@ pub use frr::OtherFrr;
 pub use host::{Host, Output, Running};
 pub use migration::{Events, Migration};
 pub use monitor::Monitor;
+pub use netns::inside;
 pub use pinger::{Ping, Pinger};
 pub use stranger::Stranger;
 pub use traces::Traces;
