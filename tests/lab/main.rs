@@ -27,6 +27,7 @@ macro_rules! lab_test {
     };
 }
 
+mod apparmor;
 mod bare;
 mod byhand;
 mod containers;
