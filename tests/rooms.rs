@@ -185,6 +185,8 @@ fn unsafe_code_is_one_function() {
         assert_eq!(found, (allowed, blocks), "unsafe code in {}", file.display());
         assert_eq!(count("// SAFETY: "), blocks, "{}", file.display());
     }
+    let manifest = fs::read_to_string(src.with_file_name("Cargo.toml")).unwrap();
+    assert!(manifest.contains("[lints.rust]\nunsafe_code = \"deny\""), "Cargo.toml denies it in all that is built");
     for (file, lint) in [("lib.rs", "deny"), ("main.rs", "forbid"), ("bin/evpn-agent.rs", "forbid")] {
         assert!(fs::read_to_string(src.join(file)).unwrap().contains(&format!("#![{lint}(unsafe_code)]")), "{file}");
     }
