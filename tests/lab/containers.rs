@@ -225,10 +225,16 @@ lab_test! {
 }
 
 /// A user who may have containers: ids of its own, a cgroup of its own, a veth on red's bridge by lxc-user-nic.
-struct Alice<'a>(&'a Host);
+pub struct Alice<'a>(&'a Host);
 
 impl<'a> Alice<'a> {
     fn on(host: &'a Host) -> Alice<'a> {
+        host.sh(&Alice::made());
+        Alice(host)
+    }
+
+    /// The script that makes her, where she is to be.
+    pub fn made() -> String {
         let script = r#"
             echo alice:x:4201:4201::/home/alice:/bin/sh >>/etc/passwd
             echo alice:x:4201: >>/etc/group
@@ -240,27 +246,48 @@ impl<'a> Alice<'a> {
             chown -hR 200000:200000 /home/alice/rootfs
             cd /sys/fs/cgroup/alice && chown 4201:4201 . cgroup.procs cgroup.subtree_control cgroup.threads
         "#;
-        host.sh(&script.replace("ROOTFS", &Container::rootfs()));
-        Alice(host)
+        script.replace("ROOTFS", &Container::rootfs())
     }
 
     /// A command of hers, in her cgroup.
     fn run(&self, command: &str) -> Output {
-        let script = format!(
+        self.0.run(&["sh", "-c", &Alice::says(command)])
+    }
+
+    /// The script by which she runs a command.
+    pub fn says(command: &str) -> String {
+        format!(
             "echo $$ >/sys/fs/cgroup/alice/cgroup.procs; cd /home/alice; exec setpriv --reuid 4201 --regid 4201 --clear-groups \
              env -i HOME=/home/alice USER=alice PATH=$PATH {command}"
-        );
-        self.0.run(&["sh", "-c", &script])
+        )
+    }
+
+    /// The configuration of her container c1 on red.
+    pub fn container(mac: &str, ip: &str) -> String {
+        format!(
+            "{}lxc.uts.name = c1
+lxc.idmap = u 0 200000 65536
+lxc.idmap = g 0 200000 65536
+lxc.rootfs.path = dir:/home/alice/rootfs
+lxc.init.cmd = /bin/container-init
+lxc.apparmor.profile = unconfined
+lxc.mount.auto = proc:mixed sys:ro
+",
+            container_on("red", mac, Some(ip))
+        )
+    }
+
+    /// The script by which she goes.
+    pub fn gone() -> &'static str {
+        "sed -i /^alice/d /etc/passwd /etc/group /etc/subuid /etc/subgid; rm -r /home/alice /etc/lxc/lxc-usernet;
+            find /sys/fs/cgroup/alice -depth -type d -exec rmdir {} +"
     }
 }
 
 impl Drop for Alice<'_> {
     fn drop(&mut self) {
         self.run("lxc-stop --kill --name c1");
-        let script =
-            "sed -i /^alice/d /etc/passwd /etc/group /etc/subuid /etc/subgid; rm -r /home/alice /etc/lxc/lxc-usernet;
-            find /sys/fs/cgroup/alice -depth -type d -exec rmdir {} +";
-        self.0.run(&["sh", "-c", script]);
+        self.0.run(&["sh", "-c", Alice::gone()]);
     }
 }
 
@@ -268,14 +295,7 @@ lab_test! {
     fn a_users_container_is_registered_by_the_agent(fabric) {
         let red = Red::and(fabric, &["[[unprivileged]]\nuser = 'alice'\nnetworks = ['red']\n"]);
         let alice = Alice::on(red.comp2);
-        red.comp2.write("/home/alice/.local/share/lxc/c1/config", &format!("{}lxc.uts.name = c1
-lxc.idmap = u 0 200000 65536
-lxc.idmap = g 0 200000 65536
-lxc.rootfs.path = dir:/home/alice/rootfs
-lxc.init.cmd = /bin/container-init
-lxc.apparmor.profile = unconfined
-lxc.mount.auto = proc:mixed sys:ro
-", container_on("red", MAC, Some(IP))));
+        red.comp2.write("/home/alice/.local/share/lxc/c1/config", &Alice::container(MAC, IP));
         let start = "lxc-start --name c1 --logfile /home/alice/log";
         let before = Traces::of(red.comp2);
         let refused = alice.run(start);

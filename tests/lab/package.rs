@@ -6,13 +6,18 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::{fs, io};
 
+use crate::containers::Alice;
 use crate::fabric::{Host, Nic, Stranger, Vm, VmSpec, wait_until};
-use crate::tenant::{SOON, expect_advertised, knows};
+use crate::tenant::{SOON, endpoint_status, expect_advertised, knows};
 
 const PAGE: &str = include_str!("../../docs/quickstart.md");
 
 const WEB: [&str; 2] = ["52:54:00:03:82:d8", "10.1.0.60"];
 const VM: [&str; 2] = ["52:54:00:00:00:61", "10.1.0.61"];
+
+/// Its addresses nobody knows: it comes with its MAC alone.
+const PLUGGED: &str = "52:54:00:0a:00:01";
+const USERS: [&str; 2] = ["00:16:3e:00:00:10", "10.1.0.38"];
 
 /// Where the page's commands are typed: the packages have been copied there.
 const DIRECTORY: &str = "/tmp";
@@ -88,7 +93,7 @@ impl Holds {
             ["var/lib/dpkg", "var/log", "var/cache", "var/lib/apt", "var/lib/libvirt", "etc/libvirt/qemu", "tmp"];
         found.retain(|path| !others.iter().any(|other| path.starts_with(other)));
         let settings = host.sh(
-            "(ip rule; ip -6 rule) | grep -v l3mdev; sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding; ls -d /run/evpn-hook 2>/dev/null || true",
+            "(ip rule; ip -6 rule) | grep -v 'l3mdev-table. *$'; sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding; ls -d /run/evpn-hook 2>/dev/null || true",
         );
         found.extend(settings.lines().map(str::to_owned));
         Holds(found)
@@ -122,6 +127,79 @@ fn agent_pid(host: &Stranger) -> String {
 
 fn links(host: &Host) -> String {
     host.sh("cd /; for link in etc/libvirt/hooks/*.d/50-evpn-hook usr/share/lxc/hooks/evpn-hook; do readlink $link || true; done")
+}
+
+/// What of the agent's work its unit might forbid, each done by the agent that systemd runs. (That it heard a container's address on its port, the
+/// page has shown.)
+fn under_its_unit(stranger: &Stranger) {
+    let host = stranger.host();
+    let unit = stranger.sh("systemctl show evpn-agent --property NoNewPrivileges,ProtectSystem,ProtectKernelTunables,ProtectProc,MemoryDenyWriteExecute");
+    assert_eq!(
+        unit.matches("=yes").count() + unit.matches("=strict").count() + unit.matches("=invisible").count(),
+        5,
+        "{unit}"
+    );
+    let pid = agent_pid(stranger);
+    let status = stranger.sh(&format!("cat /proc/{}/status", pid.trim()));
+    // NET_ADMIN, NET_RAW, SYS_ADMIN, SYS_PTRACE, DAC_OVERRIDE; and a filter on its system calls.
+    for line in ["CapBnd:\t0000000000283002", "NoNewPrivs:\t1", "Seccomp:\t2"] {
+        assert!(status.contains(line), "{line} in {status}");
+    }
+
+    // Figures on loopback.
+    host.write(
+        "/etc/evpn-hook/config.toml",
+        "[agent]\nmetrics = \"127.0.0.1:9471\"\n[[unprivileged]]\nuser = \"alice\"\nnetworks = [\"red\"]\n",
+    );
+    stranger.sh("systemctl restart evpn-agent");
+    let figures =
+        stranger.sh("exec 3<>/dev/tcp/127.0.0.1/9471; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3");
+    assert!(figures.contains("\nevpn_"), "{figures}");
+
+    // A network's own: a setting below /proc/sys, an address, and its part of FRR by vtysh.
+    host.sh(
+        "vtysh -c 'configure terminal' -c 'vrf red' -c 'no vni 10' -c 'exit-vrf' -c 'no router bgp 64512 vrf red' >&2
+        sysctl -qw net.ipv4.conf.red-l2.rp_filter=0; ip address del 10.1.0.1/24 dev red-l2",
+    );
+    let whole = || {
+        let kernel = host.sh("ip -o address show dev red-l2; sysctl -n net.ipv4.conf.red-l2.rp_filter");
+        kernel.contains("10.1.0.1/24")
+            && kernel.ends_with("2\n")
+            && host.vtysh("show running-config").contains("router bgp 64512 vrf red")
+    };
+    wait_until("the agent to mend the network", SOON, whole);
+    wait_until("FRR to have all again", SOON, || host.run(&["evpn-hook", "status", "--check"]).code == 0);
+
+    // A hot-plugged NIC, by libvirt's status file.
+    let plug = [
+        "virsh",
+        "--quiet",
+        "attach-interface",
+        "vm1",
+        "network",
+        "red",
+        "--mac",
+        PLUGGED,
+        "--model",
+        "virtio",
+        "--live",
+    ];
+    host.ok(&plug);
+    expect_advertised(host, PLUGGED, &[]);
+    host.ok(&["virsh", "--quiet", "detach-interface", "vm1", "network", PLUGGED, "--live"]);
+    wait_until("the NIC to go", SOON, || endpoint_status(host, PLUGGED).is_null());
+
+    // A user's container, whose namespaces it looks into.
+    stranger.sh(&Alice::made());
+    host.write("/home/alice/.local/share/lxc/c1/config", &Alice::container(USERS[0], USERS[1]));
+    stranger.sh(&Alice::says("lxc-start --name c1 --logfile /home/alice/log"));
+    expect_advertised(host, USERS[0], &[USERS[1]]);
+    assert_eq!(endpoint_status(host, USERS[0])["guest"]["id"], "4201/c1");
+    stranger.sh(&Alice::says("lxc-stop --kill --name c1"));
+    wait_until("the user's container to go", SOON, || endpoint_status(host, USERS[0]).is_null());
+    stranger.sh(Alice::gone());
+    host.sh("rm /etc/evpn-hook/config.toml");
+    stranger.sh("systemctl restart evpn-agent");
 }
 
 lab_test! {
@@ -159,6 +237,7 @@ lab_test! {
         wait_until("comp2 to know the VM", SOON, || knows(comp2, "red", "vxlan20", VM[0], &[VM[1]], "10.0.0.1"));
         vm.wait_ready();
 
+        under_its_unit(&strangers[0]);
         let there = comp2.monitor();
         let qemu = comp1.sh("cat /run/libvirt/qemu/vm1.pid");
         let next = newer(comp1);
