@@ -50,6 +50,7 @@ mod networks;
 mod package;
 mod plot;
 mod restarts;
+mod scan;
 mod security;
 mod silent;
 mod suppression;

@@ -153,7 +153,7 @@ impl Host {
         netns::inside(self.netns(), make)
     }
 
-    pub(super) fn netns(&self) -> &File {
+    pub fn netns(&self) -> &File {
         &self.namespaces[1]
     }
 
