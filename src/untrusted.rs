@@ -7,6 +7,7 @@
 use crate::cli::hook_call;
 use crate::config::{self, Config, Network, Vrf};
 use crate::event::{Event, Nic};
+use crate::guard;
 use crate::hypervisor::{leases, lxc as sockets};
 use crate::input::{self, InputError, LxcHook, LxcPhase, libvirt_network, libvirt_qemu, libvirt_status, redact};
 use crate::kernel;
@@ -143,7 +144,7 @@ pub fn config(data: &[u8]) {
     }
 }
 
-/// What lies on disk. The first byte chooses: a record of ours, dnsmasq's list of leases, a recorded call.
+/// What lies on disk, and what nft lists. The first byte chooses: a record of ours, dnsmasq's list of leases, nft's JSON, a recorded call.
 pub fn state(data: &[u8]) {
     let Some((choice, text)) = data.split_first() else { return };
     match choice % 8 {
@@ -171,6 +172,17 @@ pub fn state(data: &[u8]) {
                 assert!(text.len() > 30, "{lease:?} of nothing");
             }
         }
+        6 => match guard::listing(&String::from_utf8_lossy(text)) {
+            Ok(list) => {
+                let elements = guard::guards(&list, |name| u32::try_from(name.as_str().len()).ok());
+                for (port, lets) in elements.iter().flat_map(|(port, guard)| guard.iter().map(move |lets| (port, lets)))
+                {
+                    let words = guard::command("delete", *port, *lets);
+                    assert!(!words.contains([';', '"', '#', '\\']) && words.lines().count() <= 2, "{words}");
+                }
+            }
+            Err(error) => is_line(&error.to_string()),
+        },
         _ => {
             let Ok(kept) = serde_json::from_slice::<Kept>(text) else { return };
             // What a replay asks of it first.
@@ -269,7 +281,10 @@ fn is_netlink(datagram: &[u8], flags: u16) {
     read.errors.iter().for_each(|error| is_line(error));
     read.links.iter().for_each(|link| is_device(&link.name));
     let entries = read.neighs.len() + read.fdb.len() + read.remotes.len() + read.addresses.len() + read.routes.len();
-    assert!(entries + read.events.len() + read.vteps.len() + read.rules <= datagram.len(), "more than was there");
+    assert!(
+        entries + read.events.len() + read.vteps.len() + read.rules + read.filters + read.losses <= datagram.len(),
+        "more than was there"
+    );
     assert!(read.remotes.iter().all(|remote| !remote.vtep.is_multicast()));
     assert!(read.addresses.iter().all(|address| address.net.prefix_len() <= address.net.max_prefix_len()));
     assert!(read.fdb.iter().all(|(_, entry, _)| entry.mac.octets()[0] & 1 == 0));

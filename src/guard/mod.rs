@@ -108,16 +108,21 @@ fn listed(args: &[&str]) -> Result<Option<Vec<Value>>, GuardError> {
         Err(GuardError::Refused { missing: true, .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
+    listing(&words).map(Some)
+}
+
+/// What nft's JSON holds.
+pub(crate) fn listing(words: &str) -> Result<Vec<Value>, GuardError> {
     let strange = |words: String| GuardError::Refused { words, missing: false };
-    let mut list: Value = serde_json::from_str(&words).map_err(|e| strange(format!("its list is no JSON ({e})")))?;
-    match list["nftables"].take() {
-        Value::Array(list) => Ok(Some(list)),
+    let mut list: Value = serde_json::from_str(words).map_err(|e| strange(format!("its list is no JSON ({e})")))?;
+    match list.get_mut("nftables").map(Value::take) {
+        Some(Value::Array(list)) => Ok(list),
         _ => Err(strange("its list has no \"nftables\"".to_owned())),
     }
 }
 
 /// An element of the sets, as nft takes it.
-fn command(verb: &str, port: u32, lets: Lets) -> String {
+pub(crate) fn command(verb: &str, port: u32, lets: Lets) -> String {
     let one = |set: &str, value: String| format!("{verb} element bridge evpn-hook {set} {{ {port}{value} }}\n");
     let number = |bytes: &[u8]| bytes.iter().fold(" . 0x".to_owned(), |text, byte| text + &format!("{byte:02x}"));
     match lets {
@@ -155,7 +160,8 @@ fn is_whole(list: &[Value]) -> bool {
     chains == laid()
 }
 
-fn guards(list: &[Value], index: impl Fn(&IfName) -> Option<u32>) -> HashMap<u32, Guard> {
+/// What the sets in it let in, by the port.
+pub(crate) fn guards(list: &[Value], index: impl Fn(&IfName) -> Option<u32>) -> HashMap<u32, Guard> {
     let mut guards = HashMap::<u32, Guard>::new();
     // What stands in two sets counts where it is in both.
     let mut targets = HashSet::new();

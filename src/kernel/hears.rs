@@ -75,12 +75,11 @@ impl Kernel {
                     found.map_err(|cause| KernelError::Read { what: format!("filters of index {index}"), cause })?
                 }
             };
-            let ours = found.iter().filter_map(|message| match message {
-                RouteNetlinkMessage::NewTrafficFilter(found) if found.header.info >> 16 == PREFERENCE => Some(found),
+            let ours = found.iter().find_map(|message| match message {
+                RouteNetlinkMessage::NewTrafficFilter(found) => of(found),
                 _ => None,
             });
-            let same = |hears: &Hears| ours.clone().any(|found| runs(found, program(*hears)));
-            Ok([Hears::Nothing, Hears::NoLinkLocalService].into_iter().find(same).unwrap_or_default())
+            Ok(ours.unwrap_or_default())
         })
     }
 
@@ -125,6 +124,12 @@ impl Kernel {
             done => done,
         }
     }
+}
+
+/// What is heard behind this filter, where it is ours.
+pub(super) fn of(filter: &TcMessage) -> Option<Hears> {
+    let ours = filter.header.info >> 16 == PREFERENCE;
+    [Hears::Nothing, Hears::NoLinkLocalService].into_iter().find(|hears| ours && runs(filter, program(*hears)))
 }
 
 /// Does this filter run this program?

@@ -69,7 +69,7 @@ impl AsFd for Tables {
 }
 
 /// What does not parse is a loss, too: nobody knows what it said.
-fn loses(mut rest: &[u8], table: &str) -> bool {
+pub(super) fn loses(mut rest: &[u8], table: &str) -> bool {
     while !rest.is_empty() {
         let Ok(packet) = NetlinkBuffer::new_checked(rest) else { return true };
         let kind = packet.message_type();

@@ -1,7 +1,7 @@
 //! Every reader of this room at once, for [`crate::untrusted`]: the netlink crates' types stay in here.
 
 use super::netlink::Answer;
-use super::{Event, decode, events, routing};
+use super::{Event, decode, events, hears, nftables, routing};
 use crate::plan::seen::{Address, Fdb, Link, Neigh, Remote, Route};
 use netlink_packet_core::NetlinkDeserializable;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -19,6 +19,8 @@ pub(crate) struct Read {
     pub(crate) addresses: Vec<Address>,
     pub(crate) routes: Vec<Route>,
     pub(crate) rules: usize,
+    pub(crate) filters: usize,
+    pub(crate) losses: usize,
     pub(crate) events: VecDeque<Event>,
     pub(crate) errors: Vec<String>,
 }
@@ -50,9 +52,13 @@ pub(crate) fn read(datagram: &[u8], flags: u16) -> Read {
             RouteNetlinkMessage::NewRule(rule) if routing::is_local(&rule) => {
                 read.rules += usize::from(routing::preference(&rule) > 0);
             }
+            RouteNetlinkMessage::NewTrafficFilter(filter) => {
+                read.filters += usize::from(hears::of(&filter).is_some());
+            }
             _ => {}
         }
     }
+    read.losses = usize::from(nftables::loses(datagram, "evpn-hook"));
     events::parse(datagram, &mut read.events);
     read
 }
