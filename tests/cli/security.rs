@@ -89,7 +89,7 @@ fn known() -> String {
 fn has_nft(test: &str) -> bool {
     let has = try_sh("nft add table bridge probe && nft delete table bridge probe").0;
     if !has {
-        skip(test, "no nft, or a kernel without nf_tables_bridge");
+        skip(test, "this kernel has no nf_tables_bridge");
     }
     has
 }
@@ -108,7 +108,7 @@ on_a_host!(without_it_everything_gets_through, {
 });
 
 on_a_host!(with_mac_only_its_own_mac_gets_through, {
-    if !has_nft("security::with_mac_only_its_own_mac_gets_through") {
+    if !has_nft("with_mac_only_its_own_mac_gets_through") {
         return;
     }
     let tried = Try::new("mac");
@@ -123,7 +123,7 @@ on_a_host!(with_mac_only_its_own_mac_gets_through, {
 });
 
 on_a_host!(with_mac_ip_nothing_forged_gets_through, {
-    if !has_nft("security::with_mac_ip_nothing_forged_gets_through") {
+    if !has_nft("with_mac_ip_nothing_forged_gets_through") {
         return;
     }
     let tried = Try::new("mac-ip");
@@ -143,7 +143,7 @@ on_a_host!(with_mac_ip_nothing_forged_gets_through, {
 });
 
 on_a_host!(the_guard_goes_with_its_guest_and_no_other_is_touched, {
-    if !has_nft("security::the_guard_goes_with_its_guest_and_no_other_is_touched") {
+    if !has_nft("the_guard_goes_with_its_guest_and_no_other_is_touched") {
         return;
     }
     let tried = Try::new("mac-ip");
@@ -180,7 +180,7 @@ on_a_host!(the_guard_goes_with_its_guest_and_no_other_is_touched, {
 });
 
 on_a_host!(sync_puts_the_guard_back, {
-    if !has_nft("security::sync_puts_the_guard_back") {
+    if !has_nft("sync_puts_the_guard_back") {
         return;
     }
     let tried = Try::new("mac-ip");
@@ -218,7 +218,7 @@ on_a_host!(sync_puts_the_guard_back, {
 });
 
 on_a_host!(a_network_that_changes_its_mind_takes_its_guests_along, {
-    if !has_nft("security::a_network_that_changes_its_mind_takes_its_guests_along") {
+    if !has_nft("a_network_that_changes_its_mind_takes_its_guests_along") {
         return;
     }
     let tried = Try::new("off");
@@ -285,7 +285,7 @@ on_a_host!(a_guests_metadata_chooses_only_networks_that_it_may, {
 });
 
 on_a_host!(an_nft_that_fails_hangs_or_raves_lets_nobody_through, {
-    if !has_nft("security::an_nft_that_fails_hangs_or_raves_lets_nobody_through") {
+    if !has_nft("an_nft_that_fails_hangs_or_raves_lets_nobody_through") {
         return;
     }
     let host = Host::new(&config("mac-ip"));
@@ -320,7 +320,7 @@ on_a_host!(an_nft_that_fails_hangs_or_raves_lets_nobody_through, {
 });
 
 on_a_host!(who_is_held_to_its_own_takes_nobody_elses, {
-    if !has_nft("security::who_is_held_to_its_own_takes_nobody_elses") {
+    if !has_nft("who_is_held_to_its_own_takes_nobody_elses") {
         return;
     }
     let tried = Try::new("mac-ip");
