@@ -77,6 +77,7 @@ const RULES: &[(&str, &[&str])] = &[
             "config",
             "door",
             "event",
+            "guard",
             "hypervisor",
             "input",
             "kernel",

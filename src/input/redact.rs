@@ -3,7 +3,7 @@
 //! What a hook reads is known; what may be secret is not (VNC and SPICE passwords, `<secret>`, disks' `<auth>`, `qemu:commandline`, other vendors'
 //! metadata, and whatever libvirt adds next). So it is kept by name: elements stay where they are, but values only where the readers look.
 
-use super::xml::{MAX_XML, NAMESPACE};
+use super::xml::{MAX_XML, NAMESPACE, resolved};
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::name::ResolveResult;
 use quick_xml::reader::NsReader;
@@ -55,6 +55,8 @@ pub fn redact(xml: &str) -> (String, bool) {
             }
             Event::Text(text) => value(&mut out, &text, open.last()),
             Event::CData(data) => value(&mut out, &format!("<![CDATA[{}]]>", &*data), open.last()),
+            // The readers stop here, and would not where it is hidden.
+            Event::GeneralRef(entity) if resolved(&entity).is_none() => return (out, false),
             Event::GeneralRef(entity) => value(&mut out, &format!("&{};", &*entity), open.last()),
             Event::Eof => return (out, open.is_empty() && end == xml.len()),
             // The readers refuse it.

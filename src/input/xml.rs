@@ -6,9 +6,10 @@
 use crate::model::quoted;
 use quick_xml::XmlVersion;
 use quick_xml::escape::resolve_predefined_entity;
-use quick_xml::events::{BytesStart, Event};
+use quick_xml::events::{BytesRef, BytesStart, Event};
 use quick_xml::name::{NamespaceError, ResolveResult};
 use quick_xml::reader::NsReader;
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 /// The most XML that a hook reads, in bytes. A domain with 100 devices has about 60 KiB.
@@ -149,17 +150,11 @@ pub(super) fn walk(
             }
             Event::Text(text) => content.push_str(&text),
             Event::CData(data) => content.push_str(&data),
-            Event::GeneralRef(entity) => match entity.resolve_char_ref() {
-                Ok(Some(c)) => content.push(c),
-                _ => match resolve_predefined_entity(&entity) {
-                    Some(known) => content.push_str(known),
-                    None => {
-                        return Err(format!(
-                            "the XML has the entity {}: use the five of XML, or &#…;",
-                            quoted(&entity)
-                        ));
-                    }
-                },
+            Event::GeneralRef(entity) => match resolved(&entity) {
+                Some(text) => content.push_str(&text),
+                None => {
+                    return Err(format!("the XML has the entity {}: use the five of XML, or &#…;", quoted(&entity)));
+                }
             },
             Event::DocType(_) => return Err("the XML has a DOCTYPE: libvirt's never does, remove it".to_owned()),
             Event::Eof => {
@@ -173,6 +168,14 @@ pub(super) fn walk(
             }
             Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) => (),
         }
+    }
+}
+
+/// What `&…;` stands for; none where a document of its own would have to say.
+pub(super) fn resolved(entity: &BytesRef) -> Option<Cow<'static, str>> {
+    match entity.resolve_char_ref() {
+        Ok(Some(c)) => Some(c.to_string().into()),
+        _ => resolve_predefined_entity(entity).map(Into::into),
     }
 }
 
