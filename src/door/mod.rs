@@ -234,7 +234,8 @@ fn answer_to(mut stream: UnixStream, answer: &Answer) -> io::Result<()> {
 
 /// What a user's hook asks for, its container named as that user's; `None` where there is nothing to do.
 pub(crate) fn read_call(uid: u32, line: &[u8]) -> Result<Option<LxcHook>, String> {
-    let call: Call = serde_json::from_slice(line).map_err(|e| format!("the call does not parse: {e}"))?;
+    let call: Call =
+        serde_json::from_slice(line).map_err(|e| format!("the call does not parse: {}", short_line(&e.to_string())))?;
     let read = lxc::read(call.network.as_ref(), &|key| call.lxc.get(key).cloned());
     let Some(LxcHook { guest, phase }) = read.map_err(|e| e.to_string())? else { return Ok(None) };
     let id = format!("{uid}/{}", guest.id);
