@@ -117,6 +117,7 @@ struct Interface {
     seen: inspect::Interface,
     /// `<mac>`, `<target>` and `<source>` came.
     once: [bool; 3],
+    mac: Option<Mac>,
     port: Option<String>,
     ips: Vec<Address>,
 }
@@ -211,7 +212,7 @@ impl Domain {
     fn nics(self, forgive_orphans: bool) -> Result<Vec<Nic>, String> {
         let Domain { interfaces, hints, .. } = self;
         for Hint { mac, .. } in &hints {
-            let of_mac = || interfaces.iter().filter(|i| i.mac() == Some(*mac));
+            let of_mac = || interfaces.iter().filter(|i| i.mac == Some(*mac));
             match of_mac().next() {
                 Some(_) if of_mac().any(Interface::usable) => (),
                 Some(other) => {
@@ -239,16 +240,15 @@ impl Interface {
         matches!(self.seen.kind.as_str(), "network" | "bridge" | "ethernet")
     }
 
-    fn mac(&self) -> Option<Mac> {
-        parsed(self.seen.mac.as_ref())
-    }
-
     /// Of what stands twice libvirt takes the first.
     fn take(&mut self, path: &[&str], tag: &Tag) {
         let (seen, once) = (&mut self.seen, &mut self.once);
         let mut first = |which: usize| !std::mem::replace(&mut once[which], true);
         match path {
-            ["mac"] if first(0) => seen.mac = tag.get("address"),
+            ["mac"] if first(0) => {
+                seen.mac = tag.get("address");
+                self.mac = parsed(seen.mac.as_ref());
+            }
             ["target"] if first(1) => seen.target = tag.get("dev"),
             ["source"] if first(2) => {
                 seen.network = tag.get("network");
@@ -274,7 +274,7 @@ impl Interface {
     fn finish(self, hints: &[Hint]) -> Result<Nic, String> {
         let mut nic = Nic {
             device: parsed(self.seen.target.as_ref()),
-            mac: self.mac(),
+            mac: self.mac,
             bridge: parsed(self.seen.bridge.as_ref()),
             network: parsed(self.seen.network.as_ref()),
             port: self.port,
