@@ -18,6 +18,7 @@ const VM: [&str; 2] = ["52:54:00:00:00:61", "10.1.0.61"];
 /// Its addresses nobody knows: it comes with its MAC alone.
 const PLUGGED: &str = "52:54:00:0a:00:01";
 const HELD: &str = "52:54:00:0a:00:02";
+const SECURED: &str = "[[network]]\nname = 'held'\nbridge = 'held'\nvni = 60\nport_security = 'mac-ip'\n";
 const USERS: [&str; 2] = ["00:16:3e:00:00:10", "10.1.0.38"];
 
 /// Where the page's commands are typed: the packages have been copied there.
@@ -150,8 +151,7 @@ fn under_its_unit(stranger: &Stranger) {
     // Figures on loopback.
     host.write(
         "/etc/evpn-hook/config.toml",
-        "[agent]\nmetrics = \"127.0.0.1:9471\"\n[[unprivileged]]\nuser = \"alice\"\nnetworks = [\"red\"]\n\
-         [[network]]\nname = \"held\"\nbridge = \"held\"\nvni = 60\nport_security = \"mac-ip\"\n",
+        "[agent]\nmetrics = \"127.0.0.1:9471\"\n[[unprivileged]]\nuser = \"alice\"\nnetworks = [\"red\"]\n",
     );
     stranger.sh("systemctl restart evpn-agent");
     let figures =
@@ -173,6 +173,8 @@ fn under_its_unit(stranger: &Stranger) {
     wait_until("FRR to have all again", SOON, || host.run(&["evpn-hook", "status", "--check"]).code == 0);
 
     // The rules of port security, by nft.
+    let config = host.sh("cat /etc/evpn-hook/config.toml");
+    host.write("/etc/evpn-hook/config.toml", &format!("{config}{SECURED}"));
     host.sh(&format!(
         "evpn-hook network up held; ip link add h1 type veth peer name h1-far; evpn-hook attach h1 --network held --mac {HELD}; nft flush ruleset"
     ));
@@ -180,6 +182,7 @@ fn under_its_unit(stranger: &Stranger) {
         host.run(&["nft", "list", "set", "bridge", "evpn-hook", "macs"]).stdout.contains(HELD)
     });
     host.sh("evpn-hook detach h1; ip link del h1; evpn-hook network down held");
+    host.write("/etc/evpn-hook/config.toml", &config);
 
     // A hot-plugged NIC, by libvirt's status file.
     let plug = [
