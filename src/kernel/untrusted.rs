@@ -20,7 +20,7 @@ pub(crate) struct Read {
     pub(crate) routes: Vec<Route>,
     pub(crate) rules: usize,
     pub(crate) filters: usize,
-    pub(crate) losses: usize,
+    pub(crate) lost: bool,
     pub(crate) events: VecDeque<Event>,
     pub(crate) errors: Vec<String>,
 }
@@ -58,7 +58,7 @@ pub(crate) fn read(datagram: &[u8], flags: u16) -> Read {
             _ => {}
         }
     }
-    read.losses = usize::from(nftables::loses(datagram, "evpn-hook"));
+    read.lost = nftables::loses(datagram, "evpn-hook");
     events::parse(datagram, &mut read.events);
     read
 }
