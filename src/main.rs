@@ -441,7 +441,7 @@ fn status_of(common: &Common, args: &Status) -> Result<(), Failure> {
             error => failed(error),
         });
     }
-    let status = status::gather(&mut engine)?;
+    let status = status::settled(&mut engine)?;
     let text = match &args.svg {
         Some(_) => status::svg::draw(&status, &status::terminal::host()),
         None if common.json => serde_json::to_string_pretty(&status).map_err(failed)? + "\n",

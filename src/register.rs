@@ -31,6 +31,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::time::SystemTime;
 
 /// The largest record that is read back, in bytes: a network with 100,000 DHCP hosts stays below it.
 const MAX_RECORD: u64 = 16 << 20;
@@ -335,6 +336,21 @@ impl Register {
     /// Is somebody at work on this network ([`Register::lock_network`])? Never waits.
     pub fn network_is_locked(&self, network: &Network) -> bool {
         self.is_locked(&network_lock(network))
+    }
+    /// Is somebody at work on this guest ([`Register::lock_guest`])? Never waits.
+    pub fn guest_is_locked(&self, guest: &Guest) -> bool {
+        self.is_locked(&format!("guests/{}.lock", guest_key(guest)))
+    }
+    /// When a guest's record was written last; none where it has none.
+    pub fn guest_written(&self, guest: &Guest) -> Option<SystemTime> {
+        self.written(&format!("guests/{}.json", guest_key(guest)))
+    }
+    /// When a network's record was written last; none where it has none.
+    pub fn network_written(&self, name: &NetName) -> Option<SystemTime> {
+        self.written(&format!("names/{}", file_key(name.as_str())))
+    }
+    fn written(&self, name: &str) -> Option<SystemTime> {
+        fs::metadata(self.dir.join(name)).and_then(|m| m.modified()).ok()
     }
     fn is_locked(&self, name: &str) -> bool {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;

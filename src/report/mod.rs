@@ -3,6 +3,7 @@
 pub mod doctor;
 pub mod duplicates;
 pub mod explain;
+mod settled;
 pub mod status;
 
 use crate::plan::Plan;

@@ -4,6 +4,7 @@
 //! nothing is left behind. Then the ways that work, as a user or a hypervisor would call.
 
 mod agent;
+mod at_work;
 mod broken_host;
 mod clash;
 #[path = "../common/mod.rs"]

@@ -23,6 +23,7 @@ use crate::model::one_line;
 use crate::plan::Step;
 use crate::plan::seen::World;
 use crate::register::{GuestRecord, NetworkRecord};
+use crate::report::settled::{Object, settled};
 use serde::{Serialize, Serializer};
 use std::fmt::{self, Write};
 use std::time::Instant;
@@ -202,6 +203,15 @@ impl Base {
         })
     }
 
+    /// Whose a step that a `sync` would take may be.
+    fn amiss(&self) -> Vec<Object> {
+        if self.drift.is_empty() {
+            return Vec::new();
+        }
+        let networks = self.networks.iter().map(|record| Object::Network(record.network.name.clone()));
+        networks.chain(self.guests.iter().map(|record| Object::Guest(record.guest.clone()))).collect()
+    }
+
     /// Does any network route, here or as soon as it is up?
     fn routes(&self) -> bool {
         let configured = self.config.networks.iter();
@@ -211,7 +221,7 @@ impl Base {
 
 /// Looks for all of it. Nothing is changed; no look takes longer than some seconds.
 pub fn examine(engine: &mut Engine) -> Result<Report, EngineError> {
-    let base = Base::observe(engine)?;
+    let base = settled(engine, Base::observe, Base::amiss)?;
     let said = speaker::observe(engine, &base)?;
     let under = underlay::observe(engine, &base, &said.vteps())?;
     let of_host = host::observe(engine, &base)?;

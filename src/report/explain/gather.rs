@@ -10,11 +10,25 @@ use crate::plan::Refusal;
 use crate::plan::seen::World;
 use crate::register::{Endpoint, GuestRecord, NetworkRecord};
 use crate::report::duplicates::{self, Claims};
+use crate::report::settled::{self, Object};
 use crate::speaker::{Dump, Frr, RoutePath, SpeakerError};
 use std::net::IpAddr;
 
 /// The guest of this name, device, MAC or address.
 pub fn explain(engine: &mut Engine, text: &str) -> Result<Explanation, EngineError> {
+    settled::settled(
+        engine,
+        |engine| look(engine, text),
+        |found| {
+            let broken = found.chains.iter().filter(|chain| chain.broken.is_some());
+            let objects = broken
+                .map(|chain| [Some(Object::Network(chain.network.clone())), chain.guest.clone().map(Object::Guest)]);
+            objects.flatten().flatten().collect()
+        },
+    )
+}
+
+fn look(engine: &mut Engine, text: &str) -> Result<Explanation, EngineError> {
     let asked = Asked::of(text);
     let world = engine.whole_world()?;
     let records = engine.register.guests().into_iter().collect::<Result<Vec<_>, _>>()?;

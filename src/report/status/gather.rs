@@ -7,9 +7,20 @@ use crate::model::{Guest, NetName};
 use crate::plan::seen::{self, World};
 use crate::register::{Endpoint, Stage};
 use crate::report::duplicates::{self, Claims};
+use crate::report::settled::{self, Object};
 use crate::speaker::{Dump, Frr, SpeakerError};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+
+/// Gathers it, and again where a hook was at work on what is amiss.
+pub fn settled(engine: &mut Engine) -> Result<Status, EngineError> {
+    settled::settled(engine, gather, |status| {
+        let networks = status.networks.iter().filter(|n| !n.problems.is_empty());
+        let endpoints = status.endpoints.iter().filter(|e| !e.problems.is_empty());
+        let guests = endpoints.map(|e| Object::Guest(e.guest.clone()));
+        networks.map(|n| Object::Network(n.name.clone())).chain(guests).collect()
+    })
+}
 
 /// Gathers it.
 pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {

@@ -11,7 +11,7 @@ pub mod terminal;
 pub mod tree;
 pub mod watch;
 
-pub use gather::gather;
+pub use gather::{gather, settled};
 
 use crate::config::{PortSecurity, Vrf};
 use crate::model::{Address, Guest, IfName, Mac, NetName, Vni};

@@ -6,7 +6,7 @@
 mod disk;
 mod limits;
 mod memory;
-mod races;
+pub mod races;
 mod signals;
 mod speaker;
 mod upgrade;
