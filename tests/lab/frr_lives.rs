@@ -111,7 +111,7 @@ impl<'a> Guests<'a> {
             } else {
                 self.go(guest)
             }
-            moments.wait(Duration::from_millis(60));
+            moments.wait(Duration::from_millis(150));
         }
         (1..=GUESTS).for_each(|guest| self.go(guest));
     }
@@ -176,6 +176,7 @@ fn comes_and_goes(fabric: &'static Fabric, name: &str) {
             at2.rests.store(false, Ordering::Relaxed);
             routed(comp1);
             moments.wait(Duration::from_millis(200));
+            eprintln!("lab: round {round}");
             downs.push(timed(|| by_libvirt.stop()));
             gone(comp1);
             alive(fabric, round);

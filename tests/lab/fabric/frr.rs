@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::host::project;
-use super::poison::poison;
+use super::poison::poisoned;
 use super::{Fabric, Host, pulse, wait_until};
 
 pub const SPINE_LOOPBACKS: &[&str; 2] = &["10.255.255.201/32", "c0d1:ffff::201/128"];
@@ -106,9 +106,9 @@ pub fn start_reflector(host: &Host, hypervisors: usize) {
 pub(super) fn run_reflector(host: &Host) {
     host.sh(&format!(
         "install -d -o frr -g frr /run/frr/reflector; chown -R frr:frr /etc/frr/reflector
-         MALLOC_PERTURB_={} /usr/lib/frr/bgpd -d -N reflector -f /etc/frr/reflector/bgpd.conf -z /run/frr/zserv.api -I 1 -p 0 -P 0 \
+         {} /usr/lib/frr/bgpd -d -N reflector -f /etc/frr/reflector/bgpd.conf -z /run/frr/zserv.api -I 1 -p 0 -P 0 \
          >>/var/log/frr/start.log 2>&1",
-        poison()
+        in_front()
     ));
 }
 
@@ -146,14 +146,19 @@ pub(super) fn start_daemons(host: &Host, daemons: &[&str]) {
     host.sh(&format!("sh {START} {}", daemons.join(" ")));
 }
 
+/// The environment of all of FRR's daemons, as a shell takes it in front of a command.
+fn in_front() -> String {
+    poisoned().map(|(name, value)| format!("{name}={value}")).join(" ")
+}
+
 /// On each node: starts the daemons that it is given.
 pub const START: &str = "/run/frr-start";
 
 /// FRR 10's daemons keep their standard error, which nobody would see the end of.
 fn start_script() -> String {
     format!(
-        "for daemon; do MALLOC_PERTURB_={} /usr/lib/frr/$daemon -d -A 127.0.0.1 -s 90000000 >>/var/log/frr/start.log 2>&1; done\nvtysh -b\n",
-        poison()
+        "for daemon; do {} /usr/lib/frr/$daemon -d -A 127.0.0.1 -s 90000000 >>/var/log/frr/start.log 2>&1; done\nvtysh -b\n",
+        in_front()
     )
 }
 
