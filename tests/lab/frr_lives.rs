@@ -1,14 +1,14 @@
 //! FRR lives through a tenant that comes and goes, whatever the tenant's routes do meanwhile: freed memory of its daemons is poisoned (`fabric`),
 //! so that a pointer to a device that is gone is no matter of luck.
 //!
-//! EVPN_ROUNDS says how often (`make soak`), EVPN_SEED repeats the moments of one run.
+//! `make soak` does it for long. EVPN_ROUNDS says how often, EVPN_SEED repeats the moments of one run.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::fabric::{Fabric, Host, OtherFrr, died, revive, wait_until};
+use crate::fabric::{Fabric, Host, OtherFrr, Running, died, revive, wait_until};
 use crate::figures::keep;
 use crate::tenant::{Configured, Network, RED, SOON};
 
@@ -134,6 +134,13 @@ impl Drop for Over<'_> {
     }
 }
 
+/// A bgpd that has other things to do for up to 0.8 s: what zebra told it of the tenant's end it hears late, and its routes go late.
+fn busy_bgpd<'a>(host: &'a Host, moments: &mut Moments) -> Running<'a> {
+    let script =
+        format!("pid=$(cat /run/frr/bgpd.pid); kill -STOP $pid; sleep 0.{:03}; kill -CONT $pid", moments.below(800));
+    host.start_with(&["bash", "-euc", &script], "")
+}
+
 /// zebra has next hops of the other host in the tenant: it is now that the tenant has something to lose.
 fn routed(host: &Host) {
     wait_until(&format!("{} to have the other host as next hop", host.name()), SOON, || {
@@ -177,7 +184,9 @@ fn comes_and_goes(fabric: &'static Fabric, name: &str) {
             routed(comp1);
             moments.wait(Duration::from_millis(200));
             eprintln!("lab: round {round}");
+            let busy = busy_bgpd(comp1, &mut moments);
             downs.push(timed(|| by_libvirt.stop()));
+            busy.wait();
             gone(comp1);
             alive(fabric, round);
             by_libvirt.start();
@@ -185,7 +194,9 @@ fn comes_and_goes(fabric: &'static Fabric, name: &str) {
             // `network down` wants no guest there: those of the other host come and go on.
             at2.rests.store(true, Ordering::Relaxed);
             moments.wait(Duration::from_millis(200));
+            let busy = busy_bgpd(comp2, &mut moments);
             downs.push(timed(|| until_down(comp2)));
+            busy.wait();
             gone(comp2);
             alive(fabric, round);
             comp2.ok(&["evpn-hook", "network", "up", "red"]);
@@ -196,7 +207,7 @@ fn comes_and_goes(fabric: &'static Fabric, name: &str) {
     let longest = downs.iter().max().expect("rounds");
     let _ = writeln!(
         text,
-        "{version}: up and down {rounds} times on each of two hosts in {} s, vtysh 0 to 300 ms slow; guests came {} and went {} times; \
+        "{version}: up and down {rounds} times on each of two hosts in {} s, vtysh 0 to 300 ms slow, bgpd 0 to 800 ms; guests came {} and went {} times; \
          no daemon died; a down took {} ms at most",
         begun.elapsed().as_secs(),
         sum(&at1.came, &at2.came),
