@@ -187,8 +187,8 @@ fn comes_and_goes(fabric: &'static Fabric, name: &str) {
             let busy = busy_bgpd(comp1, &mut moments);
             downs.push(timed(|| by_libvirt.stop()));
             busy.wait();
-            gone(comp1);
             alive(fabric, round);
+            gone(comp1);
             by_libvirt.start();
             routed(comp2);
             // `network down` wants no guest there: those of the other host come and go on.
@@ -197,8 +197,8 @@ fn comes_and_goes(fabric: &'static Fabric, name: &str) {
             let busy = busy_bgpd(comp2, &mut moments);
             downs.push(timed(|| until_down(comp2)));
             busy.wait();
-            gone(comp2);
             alive(fabric, round);
+            gone(comp2);
             comp2.ok(&["evpn-hook", "network", "up", "red"]);
         }
     });
