@@ -80,6 +80,10 @@ impl Hands<'_> {
 
     fn carry_out(&mut self, step: &Step) -> Result<(), StepError> {
         match step {
+            Step::AwaitVrf { name } => match self.frr.as_deref_mut() {
+                Some(frr) => Ok(frr.await_vrf(name)?),
+                None => Ok(()),
+            },
             Step::SpeakerAddVrf { vrf } => self.speak(vrf),
             Step::SpeakerDelVrf { vrf } => {
                 if let (Some(frr), Some(added)) = (self.frr.as_deref_mut(), self.added.clone()) {

@@ -93,7 +93,10 @@ pub fn host_wants(
 ) -> Result<(bool, Vec<String>), EngineError> {
     let lacks = host_lacks(engine, world, network, vtep)?;
     let mut missing: Vec<String> = match lacks.plan {
-        Ok(plan) => plan.iter().map(|p| format!("missing: {}", p.step)).collect(),
+        Ok(plan) => {
+            let steps = plan.iter().map(|p| &p.step).filter(|step| !matches!(step, Step::AwaitVrf { .. }));
+            steps.map(|step| format!("missing: {step}")).collect()
+        }
         Err(refusal) => vec![refusal.to_string()],
     };
     missing.extend(lacks.speaks_not);
@@ -232,6 +235,10 @@ impl Engine {
         let manage_speaker = frr.is_some() && manage_vrfs;
         let missing = match (frr, &network.vrf) {
             (Some(frr), Some(vrf)) => {
+                if seen.vrf.is_none() || !seen.unreachable {
+                    let version = tape::told("FRR: version", || frr.version().ok().flatten());
+                    seen.vrf_before_routes = version.is_some_and(Version::mistakes_tables);
+                }
                 tape::told(format_args!("FRR: what it lacks of VRF {}", vrf.name), || frr.missing(vrf).ok())
             }
             _ => None,

@@ -57,12 +57,8 @@ impl Kernel {
                 let done = self.set_link(dev, vec![LinkAttribute::Controller(index)]);
                 if master.is_none() { forgive(done) } else { done }
             }
-            Step::SetUp { dev, up } => {
-                let mut message = named(dev);
-                message.header.change_mask = LinkFlags::Up;
-                message.header.flags = if *up { LinkFlags::Up } else { LinkFlags::empty() };
-                self.change(RouteNetlinkMessage::SetLink(message), 0)
-            }
+            Step::SetUp { dev, up } => self.set_up(dev, *up),
+            Step::PartSvi { bridge, .. } => forgive(self.set_up(bridge, false)),
             Step::SetMtu { dev, mtu } => self.set_link(dev, vec![LinkAttribute::Mtu(*mtu)]),
             Step::SetVxlanPort { dev } => return self.set_vxlan_port(step, dev),
             Step::ClearDefaultPvid { bridge } => {
@@ -143,6 +139,7 @@ impl Kernel {
             Step::LayGuards
             | Step::LiftGuards
             | Step::Guard { .. }
+            | Step::AwaitVrf { .. }
             | Step::SpeakerAddVrf { .. }
             | Step::SpeakerDelVrf { .. } => {
                 return Err(KernelError::NotOurs { step: step.to_string() });
@@ -215,6 +212,13 @@ impl Kernel {
             LinkInfo::PortData(InfoPortData::BridgePort(flags)),
         ]));
         self.change(RouteNetlinkMessage::NewLink(message), 0)
+    }
+
+    fn set_up(&mut self, dev: &IfName, up: bool) -> Done {
+        let mut message = named(dev);
+        message.header.change_mask = LinkFlags::Up;
+        message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+        self.change(RouteNetlinkMessage::SetLink(message), 0)
     }
 
     fn set_link(&mut self, dev: &IfName, attributes: Vec<LinkAttribute>) -> Done {

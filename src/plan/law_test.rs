@@ -70,6 +70,8 @@ impl Model<'_> {
                 }
             }
             Step::SetUp { dev, up } => self.link(dev).up = *up,
+            Step::PartSvi { bridge, .. } => self.link(bridge).up = false,
+            Step::AwaitVrf { .. } => assert!(self.seen.vrf.is_some() && !self.seen.unreachable, "{step}: for nothing"),
             Step::SetMtu { dev, mtu } => self.link(dev).mtu = *mtu,
             Step::ClearDefaultPvid { bridge } => {
                 self.link(bridge).kind = LinkKind::Bridge { vlan_filtering: false, default_pvid: 0 };
@@ -275,6 +277,70 @@ fn up_and_down_leave_what_was_there() {
                     "a bridge that is not ours went"
                 );
                 assert!((made_vrf && last_in_vrf) || model.seen.vrf.is_some() == seen.vrf.is_some(), "so did a VRF");
+            }
+        }
+    });
+    assert!(count > 10_000, "{count}");
+}
+
+/// What zebra has of VRF red's L3VNI (zebra_vxlan.c, zebra_vxlan_if.c, 8.4.4 to 10.7.0).
+struct Zebra {
+    /// `vrf red / vni 10`
+    knows: bool,
+    /// `zl3vni->svi_if`
+    svi: bool,
+}
+
+impl Zebra {
+    fn hear(&mut self, model: &mut Model, step: &Step) {
+        let of_l3vni = |model: &Model| {
+            let vxlan = model.seen.vxlans.iter().find(|l| l.name.as_str() == "vxlan10");
+            let bridge = model.seen.l3_bridge.as_ref();
+            let joined = vxlan.zip(bridge).is_some_and(|(v, b)| v.master == Some(b.index));
+            (joined, joined && vxlan.is_some_and(|v| v.up), bridge.is_some_and(|b| b.up))
+        };
+        let (_, found, was_up) = of_l3vni(model);
+        if matches!(step, Step::DelLink { name } if name.as_str() == "red-l3") {
+            assert!(!(self.knows && self.svi), "zebra keeps a pointer to red-l3");
+        }
+        model.take(step);
+        let (joined, found_now, _) = of_l3vni(model);
+        match step {
+            Step::PartSvi { bridge: dev, .. } | Step::SetUp { dev, up: false } if dev.as_str() == "red-l3" => {
+                self.svi &= !(found && was_up);
+            }
+            Step::SetUp { dev, up: true } if dev.as_str() == "red-l3" => self.svi |= found_now,
+            Step::SetUp { dev, up: true } if dev.as_str() == "vxlan10" => self.svi = joined,
+            Step::AddVxlan { vni, .. } if vni.get() == 10 => self.svi = false,
+            Step::SpeakerAddVrf { .. } => *self = Zebra { knows: true, svi: joined },
+            Step::SpeakerDelVrf { .. } => self.knows = false,
+            _ => {}
+        }
+    }
+}
+
+/// Whether FRR's stanza is ours or in the operator's frr.conf, also where a run was killed or somebody's hand was at the devices.
+#[test]
+fn zebra_keeps_no_pointer_to_a_bridge_that_is_gone() {
+    let made = whole().made;
+    let count = everywhere(|network, seen| {
+        let has_l3 = network.vrf.as_ref().is_some_and(|v| v.vni.is_some());
+        for managed in [true, false].into_iter().filter(|_| has_l3) {
+            let model = || Model { network, seen: seen.clone(), next: 100 };
+            let svi = seen.l3_bridge.is_some();
+            let want = Wanted { manage_speaker: managed, ..want(network) };
+            let plan = up(&want, seen).unwrap();
+            for end in 0..=plan.len() {
+                let (mut model, mut zebra) = (model(), Zebra { knows: !managed || seen.speaker_has_vrf, svi });
+                plan[..end].iter().for_each(|p| zebra.hear(&mut model, &p.step));
+                plan[..end].iter().rev().flat_map(|p| &p.undo).for_each(|step| zebra.hear(&mut model, step));
+            }
+            // A stranger who deleted the tunnel has left zebra nothing to find its bridge by: FRR's own (PR 22858).
+            let vxlan_is = seen.vxlans.iter().any(|l| l.name.as_str() == "vxlan10");
+            if managed || vxlan_is {
+                let (mut model, mut zebra) = (model(), Zebra { knows: true, svi });
+                let ours = OurVrf { vrf: &vrf_of(network), made: &made, speaker_has_ours: managed };
+                vrf_down(&ours, seen).iter().for_each(|p| zebra.hear(&mut model, &p.step));
             }
         }
     });

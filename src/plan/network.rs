@@ -49,6 +49,8 @@ pub struct Seen {
     pub made: BTreeSet<IfName>,
     /// The VRF's table has its unreachable default.
     pub unreachable: bool,
+    /// The speaker must know the VRF before its table has a route ([`Step::AwaitVrf`]).
+    pub vrf_before_routes: bool,
     /// Does the speaker hold the VRF's stanzas already?
     pub speaker_has_vrf: bool,
     /// The rules of port security are there, or nobody asks for them.
@@ -286,6 +288,9 @@ fn vrf_up(want: &Wanted, vrf: &Vrf, seen: &Seen, plan: &mut Plan) -> Result<(), 
         ));
     }
     if !seen.unreachable {
+        if seen.vrf_before_routes {
+            plan.push(plain(Step::AwaitVrf { name: vrf.name.clone() }));
+        }
         plan.push(with_undo(Step::AddUnreachable { table: vrf.table }, Step::DelUnreachable { table: vrf.table }));
     }
     plan.extend(raised(vrf.name.clone(), &seen.vrf, plan));
@@ -309,8 +314,14 @@ fn vrf_up(want: &Wanted, vrf: &Vrf, seen: &Seen, plan: &mut Plan) -> Result<(), 
         plan.push(set(rp_filter_loose(&bridge), seen));
     }
     vxlan_up(want, vni, &bridge, seen.l3_bridge.as_ref(), seen, plan)?;
-    for dev in [bridge, vni.device()] {
-        plan.extend(raised(dev, seen.vxlans.iter().chain(&seen.l3_bridge), plan));
+    for dev in [bridge.clone(), vni.device()] {
+        let mut planned = raised(dev, seen.vxlans.iter().chain(&seen.l3_bridge), plan);
+        // An undo that deletes the bridge has zebra forget it before that, as `vrf_down` does, and for that the VXLAN stays up.
+        if let (Some(planned), None) = (&mut planned, &seen.l3_bridge) {
+            let is_bridge = matches!(&planned.step, Step::SetUp { dev, .. } if *dev == bridge);
+            planned.undo = is_bridge.then(|| Step::PartSvi { bridge: bridge.clone(), vni }).into_iter().collect();
+        }
+        plan.extend(planned);
     }
     Ok(())
 }
@@ -573,16 +584,25 @@ pub fn down(ours: &Ours, seen: &Seen) -> Plan {
 pub fn vrf_down(ours: &OurVrf, seen: &Seen) -> Plan {
     let OurVrf { vrf, made, speaker_has_ours } = ours;
     let mut plan = Plan::new();
-    if let (Some(vni), Ok(l3)) = (vrf.vni, vrf.name.l3_bridge()) {
-        if tunnel(seen, vni).is_some() && made.contains(&vni.device()) {
-            plan.push(plain(Step::DelLink { name: vni.device() }));
-        }
-        if seen.l3_bridge.as_ref().is_some_and(|l| l.name == l3) && made.contains(&l3) {
-            plan.push(plain(Step::DelLink { name: l3 }));
-        }
+    let ours = |link: &&Link| made.contains(&link.name);
+    let vxlan = vrf.vni.and_then(|vni| tunnel(seen, vni)).filter(ours);
+    let bridge = seen.l3_bridge.as_ref().filter(ours);
+    if let (Some(vni), Some(bridge)) = (vrf.vni, bridge) {
+        plan.extend(svi_parted(vni, bridge, tunnel(seen, vni), vxlan.is_some()).into_iter().map(plain));
     }
     if *speaker_has_ours {
+        // zebra would make an L2VNI of an L3VNI that it is told to forget, and bgpd would take in all that others send to that VNI; but not for a
+        // VXLAN on no bridge (zebra_vxlan.c `zebra_vxlan_handle_vni_transition`).
+        if let Some(vxlan) = vxlan
+            && vxlan.master.is_some()
+            && !plan.iter().any(|p| matches!(&p.step, Step::SetMaster { dev, .. } if *dev == vxlan.name))
+        {
+            plan.push(plain(Step::SetMaster { dev: vxlan.name.clone(), master: None }));
+        }
         plan.push(plain(Step::SpeakerDelVrf { vrf: (*vrf).clone() }));
+    }
+    for link in vxlan.into_iter().chain(bridge) {
+        plan.push(plain(Step::DelLink { name: link.name.clone() }));
     }
     if made.contains(&vrf.name) && seen.vrf.is_some() && seen.vrf_foreign_slaves.is_empty() {
         plan.push(plain(Step::DelUnreachable { table: vrf.table }));
@@ -592,6 +612,30 @@ pub fn vrf_down(ours: &OurVrf, seen: &Seen) -> Plan {
         plan.push(plain(Step::DelUnreachable { table: vrf.table }));
     }
     plan
+}
+
+/// What has zebra forget the bridge of an L3VNI. It lets go of the pointer when the bridge goes down, and finds the L3VNI by the VXLAN that is up and
+/// a port of it (zebra_vxlan.c `zebra_vxlan_svi_down`, `zl3vni_from_svi`); a bridge that is deleted later or otherwise stays in `zl3vni->svi_if`, and
+/// the next route that goes uses it (`zl3vni_nh_uninstall`). Where it is not so, a VXLAN that comes up on no bridge does the same
+/// (`zebra_vxlan_if_up`).
+fn svi_parted(vni: Vni, bridge: &Link, vxlan: Option<&Link>, ours: bool) -> Vec<Step> {
+    let Some(vxlan) = vxlan else { return Vec::new() };
+    let dev = || vxlan.name.clone();
+    if bridge.up && vxlan.up && vxlan.master == Some(bridge.index) {
+        return vec![Step::PartSvi { bridge: bridge.name.clone(), vni }];
+    }
+    if !ours {
+        return Vec::new();
+    }
+    let mut steps = Vec::new();
+    if vxlan.master.is_some() {
+        steps.push(Step::SetMaster { dev: dev(), master: None });
+    }
+    if vxlan.up {
+        steps.push(Step::SetUp { dev: dev(), up: false });
+    }
+    steps.push(Step::SetUp { dev: dev(), up: true });
+    steps
 }
 
 #[cfg(test)]

@@ -182,6 +182,12 @@ fn half_done_states_get_what_is_missing() {
     plans(&|s| s.l3_bridge.as_mut().unwrap().up = false, "ip link set red-l3 up\n");
     plans(&|s| s.vxlans[0].up = false, "ip link set vxlan10 up\n");
     plans(&|s| s.vxlans[1].up = false, "ip link set vxlan20 up\n");
+    let before_routes = |s: &mut Seen| (s.unreachable, s.vrf_before_routes) = (false, true);
+    plans(
+        &before_routes,
+        "wait until FRR knows VRF red\nip route add unreachable default metric 4278198272 table 10 (and ip -6)\n",
+    );
+    plans(&|s| s.vrf_before_routes = true, "");
     plans(&|s| s.speaker_has_vrf = false, "vtysh: add vrf red vni 10, router bgp vrf red\n");
     plans(&|s| s.host.forward4 = false, "sysctl -w net.ipv4.ip_forward=1\n");
     plans(&|s| s.host.local_rule_last = false, "ip rule add pref 32765 table local; ip rule del pref 0 (and ip -6)\n");
@@ -298,7 +304,12 @@ fn what_contradicts_without_a_vrf() {
     );
 }
 
-const DOWN_L3: &str = "ip link del vxlan10\nip link del red-l3\nvtysh: remove vrf red vni 10, router bgp vrf red\n";
+const DOWN_L3: &str = "ip link set red-l3 down
+ip link set vxlan10 nomaster
+vtysh: remove vrf red vni 10, router bgp vrf red
+ip link del vxlan10
+ip link del red-l3
+";
 const DOWN_VRF: &str = "ip route del unreachable default metric 4278198272 table 10 (and ip -6)\nip link del red\n";
 
 #[test]
@@ -318,7 +329,11 @@ fn down_takes_what_is_ours() {
     let foreign = Seen { vrf_foreign_slaves: vec![name("mine")], ..whole() };
     plans(&ours, &foreign, &format!("{made}{DOWN_L3}"));
     let quiet = Ours { last_in: last(&all, false), ..ours.clone() };
-    plans(&quiet, &whole(), &format!("{made}ip link del vxlan10\nip link del red-l3\n{DOWN_VRF}"));
+    plans(
+        &quiet,
+        &whole(),
+        &format!("{made}ip link set red-l3 down\nip link del vxlan10\nip link del red-l3\n{DOWN_VRF}"),
+    );
     // libvirt's bridge leaves the VRF with its addresses; libvirt deletes it.
     let moved = "ip link set red-l2 nomaster
 ip address replace 10.1.0.1/24 dev red-l2 nodad

@@ -5,6 +5,8 @@
 //! | a bridge enters its VRF before its VXLAN port exists | entering cycles the device down and up and flushes neighbours and dynamic FDB entries (drivers/net/vrf.c `cycle_netdev`); a VXLAN that is there sees it all |
 //! | devices are made down, get their master, then are set up: VRF, bridge, VXLAN | zebra's L3VNI and SVI creation race, <https://github.com/FRRouting/frr/issues/17342> |
 //! | FRR knows `vrf X / vni N` before the L3VNI's VXLAN appears | else bgpd makes an instance of its own for the L3VNI, which later blocks `no router bgp`, <https://github.com/FRRouting/frr/issues/17903> |
+//! | an L3VNI's bridge goes down while its VXLAN is up and a port of it, before either is deleted | zebra finds the L3VNI of an SVI by its VXLAN (zebra_vxlan.c `zl3vni_from_svi`) and lets go of `zl3vni->svi_if` only so (`zebra_vxlan_svi_down`); else it uses a freed interface with the next route that goes (`zl3vni_nh_uninstall`): 8.4.4 to 10.7.0, FRR PR 22858 |
+//! | FRR forgets an L3VNI before its VXLAN and bridge are deleted | the same, whatever else was done to them by hand; and 10.3.0 uses `zl3vni->vxlan_if` without a look (`zl3vni_rmac_install`) |
 //! | FDB entry before neighbour | zebra advertises MAC+IP when the MAC is local; the other way works and costs a step (zebra_evpn_neigh.c) |
 //! | neighbour is deleted before FDB entry, port, bridge | zebra ignores the kernel's own DELNEIGH of a permanent entry: a ghost MAC+IP stays (zebra_neigh.c) |
 //! | a guest's port is held to its addresses before it joins its bridge | what it must not send would get through in between |
@@ -24,10 +26,26 @@ pub(super) fn lawful(plan: Plan) -> Plan {
 /// The first law that this plan breaks, in words; `None` for a lawful one.
 fn broken_law(plan: &Plan) -> Option<&'static str> {
     let steps: Vec<&Step> = plan.iter().map(|p| &p.step).collect();
+    // What an undo is made of, from the end: an L3VNI goes there as it goes in a plan.
+    let undo: Vec<&Step> = plan.iter().rev().flat_map(|p| &p.undo).collect();
+    let late = |steps: &[&Step]| (0..steps.len()).any(|i| parted_late(steps[i], &steps[..i]));
+    if late(&steps) || late(&undo) {
+        return Some("an L3VNI's bridge goes down while its VXLAN is up and a port of it");
+    }
     steps
         .iter()
         .enumerate()
         .find_map(|(i, first)| steps[i + 1..].iter().find_map(|then| wrong_pair(first, then, &steps)))
+}
+
+/// Does an L3VNI's bridge go down only after what zebra finds it by?
+fn parted_late(step: &Step, before: &[&Step]) -> bool {
+    let Step::PartSvi { bridge, vni } = step else { return false };
+    before.iter().any(|step| match step {
+        Step::DelLink { name } => name == bridge || *name == vni.device(),
+        Step::SetMaster { dev, master: None } | Step::SetUp { dev, up: false } => *dev == vni.device(),
+        _ => false,
+    })
 }
 
 /// Every law is about two steps: `then` must not come after `first`.
@@ -43,6 +61,12 @@ fn wrong_pair(first: &Step, then: &Step, plan: &[&Step]) -> Option<&'static str>
             Some("a master is set up before its port")
         }
         (Step::AddVxlan { .. }, Step::SpeakerAddVrf { .. }) => Some("FRR knows the VRF's VNI before its VXLAN appears"),
+        (Step::DelLink { name }, Step::SpeakerDelVrf { vrf })
+            if vrf.vni.is_some_and(|vni| *name == vni.device())
+                || vrf.l3_bridge().ok().flatten().as_ref() == Some(name) =>
+        {
+            Some("FRR forgets an L3VNI before its VXLAN and bridge are deleted")
+        }
         (Step::AddNeigh { mac, .. }, Step::AddFdb { mac: same, .. }) if mac == same => {
             Some("FDB entry before neighbour")
         }

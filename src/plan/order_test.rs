@@ -16,9 +16,20 @@ fn add_vxlan() -> Step {
     Step::AddVxlan { vni: 20.try_into().unwrap(), local: "10.0.0.1".parse().unwrap(), port: 4789, mtu: None }
 }
 
+fn vrf() -> crate::config::Vrf {
+    crate::config::Vrf { name: name("red"), table: 10.try_into().unwrap(), vni: 10.try_into().ok() }
+}
+
 fn add_vrf_to_speaker() -> Step {
-    let vrf = crate::config::Vrf { name: name("red"), table: 10.try_into().unwrap(), vni: 10.try_into().ok() };
-    Step::SpeakerAddVrf { vrf }
+    Step::SpeakerAddVrf { vrf: vrf() }
+}
+
+fn del_vrf_from_speaker() -> Step {
+    Step::SpeakerDelVrf { vrf: vrf() }
+}
+
+fn part_svi() -> Step {
+    Step::PartSvi { bridge: name("red-l3"), vni: 10.try_into().unwrap() }
 }
 
 fn add_address() -> Step {
@@ -64,6 +75,12 @@ fn every_law_is_seen_when_it_is_broken() {
     );
     law("a device has its master before it is set up", &[master("vnet0", Some("red-l2")), up("vnet0")]);
     law("FRR knows the VRF's VNI before its VXLAN appears", &[add_vrf_to_speaker(), add_vxlan()]);
+    for last in [del("vxlan10"), del("red-l3"), master("vxlan10", None)] {
+        law("an L3VNI's bridge goes down while its VXLAN is up and a port of it", &[part_svi(), last]);
+    }
+    for last in [del("vxlan10"), del("red-l3")] {
+        law("FRR forgets an L3VNI before its VXLAN and bridge are deleted", &[del_vrf_from_speaker(), last]);
+    }
     law("FDB entry before neighbour", &[add_fdb(), add_neigh()]);
     for last in [del_fdb(), del("red-l2"), master("vnet0", None)] {
         law("neighbour is deleted before FDB entry, port and bridge", &[del_neigh(), last]);
@@ -80,6 +97,17 @@ fn a_port_is_not_up_before_its_master() {
     };
     assert_eq!(broken_law(&plan("red-l2", "vxlan20")), None);
     assert_eq!(broken_law(&plan("vxlan20", "red-l2")), Some("a master is set up before its port"));
+}
+
+#[test]
+fn an_undo_keeps_it_as_well() {
+    let late = [(up("red-l3"), part_svi()), (add_vxlan(), del("vxlan10"))];
+    let plan = |steps: &[(Step, Step)]| -> Plan {
+        steps.iter().cloned().map(|(step, undo)| crate::plan::with_undo(step, undo)).collect()
+    };
+    assert_eq!(broken_law(&plan(&late)), Some("an L3VNI's bridge goes down while its VXLAN is up and a port of it"));
+    let [first, then] = late;
+    assert_eq!(broken_law(&plan(&[then, first])), None);
 }
 
 #[test]

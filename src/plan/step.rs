@@ -57,6 +57,13 @@ pub enum Step {
         /// Up or down.
         up: bool,
     },
+    /// An L3VNI's bridge down, while its VXLAN is up and a port of it: zebra then forgets the bridge, which is about to be deleted.
+    PartSvi {
+        /// The bridge.
+        bridge: IfName,
+        /// Its L3VNI.
+        vni: Vni,
+    },
     /// MTU in bytes.
     SetMtu {
         /// The device.
@@ -202,6 +209,12 @@ pub enum Step {
         /// On or off.
         locked: bool,
     },
+    /// Wait until zebra knows a VRF's device, before its table gets its first route. FRR 9.1 to 10.3 hear of devices and of routes in two threads, give a
+    /// table that no VRF owns to the default VRF, and free it with the VRF that comes later: zebra dies when that goes (FRR PR 16614).
+    AwaitVrf {
+        /// The VRF device.
+        name: IfName,
+    },
     /// FRR: `vrf X / vni N` and `router bgp AS vrf X` with connected routes and type-5.
     SpeakerAddVrf {
         /// The routing domain.
@@ -237,6 +250,7 @@ impl Step {
             Step::DelLink { .. } => "del-link",
             Step::SetMaster { .. } => "set-master",
             Step::SetUp { .. } => "set-up",
+            Step::PartSvi { .. } => "part-svi",
             Step::SetMtu { .. } => "set-mtu",
             Step::SetVxlanPort { .. } => "set-vxlan-port",
             Step::ClearDefaultPvid { .. } => "clear-default-pvid",
@@ -260,6 +274,7 @@ impl Step {
             Step::LiftGuards => "lift-guards",
             Step::Guard { .. } => "guard",
             Step::LockPort { .. } => "lock-port",
+            Step::AwaitVrf { .. } => "await-vrf",
             Step::SpeakerAddVrf { .. } => "speaker-add-vrf",
             Step::SpeakerDelVrf { .. } => "speaker-del-vrf",
         }
@@ -273,6 +288,7 @@ impl Step {
             | Step::DelLink { name: dev }
             | Step::SetMaster { dev, .. }
             | Step::SetUp { dev, .. }
+            | Step::PartSvi { bridge: dev, .. }
             | Step::SetMtu { dev, .. }
             | Step::SetVxlanPort { dev }
             | Step::ClearDefaultPvid { bridge: dev }
@@ -297,6 +313,7 @@ impl Step {
             | Step::LayGuards
             | Step::LiftGuards
             | Step::TenantBgp { .. }
+            | Step::AwaitVrf { .. }
             | Step::SpeakerAddVrf { .. }
             | Step::SpeakerDelVrf { .. } => None,
         }
@@ -318,6 +335,7 @@ impl fmt::Display for Step {
             Step::SetMaster { dev, master: Some(master) } => write!(f, "ip link set {dev} master {master}"),
             Step::SetMaster { dev, master: None } => write!(f, "ip link set {dev} nomaster"),
             Step::SetUp { dev, up } => write!(f, "ip link set {dev} {}", if *up { "up" } else { "down" }),
+            Step::PartSvi { bridge, .. } => write!(f, "ip link set {bridge} down"),
             Step::SetMtu { dev, mtu } => write!(f, "ip link set {dev} mtu {mtu}"),
             Step::SetVxlanPort { dev } => write!(f, "bridge link set dev {dev} learning off neigh_suppress on"),
             Step::ClearDefaultPvid { bridge } => write!(f, "ip link set {bridge} type bridge vlan_default_pvid 0"),
@@ -382,6 +400,7 @@ impl fmt::Display for Step {
                 let (locked, learning) = if *locked { ("on", "off") } else { ("off", "on") };
                 write!(f, "bridge link set dev {dev} locked {locked} learning {learning}")
             }
+            Step::AwaitVrf { name } => write!(f, "wait until FRR knows VRF {name}"),
             Step::SpeakerAddVrf { vrf } => {
                 write!(f, "vtysh: add vrf {} vni {}, router bgp vrf {}", vrf.name, Opt(vrf.vni), vrf.name)
             }

@@ -44,3 +44,10 @@ fn what_failed_halfway_is_the_difference() {
     let still = Added { lines: BgpLine::ALL[2..].to_vec(), ..Added::default() };
     assert_eq!(without(&all, &still), Added { lines: BgpLine::ALL[..2].to_vec(), ..all });
 }
+
+#[test]
+fn an_l3vni_that_is_about_to_go_is_waited_for() {
+    assert!(holds_l3vni("% Please unconfigure l3vni 10"));
+    assert!(holds_l3vni("% L3VNI 10 is scheduled to be deleted. Please give it few secs and retry the command"));
+    assert!(!holds_l3vni("% Can't find BGP instance"));
+}

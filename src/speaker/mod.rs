@@ -13,7 +13,10 @@
 //! 2. **Down: the configuration out first, and only then the VRF device.** zebra tells bgpd of the L3VNI's end by the VRF's id. If the device goes
 //!    first, bgpd forgets the id before the message comes (9 of 12 tries; FRR PR 16059 saw 1 of 5) and holds the L3VNI for ever: `no router bgp
 //!    AS vrf X` is refused with "Please unconfigure l3vni N", and without an instance of our own a ghost named "Unknown" stays that even blocks
-//!    `no router bgp AS`. Bridges and VXLAN devices may go before or after; the VRF device must outlive [`Frr::unconfigure`].
+//!    `no router bgp AS`. The VRF device must outlive [`Frr::unconfigure`], and so must the L3VNI's bridge and VXLAN: zebra keeps pointers to both, and
+//!    lets go of the bridge's only when it goes down while the VXLAN is up and a port of it, or with the L3VNI (zebra_vxlan.c
+//!    `zebra_vxlan_svi_down`, `zebra_vxlan_process_vrf_vni_cmd`; 8.4.4 to 10.7.0). The VXLAN is off its bridge by then, or zebra makes an
+//!    L2VNI of it.
 //! 3. **`no vni` before `no router bgp`**, with time for zebra's message to reach bgpd: 1 of 12 was refused when asked at once. See `release`.
 //! 4. **`no vrf X` only after the device is gone** ("Only inactive VRFs can be deleted"). We leave it: no configuration line is left, only a name in
 //!    `show vrf`, and the next network of that name finds it again.
@@ -44,7 +47,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The running FRR. Connects at the first question to each daemon and keeps the connections.
 #[derive(Debug)]
@@ -59,6 +62,8 @@ pub struct Frr {
 impl Frr {
     /// For one question. A healthy daemon answers in 30 to 70 µs; a list takes as long as it is.
     pub const DEADLINE: Duration = Duration::from_secs(2);
+    /// For what zebra hears from the kernel.
+    pub const HEARD: Duration = Duration::from_millis(500);
     /// For one vtysh.
     pub const CONFIG_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -86,6 +91,11 @@ impl Frr {
     /// bgpd's version; none where it calls itself something else.
     pub fn version(&mut self) -> Result<Option<Version>, SpeakerError> {
         self.bgpd.show("show version").map(|text| show::version(&text))
+    }
+
+    /// Does mgmtd run? From [`Version::MGMTD`] on it has to.
+    pub fn mgmtd(&self) -> Result<(), SpeakerError> {
+        Vty::connect(&self.dir, "mgmtd", Frr::DEADLINE).map(drop)
     }
 
     /// bgpd's running configuration.
@@ -118,6 +128,23 @@ impl Frr {
     /// What zebra and bgpd know of a VRF now.
     pub fn vrf(&mut self, name: &IfName) -> Result<VrfInfo, SpeakerError> {
         Ok(self.vrf_parts(name)?.info)
+    }
+
+    /// Returns once zebra knows this VRF's device; a zebra that does not run will read it before any route.
+    pub fn await_vrf(&mut self, name: &IfName) -> Result<(), SpeakerError> {
+        let until = Instant::now() + Frr::HEARD;
+        loop {
+            match self.zebra.show("show vrf") {
+                Err(SpeakerError::NotRunning { .. }) => return Ok(()),
+                Err(error) => return Err(error),
+                Ok(text) if show::has_vrf(&text, name.as_str()) => return Ok(()),
+                Ok(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
+                Ok(_) => {
+                    let command = format!("show vrf (with VRF {name})");
+                    return Err(SpeakerError::Timeout { daemon: "zebra", command, within: Frr::HEARD });
+                }
+            }
+        }
     }
 
     /// Both daemons' whole answers, and what they say of one VRF. A bgpd that does not run has no instance.

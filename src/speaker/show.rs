@@ -110,6 +110,15 @@ impl Version {
     /// The first with IPv6 VTEPs. Older ones take such a VXLAN device, and advertise its routes with an IPv4 address of the host
     /// as next hop (<https://github.com/FRRouting/frr/issues/5885>; the release notes of 10.6.0, "BGP IPv6 VTEP support").
     pub const IPV6_VTEP: Version = Version(10, 6);
+
+    /// The first whose mgmtd takes `vrf X / vni N` (zebra/zebra_cli.c).
+    pub const MGMTD: Version = Version(10, 0);
+
+    /// Dies of a route in a VRF's table that it hears of before the VRF: from 9.1 on, which reads devices and routes in two threads (605df8d44f), to
+    /// before 10.4 (<https://github.com/FRRouting/frr/pull/16614>).
+    pub fn mistakes_tables(self) -> bool {
+        (Version(9, 1)..Version(10, 4)).contains(&self)
+    }
 }
 
 impl fmt::Display for Version {
@@ -123,6 +132,13 @@ pub(crate) fn version(text: &str) -> Option<Version> {
     let word = text.lines().find_map(|line| line.strip_prefix("FRRouting "))?.split_whitespace().next()?;
     let mut numbers = word.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some(Version(numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// `show vrf`: "vrf red id 5 table 10"; one without a device is "vrf red inactive (configured)".
+pub(crate) fn has_vrf(text: &str, name: &str) -> bool {
+    text.lines().any(|line| {
+        line.strip_prefix("vrf ").and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.starts_with(" id "))
+    })
 }
 
 /// Parses an answer. Some commands answer nothing, or a sentence, where others answer `{}`: all of it is `Null` here.

@@ -273,3 +273,17 @@ fn what_moved_too_often() {
     assert_eq!(duplicate_macs(&marked(include_str!("../../tests/golden/speaker/macs.json"))), [guest()]);
     assert!(!duplicate_ips(&marked(include_str!("../../tests/golden/speaker/arps.json"))).is_empty());
 }
+
+#[test]
+fn a_vrf_that_zebra_knows_has_an_id() {
+    let text = "vrf blue inactive (configured)\nvrf red id 5 table 10\nvrf reddish id 6 table 11\n";
+    assert!(has_vrf(text, "red") && has_vrf(text, "reddish"));
+    assert!(!has_vrf(text, "blue") && !has_vrf(text, "re") && !has_vrf("", "red"));
+}
+
+#[test]
+fn which_versions_mistake_a_table() {
+    for (version, mistakes) in [((9, 0), false), ((9, 1), true), ((10, 3), true), ((10, 4), false)] {
+        assert_eq!(Version(version.0, version.1).mistakes_tables(), mistakes, "{version:?}");
+    }
+}

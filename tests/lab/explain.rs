@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::fabric::{Container, Host, OtherFrr, wait_until};
+use crate::fabric::{Container, FRR_START, Host, OtherFrr, wait_until};
 use crate::figures::keep;
 use crate::tenant::{Configured, RED, Red, SOON, container_on, expect_advertised, remembers};
 
@@ -46,9 +46,9 @@ impl<'a> Init<'a> {
     fn on(host: &'a Host) -> Init<'a> {
         host.write(
             SYSTEMCTL,
-            "#!/bin/sh\n[ \"$*\" = 'restart frr' ] || exit 1\n\
+            &format!("#!/bin/sh\n[ \"$*\" = 'restart frr' ] || exit 1\n\
              for daemon in bgpd zebra; do pid=$(cat /run/frr/$daemon.pid); kill $pid 2>/dev/null && tail --pid=$pid -f /dev/null; done\n\
-             for daemon in zebra bgpd; do /usr/lib/frr/$daemon -d -A 127.0.0.1 -s 90000000 >>/var/log/frr/start.log 2>&1; done\nvtysh -b\n",
+             sh {FRR_START} zebra bgpd\n"),
         );
         host.ok(&["chmod", "755", SYSTEMCTL]);
         Init(host)
@@ -325,7 +325,7 @@ lab_test! {
 lab_test! {
     /// FRR 10 answers some questions in other shapes.
     fn the_same_is_told_of_the_fabric_with_frr_of_sid(fabric) {
-        let _frr = OtherFrr::of_sid(fabric);
+        let _frr = OtherFrr::of(fabric, "sid");
         let red = Red::up(fabric);
         let (comp1, comp2) = (red.comp1, red.comp2);
         let _hand = Hand::attach(comp1);

@@ -37,6 +37,7 @@ mod explain;
 mod faults;
 mod figures;
 mod frr_down;
+mod frr_lives;
 mod guests;
 mod hotplug;
 mod ipv6;

@@ -75,7 +75,7 @@ lab_test! {
 lab_test! {
     /// The demo's scenario over IPv6: a VM by libvirt, a container from config.toml.
     fn a_tenant_spans_two_hosts_over_ipv6(fabric) {
-        let _frr = OtherFrr::of_sid(fabric);
+        let _frr = OtherFrr::of(fabric, "sid");
         let (comp1, comp2) = (fabric.comp1(), fabric.comp2());
         let _vtep = Vtep::set(comp1, 1);
         let network = Network::shipped(comp1, "red");

@@ -1,5 +1,6 @@
 //! A real zebra and bgpd in namespaces of their own.
 
+use crate::poison::poisoned;
 use evpn_hook::config::Vrf;
 use evpn_hook::model::{Mac, Vni};
 use evpn_hook::speaker::{Frr, Vty};
@@ -57,6 +58,7 @@ impl Lab {
         std::fs::create_dir_all(&dir).unwrap();
         assert!(Command::new("mkfifo").arg(dir.join("lines")).status().unwrap().success());
         let mut child = Command::new("unshare")
+            .envs(poisoned())
             .args(["-n", "-m", "-p", "--fork", "--kill-child", "--mount-proc", "sh", "-c", SCRIPT, "sh"])
             .arg(&dir)
             .stdin(Stdio::piped())

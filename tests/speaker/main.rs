@@ -8,6 +8,8 @@
 mod agent;
 mod devices;
 mod lab;
+#[path = "../common/poison.rs"]
+mod poison;
 
 use evpn_hook::config::Vrf;
 use evpn_hook::speaker::{Added, ArpState, BgpLine, Frr, MacState, SpeakerError, Vty};

@@ -113,7 +113,11 @@ impl Engine {
         let ports = |index: u32| world.slaves(index).any(|port| !port.ours);
         lost.retain(|l| !ports(l.index));
         let del = |name: &IfName| Planned { step: Step::DelLink { name: name.clone() }, undo: Vec::new() };
-        let devices = lost.into_iter().map(|l| del(&l.name)).collect();
+        // zebra forgets an L3VNI's bridge that goes down before its tunnel goes (plan/order.rs).
+        let bridges = lost.iter().filter(|l| l.up && matches!(l.kind, LinkKind::Bridge { .. }));
+        let down = |name: &IfName| Planned { step: Step::SetUp { dev: name.clone(), up: false }, undo: Vec::new() };
+        let mut devices: Plan = bridges.map(|l| down(&l.name)).collect();
+        devices.extend(lost.iter().map(|l| del(&l.name)));
         Ok(Leftovers { devices, vrfs, ..left })
     }
 }

@@ -10,6 +10,7 @@
 //! - `hooks`: libvirt's and LXC's links, what keeps them from running, the agent
 
 mod bridges;
+mod defects;
 mod firewall;
 mod hooks;
 mod host;

@@ -1,62 +1,20 @@
 //! FRR: whether it answers, its version's known defects, what its configuration must have, and what the rest of the fabric sends.
 
-use super::{Base, Finding};
+use super::{Base, Finding, defects};
 use crate::config::Vrf;
 use crate::engine::{Engine, EngineError};
 use crate::model::{IfName, Vni};
 use crate::plan::Step;
-use crate::speaker::{Frr, Peer, Received, Running, SpeakerError, Version, VniInfo, VrfInfo};
+use crate::speaker::{Frr, Instance, Peer, Received, Running, SpeakerError, Version, VniInfo, VrfInfo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-
-/// The oldest that it was tried with.
-const OLDEST: Version = Version(8, 4);
-
-/// What is known to be wrong in some versions, from the first to before the second; and what evpn-hook or the operator does about it.
-const DEFECTS: [(Version, Version, &str, &str); 6] = [
-    (
-        Version(0, 0),
-        Version(8, 5),
-        "ignores a MAC's route whose mobility sequence fell (FRR issues 10468, 9327): a guest that stopped here and started elsewhere may stay at its old VTEP",
-        "migrate instead of stop and start, or run FRR 8.5 or newer",
-    ),
-    (
-        Version(9, 1),
-        Version(10, 5),
-        "can drop the FDB entry of a port that was enslaved just before (no issue; reordered threads until commit ab823e8cea)",
-        "run evpn-agent, which tells FRR again",
-    ),
-    (
-        Version(0, 0),
-        NEVER,
-        "can delete a guest's entries on the host that it migrates to (FRR issue 21472)",
-        "run evpn-agent, which puts them back",
-    ),
-    (
-        Version(0, 0),
-        NEVER,
-        "keeps a sticky MAC where it was, also after it was withdrawn there (FRR issue 21473)",
-        "make no FDB entry sticky; evpn-hook makes none",
-    ),
-    (
-        Version(0, 0),
-        NEVER,
-        "an L3VNI whose devices are made at once, or up, may stay down (FRR issue 17342)",
-        "let evpn-hook make them: down, then up, one after the other",
-    ),
-    (
-        Version(10, 6),
-        NEVER,
-        "bgpd can die of a VXLAN device that appears while no instance has advertise-all-vni (FRR issue 22851)",
-        "keep advertise-all-vni in frr.conf",
-    ),
-];
-const NEVER: Version = Version(u32::MAX, 0);
 
 /// What a FRR that answers said.
 #[derive(Default)]
 struct Said {
     version: Option<Version>,
+    /// Why mgmtd does not answer, where this FRR needs it.
+    mgmtd: Option<String>,
     running: Running,
     vnis: BTreeMap<Vni, Option<VniInfo>>,
     vrfs: BTreeMap<IfName, VrfInfo>,
@@ -81,7 +39,7 @@ enum Answer {
     None,
     /// A daemon that does not answer, in its own words.
     Silent(String),
-    Said(Said),
+    Said(Box<Said>),
 }
 
 pub struct Seen(Answer);
@@ -107,7 +65,7 @@ impl Seen {
 pub fn observe(engine: &mut Engine, base: &Base) -> Result<Seen, EngineError> {
     let Some(mut frr) = engine.frr()? else { return Ok(Seen(Answer::None)) };
     Ok(Seen(match ask(&mut frr, base) {
-        Ok(said) => Answer::Said(said),
+        Ok(said) => Answer::Said(Box::new(said)),
         Err(error) => Answer::Silent(error.to_string()),
     }))
 }
@@ -115,6 +73,9 @@ pub fn observe(engine: &mut Engine, base: &Base) -> Result<Seen, EngineError> {
 fn ask(frr: &mut Frr, base: &Base) -> Result<Said, SpeakerError> {
     let mut said =
         Said { running: frr.running()?, version: frr.version()?, sessions: frr.evpn_peers()?, ..Said::default() };
+    if said.version.is_some_and(|version| version >= Version::MGMTD) {
+        said.mgmtd = frr.mgmtd().err().map(|error| error.to_string());
+    }
     if base.networks.is_empty() {
         return Ok(said);
     }
@@ -148,7 +109,8 @@ pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
 }
 
 fn of_frr(base: &Base, said: &Said) -> Vec<Finding> {
-    let mut found = version(said);
+    let mut found = defects::of(said.version);
+    found.extend(mgmtd(said));
     let Some(evpn) = said.running.evpn() else {
         let evidence = "bgpd has no 'router bgp': nothing is advertised";
         found.push(Finding::problem("advertise-all-vni", "bgpd", evidence).by(
@@ -168,6 +130,7 @@ fn of_frr(base: &Base, said: &Said) -> Vec<Finding> {
         return found;
     }
     found.extend(sessions(said));
+    found.extend(svi_ip(base, evpn, in_evpn));
     for network in base.networks.iter().map(|record| &record.network) {
         // What is not as it should be in the kernel comes first.
         let devices = [network.bridge.clone(), network.vni.device()];
@@ -253,16 +216,26 @@ fn is_touched(base: &Base, devices: &[IfName]) -> bool {
     base.drift.iter().any(names) || devices.iter().any(|dev| base.world.link(dev).is_none())
 }
 
-fn version(said: &Said) -> Vec<Finding> {
-    let Some(version) = said.version else {
-        return vec![Finding::not_checked("frr-version", "FRR", "it does not say its version")];
-    };
-    if version < OLDEST {
-        let evidence = format!("FRR {version} is older than {OLDEST}, with which this was never tried");
-        return vec![Finding::problem("frr-version", "FRR", evidence).by(format!("run FRR {OLDEST} or newer"))];
-    }
-    let known = DEFECTS.iter().filter(|(from, before, ..)| (*from..*before).contains(&version));
-    known.map(|(_, _, what, mend)| Finding::hint("frr-version", format!("FRR {version}"), *what).by(*mend)).collect()
+/// From FRR 10.0 on `vrf X / vni N` is mgmtd's, which vtysh only names when it is refused.
+fn mgmtd(said: &Said) -> Option<Finding> {
+    let why = said.mgmtd.as_ref()?;
+    let evidence = format!("{why}; without it FRR takes no 'vrf X / vni N': VRFs have no symmetric routing");
+    Some(Finding::problem("mgmtd-down", "FRR", evidence).run("systemctl restart frr"))
+}
+
+/// All hosts have the same gateway address and MAC: told as a host's own, each seems to take it from the others, and zebra aborts of it (FRR issues
+/// 22061, 22883, 22884).
+fn svi_ip(base: &Base, evpn: &Instance, in_evpn: impl Fn(&str) -> String) -> Vec<Finding> {
+    let gateways = base.networks.iter().map(|record| &record.network).filter(|n| !n.gateway.is_empty());
+    let Some(first) = gateways.map(|n| &n.name).next() else { return Vec::new() };
+    let lines = ["advertise-svi-ip", "advertise-default-gw"].into_iter().filter(|line| evpn.has("l2vpn evpn", line));
+    let found = lines.map(|line| {
+        let evidence = format!(
+            "advertises the gateway of network {first} as this host's own, and every host has the same: they take it from each other, and zebra of 10.6 and 10.7 aborts (FRR issue 22883)"
+        );
+        Finding::problem("svi-ip", line, evidence).run(in_evpn(&format!("no {line}")))
+    });
+    found.collect()
 }
 
 fn sessions(said: &Said) -> Vec<Finding> {
@@ -363,7 +336,7 @@ mod tests {
     use super::super::fixture::{base, links, world};
     use super::super::{Fix, Severity};
     use super::*;
-    use crate::speaker::{Instance, VniKind};
+    use crate::speaker::VniKind;
 
     fn vni(number: u32) -> Vni {
         number.try_into().unwrap()
@@ -389,6 +362,7 @@ mod tests {
         let info = VniInfo { kind: VniKind::L2, vrf: "red".into(), vxlan: None, svi: None, up: None };
         Said {
             version: Some(Version(10, 5)),
+            mgmtd: None,
             running: Running { instances },
             vnis: [(vni(20), Some(info))].into(),
             vrfs: [("red".parse().unwrap(), VrfInfo { vni: 10, up: true, bgp: true, bgp_vni: 10 })].into(),
@@ -405,7 +379,7 @@ mod tests {
     fn finds(change: impl FnOnce(&mut Base, &mut Said)) -> Vec<Finding> {
         let (mut base, mut said) = (base(), said());
         change(&mut base, &mut said);
-        let found = judge(&base, &Seen(Answer::Said(said)));
+        let found = judge(&base, &Seen(Answer::Said(Box::new(said))));
         found.into_iter().filter(|finding| finding.severity < Severity::Hint).collect()
     }
 
@@ -432,18 +406,32 @@ mod tests {
     fn versions() {
         assert_eq!(only(&finds(|_, said| said.version = Some(Version(8, 1)))).0, "frr-version");
         assert_eq!(only(&finds(|_, said| said.version = None)).1, Severity::NotChecked);
-        let hints = |number| -> Vec<String> {
-            let said = Said { version: Some(number), ..said() };
-            judge(&base(), &Seen(Answer::Said(said))).iter().map(|finding| finding.evidence.clone()).collect()
+    }
+
+    #[test]
+    fn an_frr_10_without_mgmtd() {
+        let found = finds(|_, said| said.mgmtd = Some("mgmtd is not running".into()));
+        assert_eq!(only(&found), ("mgmtd-down", Severity::Problem, "systemctl restart frr"));
+    }
+
+    #[test]
+    fn an_anycast_gateway_that_is_told_as_the_hosts_own() {
+        let with = |line: &str| {
+            let lines = lines(&[line]);
+            finds(|base, said| {
+                base.networks[0].network.gateway = vec!["10.1.0.1/24".parse().unwrap()];
+                said.running.instances[0].lines.extend(lines);
+            })
         };
-        let has = |number, issue: &str| hints(number).iter().any(|hint| hint.contains(issue));
-        assert!(has(Version(8, 4), "10468") && !has(Version(8, 5), "10468"));
-        assert!(
-            !has(Version(9, 0), "ab823e8cea")
-                && has(Version(10, 4), "ab823e8cea")
-                && !has(Version(10, 5), "ab823e8cea")
-        );
-        assert!(!has(Version(10, 5), "22851") && has(Version(10, 6), "22851") && has(Version(10, 6), "21472"));
+        let command = "vtysh -c 'configure terminal' -c 'router bgp 64512' -c 'address-family l2vpn evpn' -c 'no advertise-svi-ip'";
+        assert_eq!(only(&with("advertise-svi-ip")), ("svi-ip", Severity::Problem, command));
+        assert_eq!(only(&with("advertise-default-gw")).0, "svi-ip");
+        assert_eq!(with("advertise-pip"), []);
+        let without = finds(|base, said| {
+            base.networks[0].network.gateway.clear();
+            said.running.instances[0].lines.extend(lines(&["advertise-svi-ip"]));
+        });
+        assert_eq!(without, [], "no gateway of ours");
     }
 
     #[test]

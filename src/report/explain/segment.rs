@@ -109,7 +109,7 @@ fn missing<'a>(s: &Segment, plan: &'a Plan) -> Vec<&'a Step> {
         _ => false,
     });
     let follows = |step: &Step| match step {
-        Step::SetMaster { master: None, .. } => true,
+        Step::SetMaster { master: None, .. } | Step::AwaitVrf { .. } => true,
         Step::SetMaster { dev, master: Some(master) } => {
             let (dev, master) = (s.world.link(dev), s.world.link(master));
             dev.is_none_or(|dev| master.is_some_and(|master| dev.master == Some(master.index)))

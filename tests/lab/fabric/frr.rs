@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::host::project;
-use super::{Fabric, Host, wait_until};
+use super::poison::poisoned;
+use super::{Fabric, Host, pulse, wait_until};
 
 pub const SPINE_LOOPBACKS: &[&str; 2] = &["10.255.255.201/32", "c0d1:ffff::201/128"];
 const HYPERVISOR_AS: u32 = 64512;
@@ -99,9 +100,16 @@ router bgp {HYPERVISOR_AS}
 /// It does not listen (the underlay's bgpd has the port) but calls the hypervisors. `vtysh -N reflector` talks to it.
 pub fn start_reflector(host: &Host, hypervisors: usize) {
     host.write("/etc/frr/reflector/bgpd.conf", &reflector_config(hypervisors));
-    host.sh("install -d -o frr -g frr /run/frr/reflector; chown -R frr:frr /etc/frr/reflector
-         /usr/lib/frr/bgpd -d -N reflector -f /etc/frr/reflector/bgpd.conf -z /run/frr/zserv.api -I 1 -p 0 -P 0 \
-         >>/var/log/frr/start.log 2>&1");
+    run_reflector(host);
+}
+
+pub(super) fn run_reflector(host: &Host) {
+    host.sh(&format!(
+        "install -d -o frr -g frr /run/frr/reflector; chown -R frr:frr /etc/frr/reflector
+         {} /usr/lib/frr/bgpd -d -N reflector -f /etc/frr/reflector/bgpd.conf -z /run/frr/zserv.api -I 1 -p 0 -P 0 \
+         >>/var/log/frr/start.log 2>&1",
+        in_front()
+    ));
 }
 
 /// Tells the running spine of one more hypervisor, as underlay neighbour and as client of the route reflector, and to know it after a restart.
@@ -132,12 +140,26 @@ pub fn start<A: AsRef<str>>(host: &Host, config: &str, loopbacks: &[A]) {
     start_daemons(host, &["zebra", "bgpd"]);
 }
 
-/// As watchfrr does it: the daemons, then the integrated configuration. FRR 10's keep their standard error, which nobody would see the end of.
-fn start_daemons(host: &Host, daemons: &[&str]) {
-    host.sh(&format!(
-        "for daemon in {}; do /usr/lib/frr/$daemon -d -A 127.0.0.1 -s 90000000 >>/var/log/frr/start.log 2>&1; done; vtysh -b",
-        daemons.join(" ")
-    ));
+/// As watchfrr does it: the daemons, then the integrated configuration.
+pub(super) fn start_daemons(host: &Host, daemons: &[&str]) {
+    host.write(START, &start_script());
+    host.sh(&format!("sh {START} {}", daemons.join(" ")));
+}
+
+/// The environment of all of FRR's daemons, as a shell takes it in front of a command.
+fn in_front() -> String {
+    poisoned().map(|(name, value)| format!("{name}={value}")).join(" ")
+}
+
+/// On each node: starts the daemons that it is given.
+pub const START: &str = "/run/frr-start";
+
+/// FRR 10's daemons keep their standard error, which nobody would see the end of.
+fn start_script() -> String {
+    format!(
+        "for daemon; do {} /usr/lib/frr/$daemon -d -A 127.0.0.1 -s 90000000 >>/var/log/frr/start.log 2>&1; done\nvtysh -b\n",
+        in_front()
+    )
 }
 
 impl Host {
@@ -190,37 +212,37 @@ pub fn evpn_established(host: &Host) -> bool {
     !peers.is_empty() && peers.values().all(|peer| peer["state"] == "Established")
 }
 
-/// Where frr-sid.sh has put FRR of Debian sid.
-const SID: &str = "target/lab/frr-sid/root";
 const YANG: &str = "/usr/share/yang";
-const SID_PROGRAMS: &[&str] = &["/usr/lib/frr/mgmtd", "/usr/lib/frr/zebra", "/usr/lib/frr/bgpd", "/usr/bin/vtysh"];
+const PROGRAMS: &[&str] = &["/usr/lib/frr/mgmtd", "/usr/lib/frr/zebra", "/usr/lib/frr/bgpd", "/usr/bin/vtysh"];
 
-/// The whole fabric runs Debian sid's FRR, in the place of its own, until the value is dropped.
+/// The whole fabric runs FRR of another Debian suite, in the place of its own, until the value is dropped.
 pub struct OtherFrr<'a>(&'a Fabric);
 
 impl<'a> OtherFrr<'a> {
-    pub fn of_sid(fabric: &'a Fabric) -> OtherFrr<'a> {
-        let sid = project().join(SID);
-        let libraries = sid.join("usr/lib/x86_64-linux-gnu");
+    /// Of one that frr-other.sh has unpacked; FRR 10 or newer, where mgmtd runs, and first.
+    pub fn of(fabric: &'a Fabric, suite: &str) -> OtherFrr<'a> {
+        let root = project().join(format!("target/lab/frr-{suite}/root"));
+        assert!(root.exists(), "FRR of {suite} is not there: tests/lab/frr-other.sh {suite}");
+        let libraries = root.join("usr/lib/x86_64-linux-gnu");
         // Its own loader and libraries, of a newer libc than the host's. A program is known by the name that it is called by.
         let wrapper = format!(
             "#!/bin/sh\ncase $0 in */vtysh) path=usr/bin ;; *) path=usr/lib/frr ;; esac\n\
              exec {0}/usr/lib64/ld-linux-x86-64.so.2 --library-path {1}:{1}/frr {0}/$path/\"${{0##*/}}\" \"$@\"\n",
-            sid.display(),
+            root.display(),
             libraries.display()
         );
         // From here on its end puts back what was there.
         let other = OtherFrr(fabric);
         for node in fabric.nodes() {
-            stop(node, fabric);
-            node.write("/run/frr-sid", &wrapper);
-            let mounts: String = SID_PROGRAMS
+            stop(node, node.name() == fabric.spine1().name());
+            node.write("/run/frr-other", &wrapper);
+            let mounts: String = PROGRAMS
                 .iter()
-                .map(|path| format!("[ -e {path} ] || touch {path}; mount --bind /run/frr-sid {path}; "))
+                .map(|path| format!("[ -e {path} ] || touch {path}; mount --bind /run/frr-other {path}; "))
                 .collect();
             // libyang finds its own modules nowhere else.
-            let yang = format!("mkdir -p {YANG}; mount --bind {}{YANG} {YANG}", sid.display());
-            node.sh(&format!("chmod 755 /run/frr-sid; {mounts}{yang}"));
+            let yang = format!("mkdir -p {YANG}; mount --bind {}{YANG} {YANG}", root.display());
+            node.sh(&format!("chmod 755 /run/frr-other; {mounts}{yang}"));
         }
         other.start(&["mgmtd", "zebra", "bgpd"]);
         other
@@ -238,22 +260,25 @@ impl<'a> OtherFrr<'a> {
 }
 
 /// Every daemon of a node, the route reflector on the spine as well.
-fn stop(node: &Host, fabric: &Fabric) {
-    let reflector = if node.name() == fabric.spine1().name() { " /run/frr/reflector/bgpd.pid" } else { "" };
+pub(super) fn stop(node: &Host, is_spine: bool) {
+    let reflector = if is_spine { " /run/frr/reflector/bgpd.pid" } else { "" };
     node.sh(&format!(
-        "for file in /run/frr/*.pid{reflector}; do [ -e $file ] || continue; pid=$(cat $file); kill $pid; tail --pid=$pid -f /dev/null; rm -f $file; done"
+        "for file in /run/frr/*.pid{reflector}; do [ -e $file ] || continue; pid=$(cat $file); ! kill $pid || tail --pid=$pid -f /dev/null; rm -f $file; done"
     ));
 }
 
 impl Drop for OtherFrr<'_> {
     fn drop(&mut self) {
         let back = || {
+            // Its daemons end with it; one that ended before it did is this scenario's.
+            let died = pulse::died(&self.0.nodes());
             for node in self.0.nodes() {
-                stop(node, self.0);
-                let paths = SID_PROGRAMS.join(" ");
+                stop(node, node.name() == self.0.spine1().name());
+                let paths = PROGRAMS.join(" ");
                 node.sh(&format!("for path in {YANG} {paths}; do ! mountpoint -q $path || umount $path; done"));
             }
             self.start(&["zebra", "bgpd"]);
+            assert!(died.is_empty(), "{died}");
         };
         // A second panic, in the clearing up after the first, would end all the other tests as well.
         match std::thread::panicking() {

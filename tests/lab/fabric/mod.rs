@@ -19,6 +19,9 @@ mod monitor;
 mod neighbour;
 mod netns;
 mod pinger;
+#[path = "../../common/poison.rs"]
+mod poison;
+mod pulse;
 mod stranger;
 mod traces;
 mod transcript;
@@ -26,6 +29,7 @@ mod vm;
 mod wait;
 mod wire;
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Once, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -34,12 +38,13 @@ pub use capture::{Capture, Frame};
 pub use container::{Container, Probe};
 pub use echo::echo;
 pub use fdb_events::FdbEvents;
-pub use frr::OtherFrr;
+pub use frr::{OtherFrr, START as FRR_START};
 pub use host::{Host, Output, Running};
 pub use migration::{Events, Migration};
 pub use monitor::Monitor;
 pub use netns::inside;
 pub use pinger::{Ping, Pinger};
+pub use pulse::{died, revive};
 pub use stranger::Stranger;
 pub use traces::Traces;
 pub use transcript::{Line, Transcript};
@@ -167,15 +172,24 @@ impl Stopwatch {
     }
 }
 
-/// Runs one scenario on the fabric, which must leave the hypervisors as it found them; if it fails, what every node knew at
+/// Runs one scenario on the fabric, which must leave the hypervisors as it found them and FRR alive; if it fails, what every node knew at
 /// that moment is kept.
 pub fn scenario(name: &str, test: impl FnOnce(&'static Fabric)) {
     let fabric = Fabric::get();
-    dump::on_panic(fabric, name, || {
-        let mut clock = Stopwatch::start();
-        let before = traces::Before::take(fabric.nodes().split_off(1));
-        test(fabric);
-        before.assert_restored();
-        clock.lap(name);
-    });
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        dump::on_panic(fabric, name, || {
+            let mut clock = Stopwatch::start();
+            let before = traces::Before::take(fabric.nodes().split_off(1));
+            test(fabric);
+            let died = pulse::died(&fabric.nodes());
+            assert!(died.is_empty(), "{died}");
+            before.assert_restored();
+            clock.lap(name);
+        })
+    }));
+    // One fault, one red test: the next finds a whole fabric.
+    pulse::revive(fabric);
+    if let Err(panic) = result {
+        resume_unwind(panic);
+    }
 }
