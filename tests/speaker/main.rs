@@ -8,6 +8,7 @@
 mod agent;
 mod devices;
 mod lab;
+mod told;
 
 use evpn_hook::config::Vrf;
 use evpn_hook::speaker::{Added, ArpState, BgpLine, Frr, MacState, SpeakerError, Vty};
@@ -93,19 +94,6 @@ fn what_the_operator_has_stays() {
     frr.unconfigure(&blue, &ours).unwrap();
     let left = frr.running().unwrap().vrf("blue").unwrap().clone();
     assert_eq!(left.lines, [(String::new(), "bgp router-id 1.2.3.4".to_owned())]);
-}
-
-/// As an older version left it: with all our lines but the router-id. A new one would rename the routes that are out.
-#[test]
-fn an_instance_of_ours_without_router_id_stays_without() {
-    let Some(mut lab) = Lab::start("older", BGP) else { return };
-    let (mut frr, red) = (lab.frr(), vrf("red", 10));
-    let before = frr.running().unwrap();
-    frr.configure(&red).unwrap();
-    lab.vtysh(&["router bgp 64512 vrf red", "no bgp router-id 10.0.0.1"]);
-    assert_eq!(lab.read_only().configure(&red).unwrap(), Added::default());
-    frr.unconfigure(&red, &Added::whole(&red, None)).unwrap();
-    assert_eq!(frr.running().unwrap(), before);
 }
 
 #[test]
