@@ -115,6 +115,7 @@ impl Hands<'_> {
 /// neither a network nor a guest may wait for it, and the caller hears of it through `note`; a VNI that it has given to
 /// another VRF is a contradiction like any other.
 pub fn all(plan: &Plan, hands: &mut Hands, note: &mut dyn FnMut(Done)) -> Result<(), ApplyError> {
+    let earlier = hands.added.clone();
     for (index, planned) in plan.iter().enumerate() {
         let start = Instant::now();
         let result = hands.take(&planned.step);
@@ -128,6 +129,10 @@ pub fn all(plan: &Plan, hands: &mut Hands, note: &mut dyn FnMut(Done)) -> Result
             }
             Err(source) => {
                 let mut left = Vec::new();
+                // What an earlier run put into the speaker another network needs, also where this run found it gone and put it back.
+                if let (Some(added), Some(earlier)) = (&mut hands.added, &earlier) {
+                    *added = added.without(earlier);
+                }
                 // The failed step first: it may have done a part of its work. But what it would have made and found there
                 // is somebody else's.
                 let found = matches!(&source, StepError::Kernel(error) if error.exists());
@@ -156,7 +161,7 @@ pub fn most(plan: &Plan, hands: &mut Hands, note: &mut dyn FnMut(Done)) -> bool 
         let start = Instant::now();
         let failed = hands.take(&planned.step).err();
         if let (Step::SpeakerDelVrf { vrf }, Some(why)) = (&planned.step, &failed) {
-            // A speaker that is gone holds nothing.
+            // A speaker that is gone holds nothing; one that nobody can configure does.
             held = Some(vrf).filter(|_| !matches!(why, StepError::Speaker(SpeakerError::NotRunning { .. })));
         }
         whole &= failed.is_none();
