@@ -99,7 +99,16 @@ impl Hands<'_> {
         if let Some(frr) = self.frr.as_deref_mut() {
             // What an earlier run put there is still ours, though this one found it in place.
             let earlier = self.added.take().unwrap_or_default();
-            match frr.configure(vrf) {
+            let taken = match frr.configure(vrf) {
+                Err(SpeakerError::Conflict { found, wanted }) => match leftover(self.kernel, frr, vrf) {
+                    Some(left) => frr
+                        .unconfigure(&left, &Added { vni: true, bgp: true, ..Added::default() })
+                        .and_then(|()| frr.configure(vrf)),
+                    None => Err(SpeakerError::Conflict { found, wanted }),
+                },
+                result => result,
+            };
+            match taken {
                 Ok(added) => self.added = Some(added.with(&earlier)),
                 Err(error) => {
                     self.added = Some(earlier);
@@ -109,6 +118,13 @@ impl Hands<'_> {
         }
         Ok(())
     }
+}
+
+/// What stands in a VRF's way in FRR and serves nobody: a stanza of ours for a VRF that has no device, or another VNI for one whose device is ours.
+fn leftover(kernel: &mut Kernel, frr: &mut Frr, vrf: &Vrf) -> Option<Vrf> {
+    let left = frr.whole().ok()?.in_the_way(vrf)?;
+    let device = kernel.link(&left.name).ok()?;
+    device.is_none_or(|link| link.ours && left.name == vrf.name).then_some(left)
 }
 
 /// All or nothing: the first failure undoes what was done. Only a speaker that is silent or will not is passed over, because

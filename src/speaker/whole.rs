@@ -5,6 +5,7 @@ use super::running::{Instance, Running};
 use super::whose::is_ours;
 use super::{Frr, SpeakerError, VrfLists, show};
 use crate::config::Vrf;
+use std::net::Ipv4Addr;
 
 /// Both daemons' answers.
 #[derive(Debug)]
@@ -21,6 +22,23 @@ impl Frr {
 }
 
 impl Whole {
+    /// The stanza that holds this VRF's name with another VNI, or its VNI for another VRF, where it is ours to the line: what a network that is gone
+    /// left in frr.conf by a `write memory`. Whether it still serves somebody the caller must know.
+    pub fn in_the_way(&self, vrf: &Vrf) -> Option<Vrf> {
+        let Whole { running, lists: VrfLists { zebra, bgpd } } = self;
+        let own = show::vrf(zebra, bgpd, vrf.name.as_str()).vni;
+        let (name, vni) = match vrf.vni? {
+            vni if own == 0 || own == vni.get() => (show::vrf_of(zebra, vni)?.parse().ok()?, vni),
+            _ => (vrf.name.clone(), own.try_into().ok()?),
+        };
+        let holder = Vrf { name, vni: Some(vni), ..vrf.clone() };
+        let instance = running.vrf(holder.name.as_str())?;
+        let id = running.evpn().and_then(|evpn| show::router_id(bgpd, evpn.vrf.as_deref()));
+        let ids: Vec<Ipv4Addr> = id.into_iter().collect();
+        let whole = BgpLine::ALL.iter().all(|line| instance.has(line.text().0, line.text().1));
+        (whole && is_ours(instance, running, &ids)).then_some(holder)
+    }
+
     /// What it lacks of this VRF; see [`Frr::missing`].
     pub fn missing(&self, vrf: &Vrf) -> Result<Added, SpeakerError> {
         Ok(self.lacks(vrf)?.0)

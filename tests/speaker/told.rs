@@ -1,6 +1,6 @@
 //! FRR that was told otherwise: by frr.conf, by an operator, by an older version of either.
 
-use crate::lab::{BGP, ID, Lab, vrf};
+use crate::lab::{BGP, ID, Lab, vni, vrf};
 use evpn_hook::speaker::{Added, BgpLine, SpeakerError};
 use std::path::Path;
 
@@ -88,6 +88,27 @@ fn an_instance_of_ours_gets_its_router_id_back_and_the_operators_keeps_none() {
     assert_eq!(frr.configure(&red).unwrap(), Added { vni: true, lines: BgpLine::ALL.to_vec(), ..Added::default() });
 }
 
+/// Field F24: after a restart of FRR, with another L3VNI, or the same for another VRF.
+#[test]
+fn what_a_network_left_in_frr_conf_is_found_and_what_the_operator_wrote_is_not() {
+    let Some(mut lab) = Lab::start("left", BGP) else { return };
+    let mut frr = lab.frr();
+    let before = frr.running().unwrap();
+    for wanted in [vrf("red", 11), vrf("blue", 10)] {
+        lab.vtysh(&STANZA);
+        assert_eq!(frr.whole().unwrap().in_the_way(&wanted), None, "a line is missing");
+        lab.vtysh(&["router bgp 64512 vrf red", "address-family l2vpn evpn", "advertise ipv6 unicast"]);
+        assert!(matches!(frr.configure(&wanted), Err(SpeakerError::Conflict { .. })));
+        let left = frr.whole().unwrap().in_the_way(&wanted).unwrap();
+        assert_eq!((left.name.as_str(), left.vni), ("red", Some(vni(10))));
+        frr.unconfigure(&left, &claims()).unwrap();
+        assert_eq!(frr.running().unwrap(), before);
+        let added = frr.configure(&wanted).unwrap();
+        frr.unconfigure(&wanted, &added).unwrap();
+        assert_eq!(frr.whole().unwrap().in_the_way(&wanted), None);
+    }
+}
+
 /// hook.md, smaller: `/usr/bin/vtysh` is fixed. And an FRR that nobody can configure is not one that is gone.
 #[test]
 fn without_vtysh_the_message_names_the_key() {
@@ -113,9 +134,13 @@ impl Lab {
         format!("{HOOK} --config {}/config.toml {args}", self.dir.display())
     }
 
-    /// libvirt's network red, started.
     fn start_red(&mut self) {
-        std::fs::write(self.dir.join("red.xml"), format!("<hookData>{XML}</hookData>")).unwrap();
+        self.start_network(XML);
+    }
+
+    /// libvirt's network red, started.
+    fn start_network(&mut self, xml: &str) {
+        std::fs::write(self.dir.join("red.xml"), format!("<hookData>{xml}</hookData>")).unwrap();
         self.hook_red("start begin");
         self.must("ip link add red-l2 type bridge && ip link set red-l2 up && ip address add 10.1.0.1/24 dev red-l2");
         self.hook_red("started begin");
@@ -227,6 +252,15 @@ fn a_stanza_from_frr_conf_goes_with_our_device() {
     assert_eq!(frr.running().unwrap(), before);
     assert_eq!(frr.vrf(&"red".parse().unwrap()).unwrap(), Default::default());
     assert!(!lab.has_link("red"));
+
+    // Field F24: with another L3VNI, which frr.conf's would be in the way of.
+    lab.vtysh(&STANZA);
+    lab.vtysh(&["router bgp 64512 vrf red", "address-family l2vpn evpn", "advertise ipv6 unicast"]);
+    lab.must("ip link del red-l2");
+    lab.start_network(&XML.replace("vni=\"10\"", "vni=\"11\""));
+    assert_eq!(frr.vrf(&"red".parse().unwrap()).unwrap().vni, 11);
+    lab.hook_red("stopped end");
+    assert_eq!(frr.running().unwrap(), before);
 
     // Who keeps FRR's configuration keeps it.
     lab.write_config("manage_vrfs = false\n");
