@@ -62,7 +62,9 @@ pub enum SpeakerError {
         command: String,
     },
     /// The running FRR has something else where our lines belong.
-    #[error("FRR's running configuration disagrees: {found}, wanted {wanted}: change one of the two (what 'write memory' left of a network that is gone: take it out in vtysh and in frr.conf)")]
+    #[error(
+        "FRR's running configuration disagrees: {found}, wanted {wanted}: change one of the two (what 'write memory' left of a network that is gone: take it out in vtysh and in frr.conf)"
+    )]
     Conflict {
         /// What FRR has.
         found: String,

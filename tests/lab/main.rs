@@ -57,6 +57,7 @@ mod suppression;
 #[path = "../common/table.rs"]
 mod table;
 mod tenant;
+mod told;
 mod trouble;
 mod underlay;
 mod vtep6;

@@ -139,6 +139,8 @@ fn no_bgp_and_no_bgpd() {
     }
     let error = frr.configure(&red).unwrap_err();
     assert!(matches!(error, SpeakerError::NotRunning { daemon: "bgpd", .. }), "{error}");
+    // Field F30: somebody may have put `router bgp` into frr.conf and left bgpd=no.
+    assert!(error.to_string().contains("with bgpd=yes in /etc/frr/daemons"), "{error}");
     // zebra's part can still be taken out.
     frr.unconfigure(&red, &Added::whole(&red, ID)).unwrap();
     assert_eq!(frr.vrf(&red.name).unwrap().vni, 0);
