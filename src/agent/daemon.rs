@@ -83,10 +83,10 @@ pub(super) struct Agent {
     pub(super) due: Due,
     pub(super) claims: Claims,
     pub(super) leases: Leases,
-    patience: Patience,
+    pub(super) patience: Patience,
     unsure: Unsure,
     /// What was told as wrong, so that it is not told again each time it is looked at.
-    told: HashMap<Task, Vec<String>>,
+    pub(super) told: HashMap<Task, Vec<String>>,
     /// Where FRR's sockets are; `None` where there is none to talk to.
     speaker: Option<PathBuf>,
     comeback: Option<Comeback>,

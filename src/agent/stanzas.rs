@@ -6,6 +6,7 @@
 
 use super::daemon::Agent;
 use super::due::Task;
+use super::index::Why;
 use std::time::{Duration, Instant};
 
 /// Who takes lines out one by one must not find one that was put back in between: bgpd refuses `no router bgp AS vrf X` while it holds the VRF's
@@ -49,7 +50,13 @@ impl Agent {
         // One that came back is told all anyway, when it can take it.
         let lacking = if self.is_coming_back() { Some(Vec::new()) } else { self.engine.lacks_stanzas() };
         let Some(lacking) = lacking else { return };
-        lacking.into_iter().for_each(|name| self.due.put(Task::Network(name), now));
+        for task in lacking.into_iter().map(Task::Network) {
+            // Where FRR refuses it, our own vtysh is what is heard next. Who takes it out again and again is answered each time: the tenants have
+            // their routes most of the time then.
+            let refused = self.told.contains_key(&task);
+            let at = if refused { self.patience.when(&task, Why::Lost, now) } else { now };
+            self.due.put(task, at);
+        }
         self.due.put(Task::Stanzas, now + UNHEARD);
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::lab::{BGP, ID, Lab, vni, vrf};
 use evpn_hook::speaker::{Added, BgpLine, SpeakerError};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// What a VRF's end takes out where its device is ours and nothing was missing when it came (`VrfRecord::claims`).
 fn claims() -> Added {
@@ -270,4 +272,45 @@ fn a_stanza_from_frr_conf_goes_with_our_device() {
     lab.start_red();
     lab.hook_red("stopped end");
     assert_eq!(frr.running().unwrap(), typed);
+}
+
+/// hook.md 2: heard on a host that is alone, where the kernel tells of nothing. And an FRR that refuses is not asked all the time: what runs then is our own vtysh.
+#[test]
+fn the_agent_hears_of_a_vtysh_and_is_patient_with_one_that_fails() {
+    let Some(mut lab) = Lab::start("heard", BGP) else { return };
+    if !lab.has_vrf_devices() {
+        return;
+    }
+    let dir = lab.dir.display().to_string();
+    let [program, calls, new] = ["vtysh", "calls", "new"].map(|name| lab.dir.join(name));
+    let script = |end: &str| {
+        let text = format!("#!/bin/sh\necho call >>{dir}/calls\n{end}\n");
+        std::fs::write(&new, text).unwrap();
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::rename(&new, &program).unwrap();
+    };
+    script("exec /usr/bin/vtysh \"$@\"");
+    lab.write_config(&format!("vtysh = \"{}\"\n", program.display()));
+    lab.start_red();
+    lab.start_agent();
+    let mut frr = lab.frr();
+    let whole = frr.running().unwrap();
+    let takes_out = format!(
+        "{} --vty_socket {dir} -c 'configure terminal' -c 'router bgp 64512 vrf red' -c 'address-family l2vpn evpn' -c 'no advertise ipv4 unicast'",
+        program.display()
+    );
+    lab.must(&takes_out);
+    let since = Instant::now();
+    assert_ne!(frr.running().unwrap(), whole);
+    lab.until("our line to be back", |lab| lab.frr().running().unwrap() == whole);
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+
+    lab.must(&takes_out);
+    script("exit 1");
+    let called = |_: &Lab| std::fs::read_to_string(&calls).unwrap_or_default().lines().count();
+    let before = called(&lab);
+    lab.until("a second try", |lab| called(lab) >= before + 2);
+    std::thread::sleep(Duration::from_secs(10));
+    let tries = called(&lab) - before;
+    assert!(tries <= 6, "{tries} tries");
 }
