@@ -9,7 +9,7 @@ use super::index::{Index, Key, Look, Record, Why};
 use super::metrics::{Metrics, Now};
 use super::notify::Notify;
 use super::scrape::Scrape;
-use super::stanzas::Busy;
+use super::stanzas::{Busy, Heard};
 use crate::config::SpeakerKind;
 use crate::door::{self, Door};
 use crate::engine::{Engine, EngineError, Synced, boot_micros};
@@ -230,7 +230,7 @@ impl Agent {
             Look::Guest(key, Why::Arrived) => return self.due.put(Task::Arrived(key), now),
             Look::Guest(key, why) => (Task::Guest(key), why),
             Look::Network(name, why) => (Task::Network(name), why),
-            Look::Stanzas => return self.speaker_was_told(),
+            Look::Stanzas => return self.speaker_was_told(Heard::Lost),
             Look::Everything => return self.due.put(Task::Everything, self.rest_until.max(now + SOON)),
         };
         let at = self.patience.when(&task, why, now);
@@ -256,7 +256,8 @@ impl Agent {
                 self.due.put(Task::Config, now);
                 self.look(Look::Everything);
             }
-            Sign::Ran(_) | Sign::Appeared(Place::Vtysh) => self.speaker_was_told(),
+            Sign::Started(_) => self.speaker_was_told(Heard::Started),
+            Sign::Ended(_) | Sign::Appeared(Place::Vtysh) => self.speaker_was_told(Heard::Ended),
             Sign::File(Place::Vtysh, _) => {}
             Sign::Appeared(Place::Speaker) => {
                 if self.speaker_is_there() {

@@ -10,29 +10,49 @@ use super::index::Why;
 use std::time::{Duration, Instant};
 
 /// Who takes lines out one by one must not find one that was put back in between: bgpd refuses `no router bgp AS vrf X` while it holds the VRF's
-/// L3VNI, and frr-reload.py then tries what is left of the line without its last words.
+/// L3VNI, and frr-reload.py then tries what is left of the line without its last words. So long after a vtysh has ended, or the kernel has told.
 const QUIET: Duration = Duration::from_secs(1);
+/// So long after one was started: it is at work, unless somebody sits in front of it. On a host that is busy it needs more than a second.
+const AT_WORK: Duration = Duration::from_secs(3);
 /// Something may run a vtysh every second for ever.
 const QUIET_MOST: Duration = Duration::from_secs(15);
 /// How often it is looked at where nothing is heard.
 const UNHEARD: Duration = Duration::from_secs(60);
 
-/// Since when somebody may be at it.
+/// What is heard of those who may tell FRR something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// A vtysh was started.
+    Started,
+    /// One has ended.
+    Ended,
+    /// Entries of zebra's are gone.
+    Lost,
+}
+
+/// Since when somebody is at it, and until when to let them.
 #[derive(Debug, Default)]
-pub struct Busy(Option<Instant>);
+pub struct Busy(Option<(Instant, Instant)>);
 
 impl Busy {
-    /// Something was heard: when to look, unless more is heard until then.
-    fn heard(&mut self, now: Instant) -> Instant {
-        let since = *self.0.get_or_insert(now);
-        (now + QUIET).min(since + QUIET_MOST).max(now)
+    /// When to look, unless more is heard until then.
+    fn heard(&mut self, heard: Heard, now: Instant) -> Instant {
+        let (since, until) = self.0.unwrap_or((now, now));
+        let until = match heard {
+            Heard::Started => now + AT_WORK,
+            Heard::Ended => now + QUIET,
+            Heard::Lost => until.max(now + QUIET),
+        };
+        let until = until.min(since + QUIET_MOST).max(now);
+        self.0 = Some((since, until));
+        until
     }
 }
 
 impl Agent {
     /// Somebody may have told FRR something else.
-    pub(super) fn speaker_was_told(&mut self) {
-        let at = self.busy.heard(Instant::now());
+    pub(super) fn speaker_was_told(&mut self, heard: Heard) {
+        let at = self.busy.heard(heard, Instant::now());
         self.due.postpone(Task::Stanzas, at);
     }
 
@@ -68,12 +88,18 @@ mod tests {
     #[test]
     fn it_is_looked_at_when_all_is_said_and_not_never() {
         let (start, ms) = (Instant::now(), Duration::from_millis);
+        // As frr-reload.py: a vtysh that takes long, what it took out, its end, and the next.
         let mut busy = Busy::default();
-        assert_eq!(busy.heard(start), start + QUIET);
-        assert_eq!(busy.heard(start + ms(900)), start + ms(900) + QUIET);
-        let last = (2..100).map(|n| busy.heard(start + ms(900 * n))).max();
-        assert_eq!(last, Some(start + ms(900 * 99)), "from then on at once");
-        assert!((2..16).all(|n| busy.heard(start + ms(900 * n)) <= start + QUIET_MOST));
-        assert_eq!(Busy::default().heard(start + QUIET_MOST), start + QUIET_MOST + QUIET);
+        assert_eq!(busy.heard(Heard::Started, start), start + AT_WORK);
+        assert_eq!(busy.heard(Heard::Lost, start + ms(1200)), start + AT_WORK);
+        assert_eq!(busy.heard(Heard::Ended, start + ms(1700)), start + ms(1700) + QUIET);
+        assert_eq!(busy.heard(Heard::Started, start + ms(2000)), start + ms(2000) + AT_WORK);
+        // Somebody sits in front of one.
+        let mut busy = Busy::default();
+        assert_eq!(busy.heard(Heard::Lost, start), start + QUIET);
+        // It never ends.
+        let at = |n: u32| Busy(Some((start, start))).heard(Heard::Ended, start + ms(900) * n);
+        assert_eq!((at(1), at(16)), (start + ms(900) + QUIET, start + QUIET_MOST));
+        assert_eq!(at(99), start + ms(900) * 99, "from then on at once");
     }
 }

@@ -392,8 +392,10 @@ impl Engine {
             self.register.put_vrf(vrf_record)?;
         }
         let added = self.walk(plan, frr, earlier)?;
-        // What was claimed and is not there is no harm to whoever takes it out.
+        // What was claimed and is not there is no harm to whoever takes it out. An FRR that lacked nothing was not asked for anything.
+        let was_asked = plan.iter().any(|p| matches!(p.step, Step::SpeakerAddVrf { .. }));
         if let Some(vrf_record) = vrf_record
+            && was_asked
             && vrf_record.speaker != added
             && let Err(error) = self.register.put_vrf(&VrfRecord { speaker: added, ..vrf_record })
         {

@@ -37,8 +37,10 @@ pub enum Sign {
     Appeared(Place),
     /// A file was written or is gone; its name without its ending.
     File(Place, String),
-    /// A program was started or has ended: the kernel opens its file, and closes it with the process.
-    Ran(Place),
+    /// A program was started: the kernel opens its file.
+    Started(Place),
+    /// It has ended: the kernel closes it.
+    Ended(Place),
     /// More happened than was kept: all must be looked at again.
     Lost,
 }
@@ -114,11 +116,16 @@ impl Watch {
                 let _ = inotify::remove_watch(&self.fd, event.wd());
                 again = true;
             }
-            if event.events().intersects(ReadFlags::OPEN | ReadFlags::CLOSE_NOWRITE)
-                && let Some(program) = self.watches.get(&event.wd())
+            if let Some(program) = self.watches.get(&event.wd())
+                && self.places.iter().any(|(place, target)| *place == Place::Vtysh && target == program)
             {
-                let is_it = |(place, target): &&(Place, PathBuf)| *place == Place::Vtysh && target == program;
-                signs.extend(self.places.iter().find(is_it).map(|(place, _)| Sign::Ran(*place)));
+                // A start after an end is told as a start.
+                if event.events().contains(ReadFlags::OPEN) {
+                    signs.remove(&Sign::Ended(Place::Vtysh));
+                    signs.insert(Sign::Started(Place::Vtysh));
+                } else if event.events().contains(ReadFlags::CLOSE_NOWRITE) {
+                    signs.insert(Sign::Ended(Place::Vtysh));
+                }
             }
             let (Some(dir), Some(name)) = (self.watches.get(&event.wd()), event.file_name()) else { continue };
             let name = name.to_string_lossy();

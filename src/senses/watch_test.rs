@@ -121,13 +121,13 @@ fn a_program_is_told_when_it_runs_and_found_again_when_it_is_installed_anew() {
     install("bin/vtysh");
     assert_eq!(take(&mut watch), [Sign::Appeared(Place::Vtysh)]);
     run();
-    assert_eq!(take(&mut watch), [Sign::Ran(Place::Vtysh)]);
+    assert_eq!(take(&mut watch), [Sign::Started(Place::Vtysh), Sign::Ended(Place::Vtysh)]);
     install("bin/other");
     assert_eq!(take(&mut watch), [], "its neighbours are none of ours");
     install("bin/vtysh");
     assert_eq!(take(&mut watch), [Sign::Appeared(Place::Vtysh)]);
     run();
-    assert_eq!(take(&mut watch), [Sign::Ran(Place::Vtysh)]);
+    assert_eq!(take(&mut watch), [Sign::Started(Place::Vtysh), Sign::Ended(Place::Vtysh)]);
     fs::remove_file(&program).unwrap();
     assert_eq!(take(&mut watch), []);
     install("bin/vtysh");

@@ -39,7 +39,7 @@ impl Scene {
     /// The tenant's routes, and what FRR's configuration says.
     fn tables(&self) -> Vec<String> {
         let routes =
-            self.comp1.sh("ip route show vrf red; bridge fdb show br red-l3 | grep extern_learn || true; ip rule");
+            self.comp1.sh("ip route show vrf red; bridge fdb show br red-l3 | grep 02:45:0a:00:00:02 || true; ip rule");
         // FRR's nexthop ids count up.
         let plain = |line: &str| {
             let words = line.split_whitespace().filter(|word| word.parse::<u64>().is_err());
