@@ -3,7 +3,7 @@
 use super::render::{self, Added};
 use super::running::Running;
 use super::whose::{contains, identified, is_ours};
-use super::{Frr, SpeakerError, vtysh};
+use super::{Frr, SpeakerError, VrfLists, show, vtysh};
 use crate::config::Vrf;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -133,10 +133,13 @@ impl Frr {
             Err(SpeakerError::NotRunning { .. }) => Running::default(),
             running => running?,
         };
-        let mut todo = Added { vni: added.vni && self.vrf(&vrf.name)?.vni == vni.get(), ..Added::default() };
+        let VrfLists { zebra, bgpd } = self.vrf_lists()?;
+        let has = show::vrf(&zebra, &bgpd, vrf.name.as_str()).vni;
+        let mut todo = Added { vni: added.vni && has == vni.get(), ..Added::default() };
         let instance = running.vrf(vrf.name.as_str());
         if let Some(instance) = instance {
-            let ids: Vec<Ipv4Addr> = self.router_id()?.into_iter().chain(added.router_id).collect();
+            let own = running.evpn().and_then(|evpn| show::router_id(&bgpd, evpn.vrf.as_deref()));
+            let ids: Vec<Ipv4Addr> = own.into_iter().chain(added.router_id).collect();
             todo.bgp = added.bgp && is_ours(instance, &running, &ids);
             if !todo.bgp {
                 todo.router_id = added.router_id.filter(|id| identified(instance, *id));

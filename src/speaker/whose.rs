@@ -27,13 +27,15 @@ const DEFAULTS: [&str; 14] = [
     "bgp default dynamic-capability",
 ];
 
-/// Is there nothing in this instance but our lines and what bgpd prints by itself? Ours are router-ids of `ids`. What bgpd prints by itself it prints in
+/// Is there nothing in this instance but our lines and what bgpd prints by itself? Ours are the host's AS and router-ids of `ids`. What bgpd prints by itself it prints in
 /// the EVPN instance of the host, too; what stands in this one alone somebody put there.
 pub(super) fn is_ours(instance: &Instance, running: &Running, ids: &[Ipv4Addr]) -> bool {
-    instance.lines.iter().all(|(family, line)| match family.as_str() {
-        "" => ids.iter().any(|id| *line == render::router_id_line(*id)) || is_default(line, running),
-        family => BgpLine::ALL.iter().any(|ours| ours.text() == (family, line)),
-    })
+    let of_host = running.evpn().is_none_or(|evpn| evpn.asn == instance.asn);
+    of_host
+        && instance.lines.iter().all(|(family, line)| match family.as_str() {
+            "" => ids.iter().any(|id| *line == render::router_id_line(*id)) || is_default(line, running),
+            family => BgpLine::ALL.iter().any(|ours| ours.text() == (family, line)),
+        })
 }
 
 fn is_default(line: &str, running: &Running) -> bool {

@@ -41,6 +41,9 @@ fn one_line_more_is_the_operators() {
     }
     let own = parse(include_str!("../../tests/golden/speaker/bgpd-running-own.txt"));
     assert!(!is_ours(own.vrf("red").unwrap(), &own, &[ID]), "a route-map behind ours");
+    let mut other = running(&[], &[]);
+    other.instances[1].asn = 65001;
+    assert!(!is_ours(other.vrf("red").unwrap(), &other, &[ID]), "another AS");
 }
 
 /// hook.md 12: `frr version 8.1` under 8.4.4 puts the first two into every instance, 7.5 the third as well, 8.4 under 10.x the fourth.
