@@ -27,7 +27,7 @@ impl Lab {
         self.until("the agent to watch", |lab| lab.said().contains("watching 1 networks"));
     }
 
-    fn said(&self) -> String {
+    pub fn said(&self) -> String {
         std::fs::read_to_string(self.dir.join("agent.out")).unwrap_or_default()
     }
 

@@ -313,4 +313,14 @@ fn the_agent_hears_of_a_vtysh_and_is_patient_with_one_that_fails() {
     std::thread::sleep(Duration::from_secs(10));
     let tries = called(&lab) - before;
     assert!(tries <= 6, "{tries} tries");
+
+    // Another vtysh, as of an FRR in a container: nothing tells of it, and it is seen all the same.
+    script("exec /usr/bin/vtysh \"$@\"");
+    lab.until("our line to be back", |lab| lab.frr().running().unwrap() == whole);
+    lab.vtysh(&["router bgp 64512 vrf red", "address-family l2vpn evpn", "no advertise ipv4 unicast"]);
+    let since = Instant::now();
+    while frr.running().unwrap() != whole {
+        assert!(since.elapsed() < Duration::from_secs(65), "not seen within a minute; the agent said:\n{}", lab.said());
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
