@@ -103,7 +103,16 @@ impl Hands<'_> {
         if let Some(frr) = self.frr.as_deref_mut() {
             // What an earlier run put there is still ours, though this one found it in place.
             let earlier = self.added.take().unwrap_or_default();
-            match frr.configure(vrf) {
+            let taken = match frr.configure(vrf) {
+                Err(SpeakerError::Conflict { found, wanted }) => match leftover(self.kernel, frr, vrf) {
+                    Some(left) => frr
+                        .unconfigure(&left, &Added { vni: true, bgp: true, ..Added::default() })
+                        .and_then(|()| frr.configure(vrf)),
+                    None => Err(SpeakerError::Conflict { found, wanted }),
+                },
+                result => result,
+            };
+            match taken {
                 Ok(added) => self.added = Some(added.with(&earlier)),
                 Err(error) => {
                     self.added = Some(earlier);
@@ -115,10 +124,18 @@ impl Hands<'_> {
     }
 }
 
+/// What stands in a VRF's way in FRR and serves nobody: a stanza of ours for a VRF that has no device, or another VNI for one whose device is ours.
+fn leftover(kernel: &mut Kernel, frr: &mut Frr, vrf: &Vrf) -> Option<Vrf> {
+    let left = frr.whole().ok()?.in_the_way(vrf)?;
+    let device = kernel.link(&left.name).ok()?;
+    device.is_none_or(|link| link.ours && left.name == vrf.name).then_some(left)
+}
+
 /// All or nothing: the first failure undoes what was done. Only a speaker that is silent or will not is passed over, because
 /// neither a network nor a guest may wait for it, and the caller hears of it through `note`; a VNI that it has given to
 /// another VRF is a contradiction like any other.
 pub fn all(plan: &Plan, hands: &mut Hands, note: &mut dyn FnMut(Done)) -> Result<(), ApplyError> {
+    let earlier = hands.added.clone();
     for (index, planned) in plan.iter().enumerate() {
         let start = Instant::now();
         let result = hands.take(&planned.step);
@@ -132,6 +149,10 @@ pub fn all(plan: &Plan, hands: &mut Hands, note: &mut dyn FnMut(Done)) -> Result
             }
             Err(source) => {
                 let mut left = Vec::new();
+                // What an earlier run put into the speaker another network needs, also where this run found it gone and put it back.
+                if let (Some(added), Some(earlier)) = (&mut hands.added, &earlier) {
+                    *added = added.without(earlier);
+                }
                 // The failed step first: it may have done a part of its work. But what it would have made and found there
                 // is somebody else's.
                 let found = matches!(&source, StepError::Kernel(error) if error.exists());
@@ -160,7 +181,7 @@ pub fn most(plan: &Plan, hands: &mut Hands, note: &mut dyn FnMut(Done)) -> bool 
         let start = Instant::now();
         let failed = hands.take(&planned.step).err();
         if let (Step::SpeakerDelVrf { vrf }, Some(why)) = (&planned.step, &failed) {
-            // A speaker that is gone holds nothing.
+            // A speaker that is gone holds nothing; one that nobody can configure does.
             held = Some(vrf).filter(|_| !matches!(why, StepError::Speaker(SpeakerError::NotRunning { .. })));
         }
         whole &= failed.is_none();

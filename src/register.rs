@@ -97,6 +97,18 @@ pub struct VrfRecord {
     pub made: BTreeSet<IfName>,
     /// What we put into the speaker; `None` until it took it (it may have been down).
     pub speaker: Option<Added>,
+    /// Where that speaker is: config.toml may say something else, or nothing, when it is to be taken out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_dir: Option<PathBuf>,
+}
+
+impl VrfRecord {
+    /// What goes out of the speaker with the VRF: what we put in, and where the device is ours also what came there by another way, by hand or by
+    /// frr.conf after a `write memory`. Whether an instance is only ours the speaker's room tells by its lines.
+    pub fn claims(&self) -> Option<Added> {
+        let whole = self.made.contains(&self.vrf.name);
+        self.speaker.clone().map(|added| Added { vni: added.vni || whole, bgp: added.bgp || whole, ..added })
+    }
 }
 
 /// By which devices tunnelled packets leave.

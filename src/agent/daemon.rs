@@ -9,6 +9,7 @@ use super::index::{Index, Key, Look, Record, Why};
 use super::metrics::{Metrics, Now};
 use super::notify::Notify;
 use super::scrape::Scrape;
+use super::stanzas::{Busy, Heard};
 use crate::config::SpeakerKind;
 use crate::door::{self, Door};
 use crate::engine::{Engine, EngineError, Synced, boot_micros};
@@ -82,13 +83,14 @@ pub(super) struct Agent {
     pub(super) due: Due,
     pub(super) claims: Claims,
     pub(super) leases: Leases,
-    patience: Patience,
+    pub(super) patience: Patience,
     unsure: Unsure,
     /// What was told as wrong, so that it is not told again each time it is looked at.
-    told: HashMap<Task, Vec<String>>,
+    pub(super) told: HashMap<Task, Vec<String>>,
     /// Where FRR's sockets are; `None` where there is none to talk to.
     speaker: Option<PathBuf>,
     comeback: Option<Comeback>,
+    pub(super) busy: Busy,
     /// When it came last, it did not take all within the time that it was given.
     speaker_lacks: bool,
     rest_until: Instant,
@@ -101,7 +103,10 @@ pub(super) struct Agent {
 /// Runs until it is killed or cannot listen any more.
 pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError> {
     let speaker = &engine.config()?.speaker;
-    let speaker = (speaker.kind == SpeakerKind::Frr).then(|| speaker.socket_dir.clone());
+    let (speaker, vtysh) = match speaker.kind {
+        SpeakerKind::Frr => (Some(speaker.socket_dir.clone()), Some(speaker.vtysh.clone())),
+        SpeakerKind::None => (None, None),
+    };
     let Some(lock) = engine.register.lock_agent()? else { return Err(AgentError::Running) };
     let mut places = vec![
         (Place::Networks, engine.register.networks_dir()),
@@ -114,6 +119,7 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
     let config = std::path::absolute(&engine.config_path.0).ok();
     places.extend(config.and_then(|path| Some((Place::Config, path.parent()?.to_owned()))));
     places.extend(speaker.clone().map(|dir| (Place::Speaker, dir)));
+    places.extend(vtysh.map(|program| (Place::Vtysh, program)));
     let mut agent = Agent {
         senses: Senses::open(places)?,
         ears: open_ears(&mut engine),
@@ -130,6 +136,7 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
         told: HashMap::new(),
         speaker,
         comeback: None,
+        busy: Busy::default(),
         speaker_lacks: false,
         rest_until: Instant::now(),
         status: String::new(),
@@ -223,6 +230,7 @@ impl Agent {
             Look::Guest(key, Why::Arrived) => return self.due.put(Task::Arrived(key), now),
             Look::Guest(key, why) => (Task::Guest(key), why),
             Look::Network(name, why) => (Task::Network(name), why),
+            Look::Stanzas => return self.speaker_was_told(Heard::Lost),
             Look::Everything => return self.due.put(Task::Everything, self.rest_until.max(now + SOON)),
         };
         let at = self.patience.when(&task, why, now);
@@ -248,6 +256,9 @@ impl Agent {
                 self.due.put(Task::Config, now);
                 self.look(Look::Everything);
             }
+            Sign::Started(_) => self.speaker_was_told(Heard::Started),
+            Sign::Ended(_) | Sign::Appeared(Place::Vtysh) => self.speaker_was_told(Heard::Ended),
+            Sign::File(Place::Vtysh, _) => {}
             Sign::Appeared(Place::Speaker) => {
                 if self.speaker_is_there() {
                     self.speaker_came_back();
@@ -303,6 +314,7 @@ impl Agent {
                 self.everything(Tell::All);
             }
             Task::Speaker => self.tell_speaker(),
+            Task::Stanzas => self.look_at_stanzas(),
             Task::Config => self.read_config(),
             // Its hook is at work, perhaps in FRR for seconds: neither wait for it nor undo it.
             Task::Network(name) | Task::NewNetwork(name) if self.is_at_work(name) => {
@@ -423,6 +435,7 @@ impl Agent {
         // What the sync changed of the records it has told by files too; but those who wait for a guest must not wait for a file.
         self.reload_records();
         self.read_all_leases();
+        self.await_stanzas();
         let now = Instant::now();
         self.rest_until = now + (10 * (now - start)).clamp(BREATH, BREATH_MOST);
         let keys: Vec<Key> = self.index.guests().cloned().collect();
@@ -532,6 +545,15 @@ impl Agent {
     }
 
     // ----- the speaker -----
+
+    pub(super) fn has_speaker(&self) -> bool {
+        self.speaker.is_some()
+    }
+
+    /// It has new sockets and was not told all yet.
+    pub(super) fn is_coming_back(&self) -> bool {
+        self.comeback.is_some()
+    }
 
     fn speaker_is_there(&self) -> bool {
         self.speaker
@@ -692,7 +714,7 @@ impl Agent {
 /// What was looked at, for the figures.
 fn kind(task: &Task) -> &'static str {
     match task {
-        Task::Everything | Task::Speaker | Task::Config | Task::NewNetwork(_) => "everything",
+        Task::Everything | Task::Speaker | Task::Stanzas | Task::Config | Task::NewNetwork(_) => "everything",
         Task::Network(_) => "network",
         Task::Guest(_) | Task::Arrived(_) | Task::Domain(_) | Task::EndOfLease(_) | Task::Leases(_) => "guest",
     }

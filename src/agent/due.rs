@@ -45,6 +45,8 @@ pub enum Task {
     Everything,
     /// See whether FRR is ready, and tell it all.
     Speaker,
+    /// See whether FRR still has the networks' part of its configuration.
+    Stanzas,
     /// Read config.toml anew.
     Config,
     /// Look at all that may have waited for this network.

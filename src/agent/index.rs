@@ -23,6 +23,8 @@ pub enum Look {
     Guest(Key, Why),
     /// A network.
     Network(NetName, Why),
+    /// Whether FRR still has the networks' part of its configuration.
+    Stanzas,
     /// All that there is.
     Everything,
 }
@@ -103,6 +105,8 @@ struct Known {
 struct Segment {
     name: NetName,
     devices: Box<[IfName]>,
+    /// Its L3VNI's bridge.
+    l3: Option<IfName>,
     routed: bool,
     guarded: bool,
 }
@@ -182,6 +186,7 @@ impl Index {
         }
         let Some(NetworkRecord { network, .. }) = record else { return };
         let mut devices = vec![network.bridge.clone(), network.vni.device()];
+        let l3 = network.vrf.as_ref().filter(|vrf| vrf.vni.is_some()).and_then(|vrf| vrf.l3_bridge().ok().flatten());
         if let Some(vrf) = &network.vrf {
             devices.push(vrf.name.clone());
             devices.extend(vrf.vni.map(|vni| vni.device()));
@@ -190,7 +195,7 @@ impl Index {
         let key = Key::from(key);
         devices.iter().for_each(|device| put_key(&mut self.by_network_device, device, &key));
         let (name, guarded) = (network.name.clone(), network.security() != PortSecurity::Off);
-        let segment = Segment { name, devices: devices.into(), routed: network.vrf.is_some(), guarded };
+        let segment = Segment { name, devices: devices.into(), l3, routed: network.vrf.is_some(), guarded };
         self.networks.insert(key, segment);
     }
 
@@ -352,7 +357,9 @@ impl Index {
                         (false, false, _) => Some(Why::Lost),
                     }
                 };
-                self.judged(self.by_mac.get(mac), judge)
+                let mut looks = self.judged(self.by_mac.get(mac), judge);
+                looks.extend(self.of_l3(&bridge.name, *gone));
+                looks
             }
             Event::Neigh { ip, mac, index, gone, permanent, ext_learned } => {
                 let Some(bridge) = self.links.get(index) else { return Vec::new() };
@@ -370,10 +377,19 @@ impl Index {
                         (false, false) => Some(Why::Lost),
                     }
                 };
-                self.judged(self.by_ip.get(ip), judge)
+                let mut looks = self.judged(self.by_ip.get(ip), judge);
+                looks.extend(self.of_l3(&bridge.name, *gone));
+                looks
             }
             Event::Lost => vec![Look::Everything],
         }
+    }
+
+    /// What zebra keeps on an L3VNI's bridge, its other VTEPs, goes with them, or with the L3VNI in FRR's configuration.
+    fn of_l3(&self, bridge: &IfName, gone: bool) -> Option<Look> {
+        let mut of =
+            self.by_network_device.get(bridge).filter(|_| gone)?.iter().filter_map(|key| self.networks.get(key));
+        of.any(|segment| segment.l3.as_ref() == Some(bridge)).then_some(Look::Stanzas)
     }
 
     fn judged(&self, keys: Option<&Vec<Key>>, judge: impl Fn(&Nic) -> Option<Why>) -> Vec<Look> {

@@ -328,3 +328,36 @@ fn the_ports_of_guests_that_are_here_are_listened_on() {
     index.react(&Event::LinkGone { index: TAP });
     assert_eq!(index.take_ports(), Some([].into()));
 }
+
+#[test]
+fn what_zebra_kept_on_the_l3vnis_bridge_goes_with_it() {
+    const L3: u32 = 5;
+    const L3_VXLAN: u32 = 6;
+    let router: Mac = "6a:c7:59:d6:15:c0".parse().unwrap();
+    let fdb = |gone| Event::Fdb { mac: router, port: L3_VXLAN, master: L3, gone, is_static: false, ext_learned: true };
+    let neigh = |gone| Event::Neigh {
+        ip: ip("10.0.0.2"),
+        mac: Some(router),
+        index: L3,
+        gone,
+        permanent: false,
+        ext_learned: true,
+    };
+    let known = |vrf| {
+        let mut index = index(Stage::Registered);
+        index.put_links(vec![
+            link(L3, "red-l3", None),
+            link(L3_VXLAN, "vxlan10", Some(L3)),
+            link(BRIDGE, "red-l2", None),
+        ]);
+        index.put_network("red-l2", Some(&network(vrf)));
+        index
+    };
+    for (event, looks) in [(fdb(true), 1), (neigh(true), 1), (fdb(false), 0), (neigh(false), 0)] {
+        assert_eq!(known(true).react(&event), vec![Look::Stanzas; looks], "{event:?}");
+        assert_eq!(known(false).react(&event), [], "another's bridge: {event:?}");
+    }
+    let of_l2 =
+        Event::Fdb { mac: router, port: VXLAN, master: BRIDGE, gone: true, is_static: false, ext_learned: true };
+    assert_eq!(known(true).react(&of_l2), []);
+}

@@ -29,6 +29,7 @@ pub mod index;
 pub mod metrics;
 pub mod notify;
 mod scrape;
+mod stanzas;
 
 use crate::engine::EngineError;
 use crate::kernel::KernelError;

@@ -126,6 +126,7 @@ struct RawSpeaker {
     kind: Option<SpeakerKind>,
     manage_vrfs: Option<bool>,
     socket_dir: Option<Spanned<PathBuf>>,
+    vtysh: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -272,6 +273,12 @@ impl RawSpeaker {
                 return Err(Fault::new(&dir, "[speaker] socket_dir is no absolute path: FRR's is /run/frr"));
             }
             speaker.socket_dir = dir.into_inner();
+        }
+        if let Some(vtysh) = self.vtysh {
+            if !vtysh.get_ref().is_absolute() {
+                return Err(Fault::new(&vtysh, "[speaker] vtysh is no absolute path: FRR's is /usr/bin/vtysh"));
+            }
+            speaker.vtysh = vtysh.into_inner();
         }
         Ok(())
     }

@@ -160,6 +160,19 @@ pub struct SpeakerConfig {
     pub manage_vrfs: bool,
     /// The directory of FRR's vty sockets.
     pub socket_dir: PathBuf,
+    /// What configures it.
+    pub vtysh: PathBuf,
+}
+
+impl Default for SpeakerConfig {
+    fn default() -> SpeakerConfig {
+        SpeakerConfig {
+            kind: SpeakerKind::Frr,
+            manage_vrfs: true,
+            socket_dir: PathBuf::from("/run/frr"),
+            vtysh: PathBuf::from("/usr/bin/vtysh"),
+        }
+    }
 }
 
 /// Which EVPN speaker reads the kernel's entries.
@@ -229,7 +242,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             vtep: VtepConfig { source: VtepSource::Interface("lo".parse().expect("lo is a name")), port: 4789 },
-            speaker: SpeakerConfig { kind: SpeakerKind::Frr, manage_vrfs: true, socket_dir: PathBuf::from("/run/frr") },
+            speaker: SpeakerConfig::default(),
             manage_host: true,
             tenant_bgp: false,
             on_duplicate: OnDuplicate::default(),

@@ -29,7 +29,7 @@ use crate::kernel::{Kernel, KernelError};
 use crate::model::Guest;
 use crate::plan::seen::World;
 use crate::plan::{Plan, Refusal, Step};
-use crate::register::{Register, RegisterError};
+use crate::register::{Register, RegisterError, VrfRecord};
 use crate::speaker::{Added, Frr};
 use crate::tape::Untold;
 use std::path::PathBuf;
@@ -174,7 +174,15 @@ impl Engine {
     /// FRR, where the configuration names it.
     pub fn frr(&mut self) -> Result<Option<Frr>, EngineError> {
         let speaker = &self.config()?.speaker;
-        Ok((speaker.kind == SpeakerKind::Frr).then(|| Frr::new(&speaker.socket_dir)))
+        Ok((speaker.kind == SpeakerKind::Frr).then(|| Frr::new(&speaker.socket_dir).with_vtysh(&speaker.vtysh)))
+    }
+
+    /// The FRR that has a VRF's part, to take it out again: whatever config.toml says of it by now, and also where it cannot be read.
+    fn frr_with(&mut self, record: &VrfRecord) -> Option<Frr> {
+        record.speaker.as_ref()?;
+        let speaker = self.config().map(|config| config.speaker.clone()).unwrap_or_default();
+        let dir = record.socket_dir.as_ref().unwrap_or(&speaker.socket_dir);
+        Some(Frr::new(dir).with_vtysh(&speaker.vtysh))
     }
 
     /// Carries out what happened.

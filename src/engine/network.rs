@@ -2,7 +2,7 @@
 
 use super::look::{Clashes, around, around_with_ports, devices_of, devices_of_vrf, observe, observe_vrf};
 use super::{Engine, EngineError, host};
-use crate::config::{Network, Origin, PortSecurity};
+use crate::config::{Network, Origin, PortSecurity, Vrf};
 use crate::event::NetworkPhase;
 use crate::journal::Message;
 use crate::model::{IfName, NetName};
@@ -10,7 +10,7 @@ use crate::plan::network::{OurVrf, Ours, Seen, Wanted, down, precheck, up, vrf_d
 use crate::plan::seen::{LinkKind, World};
 use crate::plan::{Plan, Planned, Refusal, Step};
 use crate::register::{GuestRecord, NetworkRecord, VrfRecord};
-use crate::speaker::{Added, Frr, Version};
+use crate::speaker::{Added, Frr, Version, Whole};
 use crate::tape;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -47,6 +47,27 @@ impl Asked {
     }
 }
 
+/// Who tells what the speaker lacks of a VRF.
+enum Tells<'a> {
+    /// It is not asked.
+    Nobody,
+    /// It is asked for this VRF.
+    Frr(&'a mut Frr),
+    /// It was asked for all of them.
+    Whole(&'a Whole),
+}
+
+impl Tells<'_> {
+    /// `None` where it does not say.
+    fn missing(&mut self, vrf: &Vrf) -> Option<Added> {
+        match self {
+            Tells::Nobody => None,
+            Tells::Frr(frr) => frr.missing(vrf).ok(),
+            Tells::Whole(whole) => whole.missing(vrf).ok(),
+        }
+    }
+}
+
 /// Why this speaker cannot announce that tunnel end; none where it can, or does not say what it is.
 fn speaks_not(frr: Option<&mut Frr>, vtep: IpAddr) -> Option<String> {
     let version = frr.filter(|_| vtep.is_ipv6())?;
@@ -77,7 +98,7 @@ pub fn host_lacks(
     vtep: IpAddr,
 ) -> Result<HostLacks, EngineError> {
     let mut frr = engine.frr()?;
-    let mut asked = engine.ask(world, network, frr.as_mut())?;
+    let mut asked = engine.ask(world, network, frr.as_mut().map_or(Tells::Nobody, Tells::Frr))?;
     // A silent FRR is a problem of its own, which the caller tells.
     asked.seen.speaker_has_vrf |= asked.missing.is_none();
     let plan = up(&asked.wanted(network, vtep), &asked.seen);
@@ -217,7 +238,7 @@ impl Engine {
     }
 
     /// Observes, the speaker and the register included.
-    fn ask(&mut self, world: &World, network: &Network, frr: Option<&mut Frr>) -> Result<Asked, EngineError> {
+    fn ask(&mut self, world: &World, network: &Network, mut speaker: Tells) -> Result<Asked, EngineError> {
         let (manage_vrfs, manage_host, tenant_bgp, port) = {
             let config = self.config()?;
             (config.speaker.manage_vrfs, config.manage_host, config.tenant_bgp, config.vtep.port)
@@ -232,16 +253,18 @@ impl Engine {
         seen.made.extend(vrf_before.iter().flat_map(|b| b.made.clone()));
         let devices = devices_of(network).into_iter().chain(network.vrf.iter().flat_map(devices_of_vrf));
         seen.made.extend(devices.filter(|dev| world.link(dev).is_some_and(|l| l.ours)));
-        let manage_speaker = frr.is_some() && manage_vrfs;
-        let missing = match (frr, &network.vrf) {
-            (Some(frr), Some(vrf)) => {
-                if seen.vrf.is_none() || !seen.unreachable {
+        let manage_speaker = !matches!(speaker, Tells::Nobody) && manage_vrfs;
+        let missing = match (&mut speaker, &network.vrf) {
+            (Tells::Nobody, _) | (_, None) => None,
+            (_, Some(vrf)) => {
+                if let Tells::Frr(frr) = &mut speaker
+                    && (seen.vrf.is_none() || !seen.unreachable)
+                {
                     let version = tape::told("FRR: version", || frr.version().ok().flatten());
                     seen.vrf_before_routes = version.is_some_and(Version::mistakes_tables);
                 }
-                tape::told(format_args!("FRR: what it lacks of VRF {}", vrf.name), || frr.missing(vrf).ok())
+                tape::told(format_args!("FRR: what it lacks of VRF {}", vrf.name), || speaker.missing(vrf))
             }
-            _ => None,
         };
         seen.speaker_has_vrf = missing.as_ref().is_some_and(Added::is_empty);
         Ok(Asked { seen, missing, manage_speaker, manage_host, tenant_bgp, port, network_before, vrf_before })
@@ -252,9 +275,9 @@ impl Engine {
         &mut self,
         world: &World,
         record: &NetworkRecord,
-        frr: Option<&mut Frr>,
+        speaker: Option<&Whole>,
     ) -> Result<bool, EngineError> {
-        let mut asked = self.ask(world, &record.network, frr)?;
+        let mut asked = self.ask(world, &record.network, speaker.map_or(Tells::Nobody, Tells::Whole))?;
         // A silent speaker lacks nothing that it could be given now.
         asked.seen.speaker_has_vrf |= asked.missing.is_none();
         let plan = up(&asked.wanted(&record.network, record.vtep), &asked.seen)?;
@@ -267,7 +290,7 @@ impl Engine {
     /// Why a network cannot be, seen with everything that is there; none where nothing is in its way.
     fn in_the_way(&mut self, network: &Network, vtep: IpAddr) -> Option<EngineError> {
         let world = self.kernel().and_then(|kernel| Ok(kernel.world()?)).ok()?;
-        let asked = self.ask(&world, network, None).ok()?;
+        let asked = self.ask(&world, network, Tells::Nobody).ok()?;
         up(&asked.wanted(network, vtep), &asked.seen).err().map(EngineError::from)
     }
 
@@ -275,7 +298,7 @@ impl Engine {
     fn bring_up(&mut self, network: &Network, vtep: IpAddr, clashes: Clashes) -> Result<(), EngineError> {
         let mut frr = self.frr()?;
         let world = around(self.kernel()?, network, clashes)?;
-        let mut asked = self.ask(&world, network, frr.as_mut())?;
+        let mut asked = self.ask(&world, network, frr.as_mut().map_or(Tells::Nobody, Tells::Frr))?;
         if let (Some(before), Some(vrf)) = (&asked.vrf_before, &network.vrf)
             && before.vrf != *vrf
         {
@@ -314,6 +337,10 @@ impl Engine {
                 speaker: match asked.missing.take().filter(|_| asked.manage_speaker) {
                     Some(missing) => Some(missing.with(&earlier.clone().unwrap_or_default())),
                     None => earlier.clone(),
+                },
+                socket_dir: match frr.as_ref().filter(|_| asked.manage_speaker) {
+                    Some(frr) => Some(frr.dir().to_owned()),
+                    None => asked.vrf_before.as_ref().and_then(|before| before.socket_dir.clone()),
                 },
             }
         });
@@ -374,8 +401,10 @@ impl Engine {
             self.register.put_vrf(vrf_record)?;
         }
         let added = self.walk(plan, frr, earlier)?;
-        // What was claimed and is not there is no harm to whoever takes it out.
+        // What was claimed and is not there is no harm to whoever takes it out. An FRR that lacked nothing was not asked for anything.
+        let was_asked = plan.iter().any(|p| matches!(p.step, Step::SpeakerAddVrf { .. }));
         if let Some(vrf_record) = vrf_record
+            && was_asked
             && vrf_record.speaker != added
             && let Err(error) = self.register.put_vrf(&VrfRecord { speaker: added, ..vrf_record })
         {
@@ -453,8 +482,7 @@ impl Engine {
             other.network.name != *name
                 && other.network.vrf.as_ref().map(|v| &v.name) == network.vrf.as_ref().map(|v| &v.name)
         };
-        // Taking down must not fail for a config.toml that was broken since.
-        let mut frr = self.frr().ok().flatten();
+        let mut frr = vrf_record.as_ref().and_then(|record| self.frr_with(record));
         let last_in_vrf = network.vrf.is_some() && !self.register.any_network(sibling);
         // libvirt's own bridge is libvirt's to delete.
         let bridge = Some(&network.bridge).filter(|_| network.origin != Origin::Libvirt);
@@ -462,7 +490,7 @@ impl Engine {
         let ports_of: Vec<&IfName> = bridge.into_iter().chain(vrf).collect();
         let world = around_with_ports(self.kernel()?, network, &ports_of)?;
         let seen = observe(self.kernel()?, &world, network)?;
-        let added = vrf_record.as_ref().and_then(|r| r.speaker.clone());
+        let added = vrf_record.as_ref().and_then(VrfRecord::claims);
         let last_in = match (&network.vrf, &vrf_record) {
             (Some(vrf), Some(r)) if last_in_vrf => {
                 Some(OurVrf { vrf, made: &r.made, speaker_has_ours: added.is_some() })
@@ -561,11 +589,11 @@ impl Engine {
     /// Takes a VRF down that no network of ours is in any more: what a killed `down` left, or a lost register.
     pub(super) fn vrf_down(&mut self, world: &World, record: &VrfRecord) -> Result<(), EngineError> {
         self.journal.object = record.vrf.name.to_string();
-        let mut frr = self.frr().ok().flatten();
+        let mut frr = self.frr_with(record);
         let vxlans = world.links().filter(|l| matches!(l.kind, LinkKind::Vxlan { .. })).cloned().collect();
         let mut seen = Seen { vxlans, ..Seen::default() };
         observe_vrf(self.kernel()?, world, &record.vrf, None, &mut seen)?;
-        let added = record.speaker.clone();
+        let added = record.claims();
         let ours = OurVrf { vrf: &record.vrf, made: &record.made, speaker_has_ours: added.is_some() };
         let plan = vrf_down(&ours, &seen);
         if self.dry_run {

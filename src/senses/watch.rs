@@ -1,4 +1,4 @@
-//! Files that tell what happened, by inotify(7): libvirt's status files, FRR's sockets, our own records.
+//! Files that tell what happened, by inotify(7): libvirt's status files, FRR's sockets and its vtysh, our own records.
 //!
 //! A directory may not be there yet, or may go and come again: then its nearest parent is watched until it is.
 
@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// What a directory's files are.
+/// What a directory's files are, or what a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// Our records of networks.
@@ -24,6 +24,8 @@ pub enum Place {
     Leases,
     /// FRR's sockets.
     Speaker,
+    /// The program that configures FRR: the one place that is a file.
+    Vtysh,
     /// What lies beside config.toml; its files are told by their whole names.
     Config,
 }
@@ -35,6 +37,10 @@ pub enum Sign {
     Appeared(Place),
     /// A file was written or is gone; its name without its ending.
     File(Place, String),
+    /// A program was started: the kernel opens its file.
+    Started(Place),
+    /// It has ended: the kernel closes it.
+    Ended(Place),
     /// More happened than was kept: all must be looked at again.
     Lost,
 }
@@ -57,6 +63,10 @@ impl Place {
     /// Writers make a file beside it and rename it, or write in place; a socket is only made.
     fn mask(self) -> WatchFlags {
         let own = match self {
+            // What is installed anew has a new inode; the old one's links are told as an attribute.
+            Place::Vtysh => {
+                return WatchFlags::OPEN | WatchFlags::CLOSE_NOWRITE | WatchFlags::ATTRIB | WatchFlags::MOVE_SELF;
+            }
             Place::Speaker => WatchFlags::CREATE,
             _ => WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO | WatchFlags::DELETE,
         };
@@ -69,7 +79,7 @@ impl Place {
             Place::Domains | Place::LibvirtNetworks => ".xml",
             Place::Leases => ".status",
             Place::Speaker => ".vty",
-            Place::Config => "",
+            Place::Config | Place::Vtysh => "",
         }
     }
 }
@@ -101,6 +111,21 @@ impl Watch {
             }
             if event.events().intersects(ReadFlags::IGNORED | ReadFlags::MOVE_SELF) {
                 again |= self.watches.remove(&event.wd()).is_some();
+            }
+            if event.events().contains(ReadFlags::ATTRIB) && self.watches.remove(&event.wd()).is_some() {
+                let _ = inotify::remove_watch(&self.fd, event.wd());
+                again = true;
+            }
+            if let Some(program) = self.watches.get(&event.wd())
+                && self.places.iter().any(|(place, target)| *place == Place::Vtysh && target == program)
+            {
+                // A start after an end is told as a start.
+                if event.events().contains(ReadFlags::OPEN) {
+                    signs.remove(&Sign::Ended(Place::Vtysh));
+                    signs.insert(Sign::Started(Place::Vtysh));
+                } else if event.events().contains(ReadFlags::CLOSE_NOWRITE) {
+                    signs.insert(Sign::Ended(Place::Vtysh));
+                }
             }
             let (Some(dir), Some(name)) = (self.watches.get(&event.wd()), event.file_name()) else { continue };
             let name = name.to_string_lossy();

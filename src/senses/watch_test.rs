@@ -102,3 +102,34 @@ fn what_lies_beside_the_configuration_is_told_by_its_whole_name() {
     fs::rename(dir.at("etc/evpn/config.toml"), dir.at("etc/evpn/config.toml~")).unwrap();
     assert_eq!(take(&mut watch), [file(Place::Config, "config.toml"), file(Place::Config, "config.toml~")]);
 }
+
+#[test]
+fn a_program_is_told_when_it_runs_and_found_again_when_it_is_installed_anew() {
+    let dir = Scratch::new("program");
+    let program = dir.at("bin/vtysh");
+    let run = || {
+        // Another test's fork may have the file open for writing for a moment (ETXTBSY).
+        while std::process::Command::new(&program).status().is_err_and(|e| e.raw_os_error() == Some(26)) {}
+    };
+    let install = |name: &str| {
+        fs::copy("/bin/true", dir.at("bin/new")).unwrap();
+        fs::rename(dir.at("bin/new"), dir.at(name)).unwrap();
+    };
+    let mut watch = Watch::new(vec![(Place::Vtysh, program.clone())]).unwrap();
+    fs::create_dir(dir.at("bin")).unwrap();
+    assert_eq!(take(&mut watch), []);
+    install("bin/vtysh");
+    assert_eq!(take(&mut watch), [Sign::Appeared(Place::Vtysh)]);
+    run();
+    assert_eq!(take(&mut watch), [Sign::Started(Place::Vtysh), Sign::Ended(Place::Vtysh)]);
+    install("bin/other");
+    assert_eq!(take(&mut watch), [], "its neighbours are none of ours");
+    install("bin/vtysh");
+    assert_eq!(take(&mut watch), [Sign::Appeared(Place::Vtysh)]);
+    run();
+    assert_eq!(take(&mut watch), [Sign::Started(Place::Vtysh), Sign::Ended(Place::Vtysh)]);
+    fs::remove_file(&program).unwrap();
+    assert_eq!(take(&mut watch), []);
+    install("bin/vtysh");
+    assert_eq!(take(&mut watch), [Sign::Appeared(Place::Vtysh)]);
+}

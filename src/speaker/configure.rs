@@ -1,8 +1,9 @@
 //! Puts a VRF into the running FRR and takes it out again: only what is missing, only what was ours.
 
-use super::render::{self, Added, BgpLine};
-use super::running::{Instance, Running};
-use super::{Frr, SpeakerError, VrfParts, show, vtysh};
+use super::render::{self, Added};
+use super::running::Running;
+use super::whose::{contains, identified, is_ours};
+use super::{Frr, SpeakerError, VrfLists, show, vtysh};
 use crate::config::Vrf;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -37,7 +38,7 @@ impl Frr {
                 if !error.is_absence()
                     && let Ok((still, _)) = self.lacks(vrf)
                 {
-                    let _ = self.unconfigure(vrf, &without(&missing, &still));
+                    let _ = self.unconfigure(vrf, &missing.without(&still));
                 }
                 Err(error)
             }
@@ -113,36 +114,14 @@ impl Frr {
 
     /// What is missing, and the AS to put it under.
     fn lacks(&mut self, vrf: &Vrf) -> Result<(Added, u32), SpeakerError> {
-        let Some(vni) = vrf.vni else {
-            return Ok((Added::default(), 0));
-        };
-        let running = self.running()?;
-        let instance = running.vrf(vrf.name.as_str());
-        let evpn = running.evpn();
-        let asn = instance.or(evpn).ok_or(SpeakerError::NoBgp)?.asn;
-        let VrfParts { zebra, bgpd, info } = self.vrf_parts(&vrf.name)?;
-        let conflict =
-            |found: String| Err(SpeakerError::Conflict { found, wanted: format!("vni {vni} in vrf {}", vrf.name) });
-        if info.vni != 0 && info.vni != vni.get() {
-            return conflict(format!("vrf {} has vni {}", vrf.name, info.vni));
+        match vrf.vni {
+            Some(_) => self.whole()?.lacks(vrf),
+            None => Ok((Added::default(), 0)),
         }
-        if let Some(other) = show::vrf_of(&zebra, vni).filter(|other| other != vrf.name.as_str()) {
-            return conflict(format!("vni {vni} belongs to vrf {other}"));
-        }
-        let missing = |line: &BgpLine| {
-            let (family, text) = line.text();
-            !instance.is_some_and(|instance| instance.has(family, text))
-        };
-        let lines = BgpLine::ALL.into_iter().filter(missing).collect();
-        // An instance that is there has a router-id already, the operator's or bgpd's choice: a new one would give all its routes a new name.
-        let router_id = match instance {
-            None => evpn.and_then(|evpn| show::router_id(&bgpd, evpn.vrf.as_deref())),
-            Some(_) => None,
-        };
-        Ok((Added { vni: info.vni == 0, bgp: instance.is_none(), router_id, lines }, asn))
     }
 
-    /// What of `added` is still there, and the AS that it is under.
+    /// What of `added` is still there, and the AS that it is under. The instance is whole ours where it has nothing but our lines by now, whoever
+    /// put them there.
     fn ours(&mut self, vrf: &Vrf, added: &Added) -> Result<(Added, u32), SpeakerError> {
         let Some(vni) = vrf.vni.filter(|_| !added.is_empty()) else {
             return Ok((Added::default(), 0));
@@ -152,10 +131,14 @@ impl Frr {
             Err(SpeakerError::NotRunning { .. }) => Running::default(),
             running => running?,
         };
-        let mut todo = Added { vni: added.vni && self.vrf(&vrf.name)?.vni == vni.get(), ..Added::default() };
+        let VrfLists { zebra, bgpd } = self.vrf_lists()?;
+        let has = show::vrf(&zebra, &bgpd, vrf.name.as_str()).vni;
+        let mut todo = Added { vni: added.vni && has == vni.get(), ..Added::default() };
         let instance = running.vrf(vrf.name.as_str());
         if let Some(instance) = instance {
-            todo.bgp = added.bgp && only(instance, added);
+            let own = running.evpn().and_then(|evpn| show::router_id(&bgpd, evpn.vrf.as_deref()));
+            let ids: Vec<Ipv4Addr> = own.into_iter().chain(added.router_id).collect();
+            todo.bgp = added.bgp && is_ours(instance, &running, &ids);
             if !todo.bgp {
                 todo.router_id = added.router_id.filter(|id| identified(instance, *id));
                 todo.lines = added.lines.iter().copied().filter(|line| contains(instance, *line)).collect();
@@ -186,34 +169,14 @@ fn holds_l3vni(words: &str) -> bool {
     words.to_ascii_lowercase().contains("l3vni")
 }
 
-fn contains(instance: &Instance, line: BgpLine) -> bool {
-    let (family, text) = line.text();
-    instance.lines.iter().any(|(f, l)| f == family && l == text)
-}
+#[cfg(test)]
+mod tests {
+    use super::holds_l3vni;
 
-/// Has this instance exactly this router-id configured?
-fn identified(instance: &Instance, id: Ipv4Addr) -> bool {
-    let line = render::router_id_line(id);
-    instance.lines.iter().any(|(f, l)| f.is_empty() && *l == line)
-}
-
-/// Has this instance no lines but these?
-fn only(instance: &Instance, added: &Added) -> bool {
-    let router_id = added.router_id.map(render::router_id_line);
-    instance.lines.iter().all(|(f, l)| {
-        added.lines.iter().any(|line| line.text() == (f, l)) || f.is_empty() && router_id.as_ref() == Some(l)
-    })
-}
-
-fn without(all: &Added, less: &Added) -> Added {
-    Added {
-        vni: all.vni && !less.vni,
-        bgp: all.bgp && !less.bgp,
-        router_id: all.router_id.filter(|_| !less.bgp),
-        lines: all.lines.iter().copied().filter(|line| !less.lines.contains(line)).collect(),
+    #[test]
+    fn an_l3vni_that_is_about_to_go_is_waited_for() {
+        assert!(holds_l3vni("% Please unconfigure l3vni 10"));
+        assert!(holds_l3vni("% L3VNI 10 is scheduled to be deleted. Please give it few secs and retry the command"));
+        assert!(!holds_l3vni("% Can't find BGP instance"));
     }
 }
-
-#[cfg(test)]
-#[path = "configure_test.rs"]
-mod test;

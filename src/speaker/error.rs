@@ -7,14 +7,25 @@ use std::time::Duration;
 /// Why FRR did not answer or did not obey. A guest or a network starts all the same: the kernel's entries are there when FRR comes back.
 #[derive(Debug, thiserror::Error)]
 pub enum SpeakerError {
-    /// No daemon behind the socket, or no vtysh on this host.
+    /// No daemon behind the socket.
     #[error(
-        "{daemon} is not running ({path}: {cause}): start FRR (systemctl start frr), or set [speaker] kind = \"none\""
+        "{daemon} is not running ({path}: {cause}): start FRR (systemctl start frr){}, or set [speaker] kind = \"none\"",
+        enabled(daemon)
     )]
     NotRunning {
-        /// `zebra`, `bgpd` or `vtysh`.
+        /// `zebra` or `bgpd`.
         daemon: &'static str,
-        /// The socket or program that was tried.
+        /// The socket that was tried.
+        path: PathBuf,
+        /// The kernel's own words.
+        cause: std::io::Error,
+    },
+    /// FRR is there, and nothing to configure it with.
+    #[error(
+        "cannot run vtysh ({path}: {cause}): install FRR's vtysh, or say where it is: [speaker] vtysh in config.toml"
+    )]
+    NoVtysh {
+        /// The program that was tried.
         path: PathBuf,
         /// The kernel's own words.
         cause: std::io::Error,
@@ -51,7 +62,9 @@ pub enum SpeakerError {
         command: String,
     },
     /// The running FRR has something else where our lines belong.
-    #[error("FRR's running configuration disagrees: {found}, wanted {wanted}: change one of the two")]
+    #[error(
+        "FRR's running configuration disagrees: {found}, wanted {wanted}: change one of the two (what 'write memory' left of a network that is gone: take it out in vtysh and in frr.conf)"
+    )]
     Conflict {
         /// What FRR has.
         found: String,
@@ -83,6 +96,17 @@ pub enum SpeakerError {
 impl SpeakerError {
     /// True where FRR is absent or silent rather than in disagreement: nothing is wrong with what we asked for.
     pub fn is_absence(&self) -> bool {
-        matches!(self, SpeakerError::NotRunning { .. } | SpeakerError::NoBgp | SpeakerError::Timeout { .. })
+        matches!(
+            self,
+            SpeakerError::NotRunning { .. }
+                | SpeakerError::NoVtysh { .. }
+                | SpeakerError::NoBgp
+                | SpeakerError::Timeout { .. }
+        )
     }
+}
+
+/// Debian's FRR starts zebra always, and of the others those that this file names.
+fn enabled(daemon: &str) -> &'static str {
+    if daemon == "bgpd" { " with bgpd=yes in /etc/frr/daemons" } else { "" }
 }

@@ -25,6 +25,7 @@
 //!    only one (RFC 7432 §7.9 wants it unique per VTEP). So it gets that of the host's EVPN instance.
 
 mod advertised;
+mod conf;
 mod configure;
 mod error;
 mod fabric;
@@ -33,14 +34,18 @@ pub(crate) mod running;
 pub(crate) mod show;
 mod vty;
 mod vtysh;
+mod whole;
+mod whose;
 
 pub use advertised::{Address, Advertised, Dump};
+pub use conf::{Stanza, stanzas_in};
 pub use error::SpeakerError;
 pub use fabric::Received;
 pub use render::{Added, BgpLine, stanzas};
 pub use running::{Instance, Running};
 pub use show::{Announced, ArpState, MacState, Path as RoutePath, Peer, Targets, Version, VniInfo, VniKind, VrfInfo};
 pub use vty::Vty;
+pub use whole::Whole;
 
 use crate::model::{IfName, Mac, Vni};
 use ipnet::IpNet;
@@ -88,6 +93,11 @@ impl Frr {
         Frr { vtysh: program.to_owned(), ..self }
     }
 
+    /// Where its sockets are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// bgpd's version; none where it calls itself something else.
     pub fn version(&mut self) -> Result<Option<Version>, SpeakerError> {
         self.bgpd.show("show version").map(|text| show::version(&text))
@@ -127,7 +137,8 @@ impl Frr {
 
     /// What zebra and bgpd know of a VRF now.
     pub fn vrf(&mut self, name: &IfName) -> Result<VrfInfo, SpeakerError> {
-        Ok(self.vrf_parts(name)?.info)
+        let VrfLists { zebra, bgpd } = self.vrf_lists()?;
+        Ok(show::vrf(&zebra, &bgpd, name.as_str()))
     }
 
     /// Returns once zebra knows this VRF's device; a zebra that does not run will read it before any route.
@@ -147,15 +158,14 @@ impl Frr {
         }
     }
 
-    /// Both daemons' whole answers, and what they say of one VRF. A bgpd that does not run has no instance.
-    fn vrf_parts(&mut self, name: &IfName) -> Result<VrfParts, SpeakerError> {
+    /// What both daemons say of all VRFs. A bgpd that does not run has no instance.
+    fn vrf_lists(&mut self) -> Result<VrfLists, SpeakerError> {
         let zebra = ask(&mut self.zebra, "show vrf vni json")?;
         let bgpd = match ask(&mut self.bgpd, BGP_VRFS) {
             Err(SpeakerError::NotRunning { .. }) => Value::Null,
             answer => answer?,
         };
-        let info = show::vrf(&zebra, &bgpd, name.as_str());
-        Ok(VrfParts { zebra, bgpd, info })
+        Ok(VrfLists { zebra, bgpd })
     }
 
     /// The addresses that zebra knows of an interface in this VRF; none of one that it does not know there.
@@ -199,10 +209,10 @@ impl Frr {
 
 const BGP_VRFS: &str = "show bgp vrfs json";
 
-struct VrfParts {
+#[derive(Debug)]
+struct VrfLists {
     zebra: Value,
     bgpd: Value,
-    info: VrfInfo,
 }
 
 fn ask(vty: &mut Vty, command: &str) -> Result<Value, SpeakerError> {

@@ -43,7 +43,7 @@ pub struct Added {
     pub vni: bool,
     /// The instance itself, `router bgp AS vrf NAME`.
     pub bgp: bool,
-    /// `bgp router-id X` in it: only in an instance that we made.
+    /// `bgp router-id X` in it: only in an instance that has nothing but our lines.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub router_id: Option<Ipv4Addr>,
     /// Lines in it.
@@ -67,7 +67,7 @@ impl Added {
     /// Both together: what this call added and what an earlier one did. The router-id is that of the instance that is there now.
     pub fn with(mut self, other: &Added) -> Added {
         if !self.bgp {
-            self.router_id = other.router_id;
+            self.router_id = self.router_id.or(other.router_id);
         }
         self.vni |= other.vni;
         self.bgp |= other.bgp;
@@ -75,6 +75,16 @@ impl Added {
         self.lines.sort_unstable();
         self.lines.dedup();
         self
+    }
+
+    /// All of it but what is in the other.
+    pub fn without(&self, less: &Added) -> Added {
+        Added {
+            vni: self.vni && !less.vni,
+            bgp: self.bgp && !less.bgp,
+            router_id: self.router_id.filter(|_| !less.bgp && less.router_id.is_none()),
+            lines: self.lines.iter().copied().filter(|line| !less.lines.contains(line)).collect(),
+        }
     }
 }
 
@@ -129,7 +139,7 @@ pub(crate) fn add(vrf: &Vrf, asn: u32, missing: &Added) -> Vec<String> {
     if let (true, Some(vni)) = (missing.vni, vrf.vni) {
         out.extend([format!("vrf {}", vrf.name), format!("vni {vni}"), "exit-vrf".into()]);
     }
-    if missing.bgp || !missing.lines.is_empty() {
+    if missing.bgp || missing.router_id.is_some() || !missing.lines.is_empty() {
         out.extend(instance(vrf, asn, missing, ""));
     }
     out

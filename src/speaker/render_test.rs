@@ -67,6 +67,23 @@ fn added_survives_being_written_down_and_adds_up() {
 }
 
 #[test]
+fn what_is_in_one_and_not_in_the_other() {
+    let all = Added::whole(&vrf(Some(10)), ID);
+    let still = Added { vni: false, ..all.clone() };
+    assert_eq!(all.without(&still), Added { vni: true, ..Added::default() });
+    let still = Added { lines: BgpLine::ALL[2..].to_vec(), ..Added::default() };
+    assert_eq!(all.without(&still), Added { lines: BgpLine::ALL[..2].to_vec(), ..all.clone() });
+    assert_eq!(all.without(&Added::default()), all);
+}
+
+#[test]
+fn a_router_id_that_is_put_back() {
+    let (red, back) = (vrf(Some(10)), Added { router_id: ID, ..Added::default() });
+    assert_eq!(add(&red, 64512, &back), ["router bgp 64512 vrf red", "bgp router-id 10.0.0.1", "exit"]);
+    assert_eq!(back.clone().with(&Added::whole(&red, None)), Added::whole(&red, ID), "it is ours, too");
+}
+
+#[test]
 fn what_an_older_version_wrote_down_has_no_router_id() {
     let red = vrf(Some(10));
     let text =

@@ -16,7 +16,7 @@ pub(super) fn configure(
     until: Instant,
     within: Duration,
 ) -> Result<String, SpeakerError> {
-    let absent = |cause| SpeakerError::NotRunning { daemon: "vtysh", path: program.to_owned(), cause };
+    let absent = |cause| SpeakerError::NoVtysh { path: program.to_owned(), cause };
     let mut command = Command::new(program);
     command
         .arg("--vty_socket")
@@ -70,7 +70,7 @@ mod test {
         let lines = ["vrf red".to_owned(), "vni 10".to_owned()];
         let result = loop {
             match configure(&program, Path::new("/run/frr"), &lines, Instant::now() + within, within) {
-                Err(SpeakerError::NotRunning { cause, .. }) if cause.raw_os_error() == Some(26) => {}
+                Err(SpeakerError::NoVtysh { cause, .. }) if cause.raw_os_error() == Some(26) => {}
                 result => break result,
             }
         };
@@ -127,9 +127,11 @@ mod test {
     }
 
     #[test]
-    fn no_vtysh_is_not_running() {
+    fn no_vtysh_is_told() {
         let result =
             configure(Path::new("/nonexistent/vtysh"), Path::new("/run/frr"), &[], Instant::now() + LONG, LONG);
-        assert!(matches!(result, Err(SpeakerError::NotRunning { daemon: "vtysh", .. })), "{result:?}");
+        let told = result.unwrap_err().to_string();
+        let wanted = "cannot run vtysh (/nonexistent/vtysh: No such file or directory (os error 2)): install FRR's vtysh, or say where it is: [speaker] vtysh in config.toml";
+        assert_eq!(told, wanted);
     }
 }

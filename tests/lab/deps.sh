@@ -4,7 +4,7 @@ set -euo pipefail
 
 packages=(
     gcc libc6-dev                                           # what cargo links with, and the bench's no-op
-    frr                                                     # the fabric's routers
+    frr frr-pythontools                                     # the fabric's routers, and what "systemctl reload frr" runs
     libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 dnsmasq-base iptables nftables
     lxc uidmap                                              # containers, also those of users
     user-mode-linux kmod                                    # a kernel with VRF where this one has none

@@ -58,6 +58,7 @@ mod suppression;
 #[path = "../common/table.rs"]
 mod table;
 mod tenant;
+mod told;
 mod trouble;
 mod underlay;
 mod vtep6;

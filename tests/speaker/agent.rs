@@ -21,13 +21,13 @@ impl Lab {
     }
 
     /// In the background, until the lab ends; what it says goes to the file `agent.out`.
-    fn start_agent(&mut self) {
+    pub fn start_agent(&mut self) {
         let dir = self.dir.display().to_string();
         self.must(&format!("setsid {AGENT} --config {dir}/config.toml -v </dev/null >{dir}/agent.out 2>&1 &"));
         self.until("the agent to watch", |lab| lab.said().contains("watching 1 networks"));
     }
 
-    fn said(&self) -> String {
+    pub fn said(&self) -> String {
         std::fs::read_to_string(self.dir.join("agent.out")).unwrap_or_default()
     }
 
@@ -55,7 +55,7 @@ impl Lab {
     }
 
     #[track_caller]
-    fn until(&mut self, what: &str, is_so: impl Fn(&Lab) -> bool) {
+    pub fn until(&mut self, what: &str, is_so: impl Fn(&Lab) -> bool) {
         let end = Instant::now() + Duration::from_secs(30);
         while !is_so(self) {
             assert!(Instant::now() < end, "{what}: not within 30 s; the agent said:\n{}", self.said());

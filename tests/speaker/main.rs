@@ -10,6 +10,7 @@ mod devices;
 mod lab;
 #[path = "../common/poison.rs"]
 mod poison;
+mod told;
 
 use evpn_hook::config::Vrf;
 use evpn_hook::speaker::{Added, ArpState, BgpLine, Frr, MacState, SpeakerError, Vty};
@@ -97,19 +98,6 @@ fn what_the_operator_has_stays() {
     assert_eq!(left.lines, [(String::new(), "bgp router-id 1.2.3.4".to_owned())]);
 }
 
-/// As an older version left it: with all our lines but the router-id. A new one would rename the routes that are out.
-#[test]
-fn an_instance_of_ours_without_router_id_stays_without() {
-    let Some(mut lab) = Lab::start("older", BGP) else { return };
-    let (mut frr, red) = (lab.frr(), vrf("red", 10));
-    let before = frr.running().unwrap();
-    frr.configure(&red).unwrap();
-    lab.vtysh(&["router bgp 64512 vrf red", "no bgp router-id 10.0.0.1"]);
-    assert_eq!(lab.read_only().configure(&red).unwrap(), Added::default());
-    frr.unconfigure(&red, &Added::whole(&red, None)).unwrap();
-    assert_eq!(frr.running().unwrap(), before);
-}
-
 #[test]
 fn disagreement_is_said_and_nothing_is_changed() {
     let Some(mut lab) = Lab::start("conflict", BGP) else { return };
@@ -153,6 +141,8 @@ fn no_bgp_and_no_bgpd() {
     }
     let error = frr.configure(&red).unwrap_err();
     assert!(matches!(error, SpeakerError::NotRunning { daemon: "bgpd", .. }), "{error}");
+    // Field F30: somebody may have put `router bgp` into frr.conf and left bgpd=no.
+    assert!(error.to_string().contains("with bgpd=yes in /etc/frr/daemons"), "{error}");
     // zebra's part can still be taken out.
     frr.unconfigure(&red, &Added::whole(&red, ID)).unwrap();
     assert_eq!(frr.vrf(&red.name).unwrap().vni, 0);

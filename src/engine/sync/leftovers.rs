@@ -97,10 +97,11 @@ impl Engine {
             {
                 let vrf = Vrf { name: link.name.clone(), table, vni: l3vni(world, &link.name) };
                 let managed = self.config()?.speaker.manage_vrfs;
-                let frr = self.frr()?.filter(|_| managed);
-                let speaker = frr.map(|mut frr| Added::whole(&vrf, frr.router_id().ok().flatten()));
+                let mut frr = self.frr()?.filter(|_| managed);
+                let speaker = frr.as_mut().map(|frr| Added::whole(&vrf, frr.router_id().ok().flatten()));
+                let socket_dir = frr.map(|frr| frr.dir().to_owned());
                 let made = devices_of_vrf(&vrf).into_iter().filter(|dev| world.link(dev).is_some_and(|l| l.ours));
-                vrfs.push(VrfRecord { made: made.collect(), speaker, vrf });
+                vrfs.push(VrfRecord { made: made.collect(), speaker, socket_dir, vrf });
             }
         }
         let wanted: HashSet<IfName> = networks.iter().flat_map(|n| devices_of(&n.network)).collect();

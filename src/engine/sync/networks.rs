@@ -24,12 +24,14 @@ impl Engine {
         let config = self.config()?.clone();
         let mut frr = self.frr()?;
         let wanted = |name: &NetName| only.is_none_or(|only| only == name);
-        // One that does not answer is asked once, and not for each network.
+        // Asked once, and not for each network; what is done to one is checked by asking again.
         let routed = records.iter().any(|r| r.network.vrf.as_ref().is_some_and(|v| v.vni.is_some()));
-        if let Some(Err(error)) = frr.as_mut().filter(|_| routed).map(Frr::evpn) {
+        let whole = frr.as_mut().filter(|_| routed).map(Frr::whole).transpose();
+        let whole = whole.unwrap_or_else(|error| {
             out.problems.push(error.to_string());
             frr = None;
-        }
+            None
+        });
         let listed = || match only {
             Some(only) => hypervisor::libvirt::network(only, &config),
             None => hypervisor::libvirt::networks(&config),
@@ -54,7 +56,7 @@ impl Engine {
                 let updated = self.network_updated(told);
                 out.keep(updated);
             }
-            let lacks = self.network_lacks(world, record, frr.as_mut());
+            let lacks = self.network_lacks(world, record, whole.as_ref());
             if out.keep(lacks) == Some(true) {
                 let up = self.network_again(network.clone());
                 if out.keep(up).is_some() && !self.dry_run {

@@ -1,11 +1,12 @@
 //! The speaker: does it advertise what the kernel holds? FRR versions that drop events are told again.
 
 use super::{Look, Synced};
+use crate::config::Vrf;
 use crate::engine::guest::{observe, wanted};
 use crate::engine::{Engine, EngineError};
-use crate::model::Guest;
+use crate::model::{Guest, NetName};
 use crate::plan::guest::tell;
-use crate::register::{Endpoint, GuestRecord, Stage};
+use crate::register::{Endpoint, GuestRecord, NetworkRecord, Stage};
 use crate::speaker::{Frr, SpeakerError};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -46,6 +47,25 @@ impl Engine {
             }
         }
         Ok(Some(true))
+    }
+
+    /// The networks whose VRF's part FRR lacks, one for each VRF; `None` where no network has one that is ours to put there.
+    pub fn lacks_stanzas(&mut self) -> Option<Vec<NetName>> {
+        let managed = self.config().is_ok_and(|config| config.speaker.manage_vrfs);
+        let mut frr = self.frr().ok().flatten().filter(|_| managed)?;
+        let mut vrfs = BTreeMap::new();
+        for NetworkRecord { network, .. } in self.register.networks().into_iter().flatten() {
+            if let Some(vrf) = network.vrf.filter(|vrf| vrf.vni.is_some()) {
+                vrfs.entry(vrf.name.clone()).or_insert((vrf, network.name));
+            }
+        }
+        if vrfs.is_empty() {
+            return None;
+        }
+        // One that does not answer is told all when it comes back.
+        let Ok(whole) = frr.whole() else { return Some(Vec::new()) };
+        let lacks = |vrf: &Vrf| whole.missing(vrf).is_ok_and(|missing| !missing.is_empty());
+        Some(vrfs.into_values().filter(|(vrf, _)| lacks(vrf)).map(|(_, name)| name).collect())
     }
 
     /// All guests: as `look` has them, or where something was changed since, as they are now, and then they get their time.

@@ -7,11 +7,13 @@
 //! - `underlay`: the VTEP's address, and whether the tenants' packets fit between VTEPs
 //! - `bridges`: what `sync` would put right, ghosts, what a bridge and its VXLAN port must be
 //! - `speaker`: FRR, its configuration, and what the fabric sends
+//! - `frr_files`: FRR's own files
 //! - `hooks`: libvirt's and LXC's links, what keeps them from running, the agent
 
 mod bridges;
 mod defects;
 mod firewall;
+mod frr_files;
 mod hooks;
 mod host;
 mod speaker;
@@ -223,7 +225,8 @@ impl Base {
 /// Looks for all of it. Nothing is changed; no look takes longer than some seconds.
 pub fn examine(engine: &mut Engine) -> Result<Report, EngineError> {
     let base = settled(engine, Base::observe, Base::amiss)?;
-    let said = speaker::observe(engine, &base)?;
+    let files = frr_files::observe(&base);
+    let said = speaker::observe(engine, &base, &files)?;
     let under = underlay::observe(engine, &base, &said.vteps())?;
     let of_host = host::observe(engine, &base)?;
     let of_bridges = bridges::observe(&base);
@@ -232,6 +235,7 @@ pub fn examine(engine: &mut Engine) -> Result<Report, EngineError> {
     findings.extend(host::judge(&base, &of_host));
     findings.extend(bridges::judge(&base, &of_bridges, &said.silence()));
     findings.extend(speaker::judge(&base, &said));
+    findings.extend(frr_files::judge(&base, &files));
     findings.extend(hooks::judge(&of_hooks));
     Ok(report(&base, findings))
 }

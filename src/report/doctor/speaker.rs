@@ -1,6 +1,6 @@
 //! FRR: whether it answers, its version's known defects, what its configuration must have, and what the rest of the fabric sends.
 
-use super::{Base, Finding, defects};
+use super::{Base, Finding, defects, frr_files};
 use crate::config::Vrf;
 use crate::engine::{Engine, EngineError};
 use crate::model::{IfName, Vni};
@@ -37,8 +37,8 @@ struct Duplicate {
 enum Answer {
     /// The configuration names none.
     None,
-    /// A daemon that does not answer, in its own words.
-    Silent(String),
+    /// A daemon that does not answer, in its own words; and whether bgpd is never started.
+    Silent(String, bool),
     Said(Box<Said>),
 }
 
@@ -56,17 +56,17 @@ impl Seen {
     /// What is told here of a speaker that does not answer, for those who came by the same.
     pub fn silence(&self) -> Vec<String> {
         match &self.0 {
-            Answer::Silent(why) => vec![why.clone()],
+            Answer::Silent(why, _) => vec![why.clone()],
             _ => Vec::new(),
         }
     }
 }
 
-pub fn observe(engine: &mut Engine, base: &Base) -> Result<Seen, EngineError> {
+pub fn observe(engine: &mut Engine, base: &Base, files: &frr_files::Seen) -> Result<Seen, EngineError> {
     let Some(mut frr) = engine.frr()? else { return Ok(Seen(Answer::None)) };
     Ok(Seen(match ask(&mut frr, base) {
         Ok(said) => Answer::Said(Box::new(said)),
-        Err(error) => Answer::Silent(error.to_string()),
+        Err(error) => Answer::Silent(error.to_string(), files.bgpd_is_off),
     }))
 }
 
@@ -101,8 +101,12 @@ fn ask(frr: &mut Frr, base: &Base) -> Result<Said, SpeakerError> {
 pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
     match &seen.0 {
         Answer::None => vec![Finding::not_checked("speaker", "the speaker", "[speaker] kind is none: nobody to ask")],
-        Answer::Silent(why) => {
-            vec![Finding::problem("speaker-down", "FRR", why.clone()).run("systemctl start frr")]
+        Answer::Silent(why, bgpd_is_off) => {
+            let down = Finding::problem("speaker-down", "FRR", why.clone());
+            vec![match bgpd_is_off {
+                true => down.run("sed -i 's/^bgpd=.*/bgpd=yes/' /etc/frr/daemons && systemctl restart frr"),
+                false => down.run("systemctl start frr"),
+            }]
         }
         Answer::Said(said) => of_frr(base, said),
     }
@@ -396,8 +400,11 @@ mod tests {
 
     #[test]
     fn nobody_answers() {
-        let seen = Seen(Answer::Silent("zebra is not running".into()));
+        let seen = Seen(Answer::Silent("zebra is not running".into(), false));
         assert_eq!(only(&judge(&base(), &seen)), ("speaker-down", Severity::Problem, "systemctl start frr"));
+        let off = Seen(Answer::Silent("bgpd is not running".into(), true));
+        let command = "sed -i 's/^bgpd=.*/bgpd=yes/' /etc/frr/daemons && systemctl restart frr";
+        assert_eq!(only(&judge(&base(), &off)), ("speaker-down", Severity::Problem, command));
         assert_eq!(seen.silence(), ["zebra is not running"]);
         assert_eq!(only(&judge(&base(), &Seen(Answer::None))).1, Severity::NotChecked);
     }
