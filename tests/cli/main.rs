@@ -26,6 +26,7 @@ mod journal;
 mod learned;
 mod lxc;
 mod metrics;
+mod mtu;
 mod networks;
 mod record;
 mod routed;
