@@ -5,11 +5,13 @@
 //!
 //! - `host`: kernel, routing rules, settings, firewall, the neighbour table's limits
 //! - `underlay`: the VTEP's address, and whether the tenants' packets fit between VTEPs
+//! - `described`: what the networks' descriptions say that works badly, from [`crate::advice`]'s table
 //! - `bridges`: what `sync` would put right, ghosts, what a bridge and its VXLAN port must be
 //! - `speaker`: FRR, its configuration, and what the fabric sends
 //! - `hooks`: libvirt's and LXC's links, what keeps them from running, the agent
 
 mod bridges;
+mod described;
 mod firewall;
 mod hooks;
 mod host;
@@ -219,6 +221,7 @@ pub fn examine(engine: &mut Engine) -> Result<Report, EngineError> {
     let of_hooks = hooks::observe(engine, &base);
     let mut findings = underlay::judge(&base, &under);
     findings.extend(host::judge(&base, &of_host));
+    findings.extend(described::judge(&base));
     findings.extend(bridges::judge(&base, &of_bridges, &said.silence()));
     findings.extend(speaker::judge(&base, &said));
     findings.extend(hooks::judge(&of_hooks));
