@@ -88,6 +88,14 @@ fn f06_a_bridge_that_was_there_before_keeps_its_stp() {
     assert_eq!((advice.len(), advice[0].check, advice[0].costs), (1, "stp", true), "{advice:#?}");
     assert!(advice[0].mend.starts_with("ip link set red-l2 type bridge stp_state 0"), "{advice:#?}");
     assert_eq!(all(&theirs, &bridge(false, false), &[]), []);
+    let wants = Network { stp: true, ..theirs.clone() };
+    let advice = all(&wants, &bridge(false, false), &[]);
+    assert!(
+        advice.len() == 1 && advice[0].mend.starts_with("ip link set red-l2 type bridge stp_state 1"),
+        "{advice:#?}"
+    );
+    let advice = all(&wants, &bridge(true, false), &[]);
+    assert!(advice.len() == 1 && advice[0].mend.starts_with("take stp='on' out"), "{advice:#?}");
     assert_eq!(all(&theirs, &bridge(true, false), &["red-l2"]), [], "ours is put right: a problem, not advice");
     assert_eq!(all(&theirs, &bridge(true, true), &[]), [], "by its mark");
     assert_eq!(all(&red(), &bridge(true, false), &[]), [], "libvirt's is for this network alone");

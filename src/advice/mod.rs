@@ -32,8 +32,8 @@ impl fmt::Display for Advice {
 /// What a row is about.
 struct Case<'a> {
     network: &'a Network,
-    /// The bridge runs STP, and nobody but its maker may change that.
-    stp_stays: bool,
+    /// Does the bridge run STP? Where it is somebody else's, who may change that.
+    their_stp: Option<bool>,
 }
 
 /// Does it cost traffic, what is so, what to do.
@@ -53,9 +53,9 @@ const ROWS: &[Row] = &[
 
 /// All that is to be said of a network, its MTU resolved. `bridge` is its bridge as it is; `made` are the devices that we made.
 pub fn of(network: &Network, bridge: Option<&Link>, made: &BTreeSet<IfName>) -> Vec<Advice> {
-    let runs = bridge.filter(|link| matches!(link.kind, LinkKind::Bridge { stp: true, .. }));
-    let stp_stays = runs.is_some_and(|link| !network.stp && !sets_stp(network, Some(link), made));
-    let case = Case { network, stp_stays };
+    let theirs = bridge.filter(|link| !sets_stp(network, Some(link), made));
+    let their_stp = theirs.map(|link| matches!(link.kind, LinkKind::Bridge { stp: true, .. }));
+    let case = Case { network, their_stp };
     let said = |(check, row): &Row| {
         let (costs, evidence, mend) = row(&case)?;
         Some(Advice { check, costs, evidence, mend })
@@ -81,23 +81,35 @@ fn forward_mode(Case { network, .. }: &Case) -> Option<Said> {
 }
 
 /// The kernel gives STP a forward delay of 2 s at least (net/bridge/br_stp_if.c `br_stp_start`), which a port listens, and then again learns.
-fn stp(Case { network, stp_stays }: &Case) -> Option<Said> {
+fn stp(Case { network, their_stp }: &Case) -> Option<Said> {
     let bridge = &network.bridge;
     let costs = "each new port is deaf for 4 s or more, and guests and other hosts may have a part in the tree";
-    if *stp_stays {
-        let what = format!("bridge {bridge} was there before and runs STP: {costs}");
-        let mend = format!("ip link set {bridge} type bridge stp_state 0, and the same where the bridge is configured");
-        return Some((true, what, mend));
-    }
-    if network.stp {
-        let what = format!("bridge {bridge} runs STP, as stp='on' in the metadata wants it: {costs}");
-        return Some((false, what, "take stp='on' out of <evpn:network>, unless guests bridge two ports".to_owned()));
-    }
-    network.described.as_ref().filter(|described| described.stp)?;
-    let what = format!("libvirt starts bridge {bridge} with STP, which is its default, and evpn-hook turns it off");
-    let mend =
-        format!("use <bridge name='{bridge}' stp='off' delay='0'/>, or <evpn:network stp='on' …> where STP is wanted");
-    Some((false, what, mend))
+    let (is_bad, what, mend) = match (their_stp, network.stp) {
+        (Some(true), false) => (
+            true,
+            format!("bridge {bridge} was there before and runs STP: {costs}"),
+            format!("ip link set {bridge} type bridge stp_state 0, and the same where the bridge is configured"),
+        ),
+        (Some(false), true) => (
+            false,
+            format!("bridge {bridge} was there before and runs no STP, though stp='on' in the metadata wants it"),
+            format!("ip link set {bridge} type bridge stp_state 1, or take stp='on' out of <evpn:network>"),
+        ),
+        (_, true) => (
+            false,
+            format!("bridge {bridge} runs STP, as stp='on' in the metadata wants it: {costs}"),
+            "take stp='on' out of <evpn:network>, unless guests bridge two ports".to_owned(),
+        ),
+        (_, false) if network.described.is_some_and(|described| described.stp) => (
+            false,
+            format!("libvirt starts bridge {bridge} with STP, which is its default, and evpn-hook turns it off"),
+            format!(
+                "use <bridge name='{bridge}' stp='off' delay='0'/>, or <evpn:network stp='on' …> where STP is wanted"
+            ),
+        ),
+        (_, false) => return None,
+    };
+    Some((is_bad, what, mend))
 }
 
 /// dnsmasq's SIOCSARP (its src/rfc2131.c and dhcp.c) makes a permanent neighbour a learned one (net/ipv4/arp.c `arp_req_set`).
