@@ -173,7 +173,7 @@ fn mtu(Case { network, .. }: &Case) -> Option<Said> {
         "its MTU is {mtu} and guests are not told: what is larger is dropped, also between two guests of one host"
     );
     let mend = match network.origin {
-        Origin::Libvirt => format!("use <mtu size='{mtu}'/>: libvirt then tells guests by DHCP and virtio"),
+        Origin::Libvirt => format!("use <mtu size='{mtu}'/>: libvirt then tells guests by DHCP"),
         _ => format!(
             "tell guests (lxc.net.0.mtu, <mtu size=> of an <interface>, DHCP option 26), and set mtu = {mtu} in config.toml"
         ),
