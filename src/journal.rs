@@ -62,6 +62,13 @@ pub enum Message<'a> {
         /// What the speaker lacks.
         why: &'a str,
     },
+    /// What of a network's description works badly, and what to do.
+    Advice {
+        /// The network.
+        network: &'a str,
+        /// Both.
+        advice: &'a dyn fmt::Display,
+    },
     /// The agent says what it does.
     Note(&'a dyn fmt::Display),
     /// Something is wrong that did not stop the event.
@@ -79,7 +86,7 @@ impl Message<'_> {
             | Message::Warning(_)
             | Message::Claimed { .. }
             | Message::NotAdvertised { .. } => 4,
-            Message::HostChanged { .. } | Message::Mended { .. } => 5,
+            Message::HostChanged { .. } | Message::Mended { .. } | Message::Advice { .. } => 5,
             Message::Done { .. } | Message::Note(_) => 6,
             Message::Step { .. } => 7,
         }
@@ -116,6 +123,7 @@ impl fmt::Display for Message<'_> {
             Message::NotAdvertised { guest, why } => {
                 write!(f, "warning: {guest}: registered, but not advertised: {why}")
             }
+            Message::Advice { network, advice } => write!(f, "advice: network {network}: {advice}"),
             Message::Note(text) => write!(f, "{text}"),
             Message::Warning(text) => write!(f, "warning: {text}"),
             Message::Failed(text) => write!(f, "{text}"),

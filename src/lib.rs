@@ -14,6 +14,7 @@
 //! - [`event`]: what happened, and whether it may be refused.
 //! - [`input`]: (argv, environment, stdin) → event. Touches nothing else.
 //! - [`plan`]: pure. What was observed and what is wanted → steps in order, each with its undo.
+//! - [`advice`]: pure. What works badly of what is wanted, each with its mend; one table.
 //! - [`kernel`]: the only room that knows netlink: observe, apply one step.
 //! - [`guard`]: the only room that knows nftables: what a guest may send on its own port.
 //! - [`speaker`]: the only room that knows FRR: render, show, configure.
@@ -38,6 +39,7 @@
 #![deny(clippy::print_stdout)] // a hook's stdout is libvirt's next domain XML
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
+pub mod advice;
 pub mod agent;
 pub mod apply;
 pub mod cli;

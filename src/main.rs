@@ -375,20 +375,33 @@ fn attach(common: &Common, args: Attach) -> Result<(), Failure> {
         enslave: true,
         ..Nic::default()
     };
+    let mut inside = None;
     if let Some(netns) = &args.netns {
-        let inner = inner_of(&mut engine, netns, &args.device, args.ifname.as_ref())?;
+        let (path, inner) = inner_of(&mut engine, netns, &args.device, args.ifname.as_ref())?;
         nic.mac = inner.mac;
-        nic.ips = inner.ips;
+        nic.ips.clone_from(&inner.ips);
+        inside = Some((path, inner));
     }
     for address in &nic.ips {
         evpn_hook::model::host_ip(&address.ip.to_string()).map_err(wrong)?;
     }
     let start = Instant::now();
     let endpoint = engine::attach(&mut engine, guest, nic)?;
+    let (place, large) = match inside {
+        Some((path, inner)) => {
+            let bridge = engine.kernel()?.link(&endpoint.bridge).map_err(failed)?;
+            (path, bridge.and_then(|bridge| engine::Large::of(&inner, &bridge)))
+        }
+        None => (String::new(), None),
+    };
     if args.dry_run {
         report::plan(&engine.planned);
+        if let Some(large) = large {
+            let _ = writeln!(std::io::stdout(), "{}", large.command(&place));
+        }
         return Ok(());
     }
+    engine.lower_inside(&place, large.as_slice())?;
     let registered = start.elapsed();
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "registered in {:.2} ms", registered.as_secs_f64() * 1e3);
@@ -405,13 +418,13 @@ fn attach(common: &Common, args: Attach) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The container's end of a veth, in the namespace of a process or at a path.
+/// The container's end of a veth, in the namespace of a process or at a path; and that path.
 fn inner_of(
     engine: &mut Engine,
     netns: &str,
     device: &IfName,
     ifname: Option<&IfName>,
-) -> Result<engine::Inner, Failure> {
+) -> Result<(String, engine::Inner), Failure> {
     let path = match netns.parse::<u32>() {
         Ok(pid) => format!("/proc/{pid}/ns/net"),
         Err(_) => netns.to_owned(),
@@ -424,10 +437,13 @@ fn inner_of(
         Some(name) => inner.name == *name,
         None => inner.peer == outer.index && outer.link == Some(inner.index),
     });
-    found.ok_or_else(|| {
-        let what = ifname.map_or(format!("peer of {device}"), ToString::to_string);
-        failed(format!("no {what} in network namespace {path}: name the device with --ifname"))
-    })
+    match found {
+        Some(inner) => Ok((path, inner)),
+        None => {
+            let what = ifname.map_or(format!("peer of {device}"), ToString::to_string);
+            Err(failed(format!("no {what} in network namespace {path}: name the device with --ifname")))
+        }
+    }
 }
 
 fn status_of(common: &Common, args: &Status) -> Result<(), Failure> {

@@ -11,6 +11,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("event", &["config", "model"]),
     ("input", &["config", "event", "model", "tape"]),
     ("plan", &["config", "model"]),
+    ("advice", &["config", "model", "plan"]),
     ("kernel", &["fault", "model", "plan", "tape"]),
     ("exec", &[]),
     ("tape", &[]),
@@ -26,6 +27,7 @@ const RULES: &[(&str, &[&str])] = &[
     (
         "engine",
         &[
+            "advice",
             "apply",
             "config",
             "event",
@@ -65,8 +67,8 @@ const RULES: &[(&str, &[&str])] = &[
     (
         "report",
         &[
-            "config", "engine", "exec", "install", "journal", "kernel", "model", "plan", "register", "senses", "snoop",
-            "speaker",
+            "advice", "config", "engine", "exec", "install", "journal", "kernel", "model", "plan", "register",
+            "senses", "snoop", "speaker",
         ],
     ),
     ("cli", &["model"]),

@@ -65,7 +65,9 @@ fn network(vrf: bool) -> NetworkRecord {
         mtu: None,
         port_security: None,
         vlan_aware: false,
+        stp: false,
         hosts: BTreeMap::new(),
+        described: None,
     };
     NetworkRecord { network, vtep: ip("10.0.0.1"), made: Default::default() }
 }

@@ -337,7 +337,13 @@ impl RawNetwork {
             mtu: self.mtu,
             port_security: self.port_security,
             vlan_aware: false,
+            stp: false,
             hosts: BTreeMap::new(),
+            described: Some(Described {
+                own_mac: self.mac.is_none(),
+                mtu_told: self.mtu.is_some(),
+                ..Described::default()
+            }),
             name,
         };
         match network.problem() {

@@ -7,7 +7,7 @@ pub use file::{ConfigError, load, parse};
 
 use crate::model::{BadValue, IfName, Mac, NetName, TableId, Vni, quoted};
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -233,9 +233,53 @@ pub struct Network {
     /// True where the XML asks for `macTableManager='libvirt'`, which makes the bridge VLAN-aware.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub vlan_aware: bool,
+    /// STP runs on the bridge, because the metadata says so; else it does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stp: bool,
     /// `<dhcp><host mac ip>`: addresses known before the guest asks for them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hosts: BTreeMap<Mac, Vec<IpAddr>>,
+    /// What advice is made of; none in a record of an earlier version.
+    #[serde(default, deserialize_with = "if_understood", skip_serializing_if = "Option::is_none")]
+    pub described: Option<Described>,
+}
+
+/// What a description says, or leaves out, that changes nothing of what we do: advice is made of it ([`crate::advice`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Described {
+    /// How libvirt forwards.
+    pub forward: Forward,
+    /// libvirt starts the bridge with STP. To libvirt `stp='on'` and nothing are the same, and its hooks' XML always has `stp='on'` then.
+    pub stp: bool,
+    /// dnsmasq answers DHCPv4 clients by unicast.
+    pub dhcp_unicast: bool,
+    /// dnsmasq is to answer DNS.
+    pub dns: bool,
+    /// dnsmasq is to answer TFTP.
+    pub tftp: bool,
+    /// The bridge's MAC is this host's own, or looks so.
+    pub own_mac: bool,
+    /// Guests are told the MTU, or who wrote the description knows it.
+    pub mtu_told: bool,
+}
+
+/// A record whose advice another version wrote is as good a record.
+fn if_understood<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Described>, D::Error> {
+    Ok(serde_json::from_value(serde_json::Value::deserialize(from)?).ok())
+}
+
+/// What libvirt's `<forward mode=>` does to what is routed; ours never does anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Forward {
+    /// Nothing that is in the way: open, route, bridge.
+    #[default]
+    Open,
+    /// Addresses are rewritten.
+    Nat,
+    /// It is rejected: there is no `<forward>`.
+    Isolated,
 }
 
 impl Default for Config {

@@ -3,14 +3,17 @@
 use super::{Engine, EngineError};
 use crate::event::{GuestPhase, Nic};
 use crate::input::{LxcHook, LxcPhase};
+use crate::journal::Message;
 use crate::kernel::{Kernel, KernelError};
-use crate::model::{Address, Guest, IfName, NetName, Source};
-use crate::plan::seen::LinkKind;
+use crate::model::{Address, Guest, IfName, NetName, Source, one_line};
+use crate::plan::Step;
+use crate::plan::seen::{Link, LinkKind};
 use crate::register::Endpoint;
 use crate::tape;
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 /// The most addresses that a user's NIC may have; each is an entry in every hypervisor of the fabric.
 const USERS_ADDRESSES: usize = 64;
@@ -34,8 +37,14 @@ impl Engine {
                 None => Ok(()),
             },
             LxcPhase::StartHost { pid } => {
-                let nics = tape::asked("NICs of the container", || self.container_nics(&namespace_of(pid)?))?;
-                self.guest(GuestPhase::Start, guest, nics)
+                let mut large = Vec::new();
+                let nics = tape::asked("NICs of the container", || {
+                    let (nics, found) = self.container_nics(&namespace_of(pid)?)?;
+                    large = found;
+                    Ok::<_, EngineError>(nics)
+                })?;
+                self.guest(GuestPhase::Start, guest, nics)?;
+                self.lower_inside(&format!("/proc/{pid}/ns/net"), &large)
             }
             LxcPhase::Down { device } => self.guest(GuestPhase::DeviceDown(device), guest, Vec::new()),
             LxcPhase::Stop | LxcPhase::PostStop => self.guest(GuestPhase::Stopped, guest, Vec::new()),
@@ -46,7 +55,7 @@ impl Engine {
     /// its user may want there: only these networks, only addresses of theirs, and nothing that another guest of this host has.
     pub fn start_of_user(&mut self, guest: Guest, netns: &File, networks: &[NetName]) -> Result<(), EngineError> {
         self.journal.object.clone_from(&guest.name);
-        let nics = self.container_nics(netns)?;
+        let (nics, _) = self.container_nics(netns)?;
         let endpoints = self.endpoints(&guest, nics)?;
         for endpoint in &endpoints {
             if let Some(why) = self.not_a_users(&guest, endpoint, networks)? {
@@ -104,9 +113,9 @@ impl Engine {
     }
 
     /// The container's veths, each with its host end: LXC gives neither index nor MAC to a hook, and templates with `xx`
-    /// make another MAC each time they are read, so the namespace is the only one who knows.
-    pub(super) fn container_nics(&mut self, netns: &File) -> Result<Vec<Nic>, EngineError> {
-        let mut nics = Vec::new();
+    /// make another MAC each time they are read, so the namespace is the only one who knows. And which of them take more than their bridge passes.
+    pub(super) fn container_nics(&mut self, netns: &File) -> Result<(Vec<Nic>, Vec<Large>), EngineError> {
+        let (mut nics, mut large) = (Vec::new(), Vec::new());
         for inner in veths_in(netns)? {
             let Some(outer) = self.kernel()?.link_by_index(inner.peer)? else { continue };
             let pair = outer.link == Some(inner.index) && outer.kind == LinkKind::Other("veth".into());
@@ -115,10 +124,58 @@ impl Engine {
             if !self.kernel()?.peer_is_in(&outer.name, netns.as_fd())? {
                 continue;
             }
-            let bridge = self.kernel()?.link_by_index(master)?.map(|l| l.name);
+            let bridge = self.kernel()?.link_by_index(master)?;
+            large.extend(bridge.as_ref().and_then(|bridge| Large::of(&inner, bridge)));
+            let bridge = bridge.map(|l| l.name);
             nics.push(Nic { device: Some(outer.name), mac: inner.mac, bridge, ips: inner.ips, ..Nic::default() });
         }
-        Ok(nics)
+        Ok((nics, large))
+    }
+
+    /// Gives a container's own ends the MTU that their bridges pass, where they are ours: what is larger a bridge drops and tells nobody, and where
+    /// LXC was given no link, or a veth was made by hand, nobody else has told the container. Only ever less. One that cannot be lowered keeps no
+    /// container from starting.
+    pub fn lower_inside(&mut self, netns: &str, large: &[Large]) -> Result<(), EngineError> {
+        for end in large {
+            if self.register.network_of_bridge(&end.bridge)?.is_none() {
+                continue;
+            }
+            let begun = Instant::now();
+            let step = Step::SetMtu { dev: end.inside.clone(), mtu: end.mtu };
+            match Kernel::open_in(namespace(netns)?.as_fd()).and_then(|mut kernel| kernel.apply(&step)) {
+                Ok(()) => {
+                    let took = begun.elapsed().as_micros();
+                    self.journal.say(&Message::Note(&format!("{}  [{took} µs]", end.command(netns))));
+                }
+                Err(error @ KernelError::Stranded { .. }) => return Err(error.into()),
+                Err(error) => self.journal.say(&Message::Warning(&format!("{}: {error}", end.command(netns)))),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A container's own end of a veth that takes larger frames than the bridge of the other.
+#[derive(Debug)]
+pub struct Large {
+    /// Its name there.
+    pub inside: IfName,
+    /// The bridge.
+    pub bridge: IfName,
+    /// What the bridge passes, in bytes.
+    pub mtu: u32,
+}
+
+impl Large {
+    /// Of one veth and the bridge of its peer.
+    pub fn of(inner: &Inner, bridge: &Link) -> Option<Large> {
+        let large = Large { inside: inner.name.clone(), bridge: bridge.name.clone(), mtu: bridge.mtu };
+        (inner.mtu > bridge.mtu).then_some(large)
+    }
+
+    /// What lowers it, as a person would type it.
+    pub fn command(&self, netns: &str) -> String {
+        format!("nsenter --net={} ip link set {} mtu {}", one_line(netns), self.inside, self.mtu)
     }
 }
 
@@ -131,6 +188,8 @@ pub struct Inner {
     pub index: u32,
     /// Its peer's index, in the host's namespace.
     pub peer: u32,
+    /// Its MTU in bytes.
+    pub mtu: u32,
     /// The guest's MAC.
     pub mac: Option<crate::model::Mac>,
     /// Its global addresses.
@@ -166,7 +225,7 @@ fn veths_in(netns: &File) -> Result<Vec<Inner>, EngineError> {
         if kind == "veth" {
             let own = addresses.iter().filter(|a| a.index == link.index && a.global);
             let ips = own.map(|a| Address::new(a.net.addr(), Source::Container)).collect();
-            inner.push(Inner { name: link.name, index: link.index, peer, mac: link.mac, ips });
+            inner.push(Inner { name: link.name, index: link.index, peer, mtu: link.mtu, mac: link.mac, ips });
         }
     }
     Ok(inner)

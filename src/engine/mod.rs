@@ -15,7 +15,7 @@ mod sync;
 pub use guest::{attach, boot_micros, boot_seconds, by_hand, detach, lacks, mends};
 pub use host::{undo_host, vtep_and_mtu};
 pub use learned::Learned;
-pub use lxc::{Inner, inside};
+pub use lxc::{Inner, Large, inside};
 pub use network::{HostLacks, host_lacks, host_wants};
 pub use sync::Synced;
 

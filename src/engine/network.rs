@@ -2,6 +2,7 @@
 
 use super::look::{Clashes, around, around_with_ports, devices_of, devices_of_vrf, observe, observe_vrf};
 use super::{Engine, EngineError, host};
+use crate::advice::{self, Advice};
 use crate::config::{Network, Origin, PortSecurity, Vrf};
 use crate::event::NetworkPhase;
 use crate::journal::Message;
@@ -133,9 +134,9 @@ impl Engine {
             NetworkPhase::Start => self.network_up(network),
             // Its `start` has sought what else has its VNIs and its table.
             NetworkPhase::Started if network.origin == Origin::Libvirt => {
-                self.network_up_if(network, Clashes::Known, |_| true)
+                self.network_up_with_advice(network, Clashes::Known)
             }
-            NetworkPhase::Started => self.network_up(network),
+            NetworkPhase::Started => self.network_up_with_advice(network, Clashes::Sought),
             NetworkPhase::Updated => self.network_updated(&network),
         }
     }
@@ -188,12 +189,21 @@ impl Engine {
 
     /// Brings a network up, or completes one that is half up.
     pub(super) fn network_up(&mut self, network: Network) -> Result<(), EngineError> {
-        self.network_up_if(network, Clashes::Sought, |_| true)
+        self.network_up_if(network, Clashes::Sought, |_| true).map(drop)
+    }
+
+    /// The same where a person hears of it: who starts a network is told what will work badly.
+    fn network_up_with_advice(&mut self, network: Network, clashes: Clashes) -> Result<(), EngineError> {
+        let name = network.name.to_string();
+        for advice in self.network_up_if(network, clashes, |_| true)? {
+            self.journal.say(&Message::Advice { network: &name, advice: &advice });
+        }
+        Ok(())
     }
 
     /// Completes one that is up, unless it was taken down meanwhile.
     pub(super) fn network_again(&mut self, network: Network) -> Result<(), EngineError> {
-        self.network_up_if(network, Clashes::Sought, |before| before.is_some())
+        self.network_up_if(network, Clashes::Sought, |before| before.is_some()).map(drop)
     }
 
     fn network_up_if(
@@ -201,7 +211,7 @@ impl Engine {
         network: Network,
         clashes: Clashes,
         wanted: impl Fn(Option<&NetworkRecord>) -> bool,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Vec<Advice>, EngineError> {
         let (network, vtep) = self.resolve(network)?;
         self.check_owner(&network)?;
         self.check_vtep(&network, vtep)?;
@@ -218,7 +228,7 @@ impl Engine {
         let _lock = if self.dry_run { None } else { Some(self.register.lock_network(&network)?) };
         let result = match wanted(self.register.network(&network.name)?.as_ref()) {
             true => self.bring_up(&network, vtep, clashes),
-            false => Ok(()),
+            false => Ok(Vec::new()),
         };
         let result = match result {
             // What the kernel refuses is another's, often: who that is shows a look at everything.
@@ -294,8 +304,8 @@ impl Engine {
         up(&asked.wanted(network, vtep), &asked.seen).err().map(EngineError::from)
     }
 
-    /// observe → plan → claim → apply → journal. Call with the VRF's lock held.
-    fn bring_up(&mut self, network: &Network, vtep: IpAddr, clashes: Clashes) -> Result<(), EngineError> {
+    /// observe → plan → claim → apply → journal, and what is to be said of it. Call with the VRF's lock held.
+    fn bring_up(&mut self, network: &Network, vtep: IpAddr, clashes: Clashes) -> Result<Vec<Advice>, EngineError> {
         let mut frr = self.frr()?;
         let world = around(self.kernel()?, network, clashes)?;
         let mut asked = self.ask(&world, network, frr.as_mut().map_or(Tells::Nobody, Tells::Frr))?;
@@ -311,8 +321,9 @@ impl Engine {
         let plan = up(&want, &asked.seen)?;
         if self.dry_run {
             self.planned.extend(plan);
-            return Ok(());
+            return Ok(Vec::new());
         }
+        let advice = advice::of(network, asked.seen.bridge.as_ref(), &asked.seen.made);
         let made_before = asked.network_before.as_ref().map(|b| b.made.clone()).unwrap_or_default();
         let record = NetworkRecord {
             made: asked.made(&devices_of(network), &made_before, &plan),
@@ -345,7 +356,7 @@ impl Engine {
             }
         });
         if plan.is_empty() && asked.network_before.as_ref() == Some(&record) && asked.vrf_before == vrf_record {
-            return Ok(());
+            return Ok(advice);
         }
         let holds_anew = asked.network_before.as_ref().is_some_and(|b| b.network.security() != network.security());
         let touched = host::remember(self, &plan)?;
@@ -384,7 +395,7 @@ impl Engine {
         if let (Ok(()), Some(frr), true) = (&result, &mut frr, plan.iter().any(entered)) {
             self.make_addresses_known(frr, network)?;
         }
-        result
+        result.map(|()| advice)
     }
 
     fn claim_and_apply(
@@ -555,7 +566,7 @@ impl Engine {
     pub fn network_up_by_name(&mut self, name: &NetName) -> Result<(), EngineError> {
         self.journal.object = name.to_string();
         let network = self.network_by_name(name)?;
-        self.network_up(network)
+        self.network_up_with_advice(network, Clashes::Sought)
     }
 
     /// `network down`: unlike libvirt's `stopped`, refused while guests are on it.

@@ -4,7 +4,7 @@
 
 use super::xml::{self, Flow, Node, Tag};
 use super::{InputError, MAX_ADDRESSES, inside, inspect, label, name_and_op, uuid};
-use crate::config::{Config, Network, Origin, PortSecurity, Vrf};
+use crate::config::{Config, Described, Forward, Network, Origin, PortSecurity, Vrf};
 use crate::event::{Event, NetworkPhase};
 use crate::model::{Guest, GuestKind, Mac, NetName, Vni, hazard, host_ip, quoted};
 use ipnet::IpNet;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::ControlFlow::{Break, Continue};
 
-const ELEMENTS: &str = "<network vni= port_security=>, in it <vrf name= table= vni=>";
+const ELEMENTS: &str = "<network vni= port_security= stp=>, in it <vrf name= table= vni=>";
 
 /// Reads one call of the hook; `None` where the network is not ours or the operation has no meaning for us.
 ///
@@ -87,12 +87,18 @@ struct Found {
     uplinks: Vec<String>,
     bridge: Option<String>,
     vlan_aware: bool,
+    stp: Option<String>,
     mac: Option<String>,
     mtu: Option<String>,
     ips: Vec<[Option<String>; 3]>,
     hosts: Vec<(String, String)>,
     metadata: Option<(Vni, Option<Vrf>)>,
     port_security: Option<PortSecurity>,
+    stp_wanted: bool,
+    dhcp4: bool,
+    dhcp_broadcast: bool,
+    dns: Option<String>,
+    tftp: bool,
 }
 
 fn network(stdin: &[u8], name: &NetName, config: &Config) -> Result<Option<Network>, String> {
@@ -155,6 +161,7 @@ impl Found {
             ["network", "bridge"] if self.bridge.is_none() => {
                 self.bridge = tag.get("name");
                 self.vlan_aware = tag.get("macTableManager").as_deref() == Some("libvirt");
+                self.stp = tag.get("stp");
             }
             ["network", "mac"] if self.mac.is_none() => self.mac = tag.get("address"),
             ["network", "mtu"] if self.mtu.is_none() => self.mtu = tag.get("size"),
@@ -166,8 +173,12 @@ impl Found {
                 let mac = tag.get("mac").or_else(|| mac_of_duid(&tag.get("id")?));
                 self.hosts.extend(mac.zip(tag.get("ip")));
             }
+            ["network", "ip", "dhcp"] => self.dhcp4 |= self.in_ipv4(),
+            ["network", "ip", "tftp"] => self.tftp = true,
+            ["network", "dns"] if self.dns.is_none() => self.dns = Some(tag.get("enable").unwrap_or_default()),
+            ["network", "dnsmasq:options", "dnsmasq:option"] => self.dhcp_broadcast |= tag.is_dhcp_broadcast(),
             ["network", "metadata", "evpn:network"] => {
-                tag.only(&["vni", "port_security"])?;
+                tag.only(&["vni", "port_security", "stp"])?;
                 if self.metadata.is_some() {
                     return Err("it has <evpn:network> twice in its metadata: keep one".to_owned());
                 }
@@ -175,6 +186,13 @@ impl Found {
                 self.metadata = Some((inside("evpn:network", vni.parse())?, None));
                 let security = tag.attr("port_security")?.map(|text| inside("evpn:network", text.parse()));
                 self.port_security = security.transpose()?;
+                self.stp_wanted = match tag.attr("stp")?.as_deref() {
+                    None | Some("off") => false,
+                    Some("on") => true,
+                    Some(other) => {
+                        return Err(format!("<evpn:network>: stp {} is unknown: use on or off", quoted(other)));
+                    }
+                };
             }
             ["network", "metadata", "evpn:network", "evpn:vrf"] => {
                 tag.only(&["name", "table", "vni"])?;
@@ -195,16 +213,56 @@ impl Found {
         Ok(())
     }
 
+    /// Is the `<ip>` that was last opened IPv4's?
+    fn in_ipv4(&self) -> bool {
+        let address = self.ips.last().and_then(|[address, ..]| address.as_deref());
+        address.is_some_and(|text| text.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4()))
+    }
+
+    /// What advice is made of. libvirt's own MACs have the prefix of QEMU's guests (util/virmacaddr.c `virMacAddrGenerate`).
+    fn described(&self, origin: Origin) -> Described {
+        let makes = origin == Origin::Libvirt;
+        let own_mac = match &self.mac {
+            Some(mac) => makes && mac.to_ascii_lowercase().starts_with("52:54:00:"),
+            None => true,
+        };
+        Described {
+            forward: match self.forward.as_deref() {
+                None => Forward::Isolated,
+                Some("nat") => Forward::Nat,
+                Some(_) => Forward::Open,
+            },
+            // libvirt's own default (network_conf.c `virNetworkDefParseXML`), and what it prints of it.
+            stp: makes && self.stp.as_deref() != Some("off"),
+            dhcp_unicast: self.dhcp4 && !self.dhcp_broadcast,
+            dns: makes && self.dns.as_deref() != Some("no"),
+            tftp: self.tftp,
+            own_mac,
+            mtu_told: self.mtu.is_some(),
+        }
+    }
+
+    /// A network is a bridge. libvirt names one itself where a mode that makes one has none, so what is left are modes that use none.
+    fn no_bridge(&self) -> String {
+        match self.forward.as_deref() {
+            Some(mode @ ("private" | "vepa" | "passthrough" | "hostdev")) => format!(
+                "<forward mode='{mode}'> has no bridge that could carry it: use mode='open' with <bridge name='red-l2' stp='off' delay='0'/>, or take <evpn:network> out"
+            ),
+            Some("bridge") => "it has no bridge that could carry it: add <bridge name='red-l2'/> to its XML".to_owned(),
+            _ => "it has no bridge that could carry it: add <bridge name='red-l2' stp='off' delay='0'/> to its XML"
+                .to_owned(),
+        }
+    }
+
     fn finish(self, name: &NetName, known: Option<&Network>) -> Result<Option<Network>, String> {
-        let (vni, vrf) = match (self.metadata, known) {
-            (Some(metadata), _) => metadata,
+        let (vni, vrf) = match (&self.metadata, known) {
+            (Some(metadata), _) => metadata.clone(),
             (None, Some(known)) => (known.vni, known.vrf.clone()),
             (None, None) => return Ok(None),
         };
         let origin = if self.forward.as_deref() == Some("bridge") { Origin::LibvirtBridge } else { Origin::Libvirt };
-        let Some(bridge) = self.bridge else {
-            return Err("it has no bridge that could carry it: add <bridge name='red-l2'/> to its XML".to_owned());
-        };
+        let described = self.described(origin);
+        let Some(bridge) = &self.bridge else { return Err(self.no_bridge()) };
         if self.ips.len() > MAX_ADDRESSES {
             return Err(format!("it has more than {MAX_ADDRESSES} <ip>: remove some"));
         }
@@ -223,7 +281,9 @@ impl Found {
             mtu: mtu.transpose()?,
             port_security: self.port_security,
             vlan_aware: self.vlan_aware,
+            stp: self.stp_wanted,
             hosts: hosts(&self.hosts),
+            described: Some(described),
         };
         if let Some(known) = known {
             if let Some(what) = network.disagreement(known) {
@@ -233,6 +293,12 @@ impl Found {
             network.mac = network.mac.or(known.mac);
             network.mtu = network.mtu.or(known.mtu);
             network.port_security = network.port_security.or(known.port_security);
+            let told_by_config = origin == Origin::LibvirtBridge && known.mtu.is_some();
+            network.described = Some(Described {
+                own_mac: described.own_mac && (origin == Origin::Libvirt || known.mac.is_none()),
+                mtu_told: described.mtu_told || told_by_config,
+                ..described
+            });
             // libvirt gives addresses to the bridges that it makes, and only to those.
             if origin == Origin::LibvirtBridge && network.gateway.is_empty() {
                 network.gateway.clone_from(&known.gateway);

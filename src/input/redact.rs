@@ -3,7 +3,7 @@
 //! What a hook reads is known; what may be secret is not (VNC and SPICE passwords, `<secret>`, disks' `<auth>`, `qemu:commandline`, other vendors'
 //! metadata, and whatever libvirt adds next). So it is kept by name: elements stay where they are, but values only where the readers look.
 
-use super::xml::{MAX_XML, NAMESPACE, resolved};
+use super::xml::{DNSMASQ, MAX_XML, NAMESPACE, Tag, resolved};
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::name::ResolveResult;
 use quick_xml::reader::NsReader;
@@ -34,9 +34,11 @@ pub fn redact(xml: &str) -> (String, bool) {
                 let (namespace, local) = reader.resolver().resolve_element(start.name());
                 let ours = matches!(namespace, ResolveResult::Bound(ns) if ns.0.starts_with(NAMESPACE));
                 let plain = matches!(namespace, ResolveResult::Unbound);
+                let option = matches!(namespace, ResolveResult::Bound(ns) if ns.0 == DNSMASQ);
                 path.push(if plain || ours { local.as_ref().to_owned() } else { "?".to_owned() });
                 let parent = open.last().copied().unwrap_or(false);
-                let kept = if plain { parent || is_read(&path) } else { ours };
+                let kept =
+                    if plain { parent || is_read(&path) } else { ours || option && Tag(start).is_dhcp_broadcast() };
                 if !tag(&mut out, start, kept || path.len() == 1) {
                     return (out, false);
                 }

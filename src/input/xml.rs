@@ -1,7 +1,7 @@
 //! One pass over libvirt's XML, bounded in size and depth, with namespaces resolved; nothing is copied but the text that is asked for.
 //!
-//! A visitor sees each element's place as a path of short names: libvirt's elements as they are called, ours as `evpn:…` whatever prefix
-//! the document uses, and everything else as `?`, which no reader asks for. So another vendor's `<x:interface>` can never be taken for ours.
+//! A visitor sees each element's place as a path of short names: libvirt's elements as they are called, ours as `evpn:…` and its dnsmasq's as
+//! `dnsmasq:…` whatever prefix the document uses, and everything else as `?`, which no reader asks for. So another vendor's `<x:interface>` can never be taken for ours.
 
 use crate::model::quoted;
 use quick_xml::XmlVersion;
@@ -18,6 +18,8 @@ pub const MAX_XML: usize = 4 << 20;
 const MAX_DEPTH: usize = 64;
 /// Our metadata's namespace.
 pub(super) const NAMESPACE: &str = "urn:evpn-hook:1";
+/// libvirt's own, for what it hands to dnsmasq as it is (network_conf / bridge_driver.c `DNSMASQ_NAMESPACE_HREF`).
+pub(super) const DNSMASQ: &str = "http://libvirt.org/schemas/network/dnsmasq/1.0";
 /// An element of ours that no reader knows.
 pub(super) const UNKNOWN: &str = "evpn:?";
 
@@ -33,7 +35,7 @@ pub(super) enum Node<'a> {
 pub(super) type Flow = ControlFlow<()>;
 
 /// An opening tag.
-pub(super) struct Tag<'a>(&'a BytesStart<'a>);
+pub(super) struct Tag<'a>(pub(super) &'a BytesStart<'a>);
 
 impl Tag<'_> {
     /// An attribute of ours; a broken value is an error.
@@ -50,6 +52,11 @@ impl Tag<'_> {
     /// An attribute of libvirt's; a broken value is none.
     pub(super) fn get(&self, key: &str) -> Option<String> {
         self.attr(key).ok().flatten()
+    }
+
+    /// Is it dnsmasq's option `dhcp-broadcast`, for all clients or some? The only one that is looked at.
+    pub(super) fn is_dhcp_broadcast(&self) -> bool {
+        self.get("value").is_some_and(|value| value.split('=').next() == Some("dhcp-broadcast"))
     }
 
     /// Refuses attributes that an element of ours does not have, and any that stands twice.
@@ -126,6 +133,7 @@ pub(super) fn walk(
                     ResolveResult::Unbound if ours => UNKNOWN,
                     ResolveResult::Unbound => libvirts(local.as_ref()),
                     ResolveResult::Bound(ns) if ns.0 == NAMESPACE => own(local.as_ref()),
+                    ResolveResult::Bound(ns) if ns.0 == DNSMASQ => dnsmasqs(local.as_ref()),
                     // Another version of us, or a slip of the pen: silence would leave a guest off its network.
                     ResolveResult::Bound(ns) if ns.0.starts_with("urn:evpn-hook") => UNKNOWN,
                     _ => "?",
@@ -216,7 +224,13 @@ macro_rules! known {
 /// libvirt's elements that a reader asks for.
 fn libvirts(local: &str) -> &'static str {
     known!(local, "", "?", "domain" "name" "uuid" "metadata" "devices" "interface" "mac" "source" "target" "filterref" "parameter"
-        "domstatus" "actual" "networkstatus" "hookData" "network" "networkport" "owner" "forward" "bridge" "mtu" "ip" "dhcp" "host")
+        "domstatus" "actual" "networkstatus" "hookData" "network" "networkport" "owner" "forward" "bridge" "mtu" "ip" "dhcp" "host" "dns"
+        "range" "tftp")
+}
+
+/// libvirt's elements of that other namespace.
+fn dnsmasqs(local: &str) -> &'static str {
+    known!(local, "dnsmasq:", "?", "options" "option")
 }
 
 /// Our own elements.

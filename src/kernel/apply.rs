@@ -64,10 +64,11 @@ impl Kernel {
             Step::ClearDefaultPvid { bridge } => {
                 // RTM_SETLINK would acknowledge this and ignore it: only RTM_NEWLINK looks into IFLA_LINKINFO. A kernel without
                 // CONFIG_BRIDGE_VLAN_FILTERING ignores the attribute, rightly.
-                let mut message = named(bridge);
-                let options = vec![InfoBridge::VlanDefaultPvid(0)];
-                message.attributes.push(link_info(InfoKind::Bridge, InfoData::Bridge(options)));
-                self.change(RouteNetlinkMessage::NewLink(message), 0)
+                self.set_bridge(bridge, InfoBridge::VlanDefaultPvid(0))
+            }
+            Step::SetStp { bridge, on } => {
+                let state = if *on { BridgeStpState::KernelStp } else { BridgeStpState::Disabled };
+                self.set_bridge(bridge, InfoBridge::StpState(state))
             }
             Step::Mark { dev } => self.set_link(dev, vec![alias()]),
             // The kernel says EAFNOSUPPORT for a device without IPv6 (no module, MTU below 1280): it generates no address either.
@@ -219,6 +220,12 @@ impl Kernel {
         message.header.change_mask = LinkFlags::Up;
         message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
         self.change(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    fn set_bridge(&mut self, bridge: &IfName, option: InfoBridge) -> Done {
+        let mut message = named(bridge);
+        message.attributes.push(link_info(InfoKind::Bridge, InfoData::Bridge(vec![option])));
+        self.change(RouteNetlinkMessage::NewLink(message), 0)
     }
 
     fn set_link(&mut self, dev: &IfName, attributes: Vec<LinkAttribute>) -> Done {

@@ -37,6 +37,7 @@ mod ifla {
     pub const INFO_SLAVE_KIND: u16 = 4;
     pub const INFO_SLAVE_DATA: u16 = 5;
 
+    pub const BR_STP_STATE: u16 = 5;
     pub const BR_VLAN_FILTERING: u16 = 7;
     pub const BR_VLAN_DEFAULT_PVID: u16 = 39;
 
@@ -126,15 +127,17 @@ fn link_kind(info: &[u8]) -> LinkKind {
 }
 
 fn bridge(data: &[u8]) -> LinkKind {
-    let (mut vlan_filtering, mut default_pvid) = (false, 0);
+    let (mut vlan_filtering, mut default_pvid, mut stp) = (false, 0, false);
     for (kind, value) in attributes(data, 0) {
         match kind {
+            // BR_NO_STP, BR_KERNEL_STP or BR_USER_STP, net/bridge/br_private.h.
+            ifla::BR_STP_STATE => stp = word(value, 0).is_some_and(|state| state != 0),
             ifla::BR_VLAN_FILTERING => vlan_filtering = is_on(value),
             ifla::BR_VLAN_DEFAULT_PVID => default_pvid = half(value, 0).unwrap_or(0),
             _ => {}
         }
     }
-    LinkKind::Bridge { vlan_filtering, default_pvid }
+    LinkKind::Bridge { vlan_filtering, default_pvid, stp }
 }
 
 fn vxlan(data: &[u8]) -> LinkKind {

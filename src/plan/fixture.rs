@@ -32,7 +32,9 @@ pub(super) fn red(origin: Origin) -> Network {
         mtu: Some(1450),
         port_security: None,
         vlan_aware: false,
+        stp: false,
         hosts: Default::default(),
+        described: None,
     }
 }
 
@@ -66,7 +68,7 @@ pub(crate) fn link(dev: &str, index: u32, kind: LinkKind) -> Link {
 }
 
 pub(super) fn bridge(dev: &str, index: u32) -> Link {
-    link(dev, index, LinkKind::Bridge { vlan_filtering: false, default_pvid: 0 })
+    link(dev, index, LinkKind::Bridge { vlan_filtering: false, default_pvid: 0, stp: false })
 }
 
 pub(crate) fn vxlan(number: u32, index: u32, master: Option<u32>) -> Link {
@@ -86,7 +88,7 @@ pub(super) fn fresh() -> Seen {
 
 /// libvirt's bridge as `started` finds it.
 pub(super) fn libvirts() -> Seen {
-    let kind = LinkKind::Bridge { vlan_filtering: false, default_pvid: 1 };
+    let kind = LinkKind::Bridge { vlan_filtering: false, default_pvid: 1, stp: false };
     let bridge = Link { mtu: 1500, ..link("red-l2", 7, kind) };
     Seen {
         bridge: Some(bridge),

@@ -9,7 +9,7 @@ use crate::plan::shown;
 const MAC: &str = "52:54:00:03:82:d8";
 
 fn bridge() -> Link {
-    let kind = LinkKind::Bridge { vlan_filtering: false, default_pvid: 0 };
+    let kind = LinkKind::Bridge { vlan_filtering: false, default_pvid: 0, stp: false };
     Link { mac: Some(mac("00:00:00:11:11:10")), ..link("red-l2", 7, kind) }
 }
 

@@ -74,7 +74,12 @@ impl Model<'_> {
             Step::AwaitVrf { .. } => assert!(self.seen.vrf.is_some() && !self.seen.unreachable, "{step}: for nothing"),
             Step::SetMtu { dev, mtu } => self.link(dev).mtu = *mtu,
             Step::ClearDefaultPvid { bridge } => {
-                self.link(bridge).kind = LinkKind::Bridge { vlan_filtering: false, default_pvid: 0 };
+                let LinkKind::Bridge { default_pvid, .. } = &mut self.link(bridge).kind else { panic!("no bridge") };
+                *default_pvid = 0;
+            }
+            Step::SetStp { bridge, on } => {
+                let LinkKind::Bridge { stp, .. } = &mut self.link(bridge).kind else { panic!("no bridge") };
+                *stp = *on;
             }
             Step::AddAddress { dev, address } => {
                 let bridge = self.link(dev).name.clone();
@@ -157,7 +162,7 @@ fn host_of(bits: u32, network: &Network) -> Option<Seen> {
     }
     let master = (vrf_is && bit(7)).then_some(5);
     let bridge = whole.bridge.map(|b| {
-        let kind = LinkKind::Bridge { vlan_filtering: false, default_pvid: u16::from(!bit(8)) };
+        let kind = LinkKind::Bridge { vlan_filtering: false, default_pvid: u16::from(!bit(8)), stp: !bit(8) };
         up(Link { master, kind, mtu: if bit(8) { 1450 } else { 1500 }, ..b })
     });
     Some(Seen {
@@ -185,7 +190,7 @@ fn networks() -> Vec<Network> {
         let whole = red(origin);
         let asymmetric = whole.vrf.clone().map(|v| Vrf { vni: None, ..v });
         all.push(Network { vrf: None, ..whole.clone() });
-        all.push(Network { vrf: asymmetric, ..whole.clone() });
+        all.push(Network { vrf: asymmetric, stp: true, ..whole.clone() });
         all.push(Network { mtu: None, mac: None, gateway: vec![], ..whole.clone() });
         all.push(whole);
     }

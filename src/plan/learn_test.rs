@@ -15,7 +15,9 @@ fn network(gateway: &[&str], routed: bool) -> Network {
         mtu: None,
         port_security: None,
         vlan_aware: false,
+        stp: false,
         hosts: BTreeMap::new(),
+        described: None,
     }
 }
 

@@ -340,10 +340,22 @@ fn bridge_up(want: &Wanted, seen: &Seen, plan: &mut Plan) -> Result<(), Refusal>
             if seen.bridge_ipv6_off && network.origin != Origin::Libvirt {
                 plan.push(plain(sysctl("net/ipv6/conf", name, "disable_ipv6", "0")));
             }
+            if network.stp {
+                plan.push(plain(Step::SetStp { bridge: name.clone(), on: true }));
+            }
         }
         Some(bridge) => {
             if matches!(bridge.kind, LinkKind::Bridge { default_pvid: 1.., .. }) {
                 plan.push(plain(Step::ClearDefaultPvid { bridge: name.clone() }));
+            }
+            // Before its first port: one that joins a bridge with STP listens for 2 s and learns for 2 s before it forwards, and one that does
+            // already goes on (net/bridge/br_stp_if.c `br_stp_stop`).
+            if let LinkKind::Bridge { stp, .. } = bridge.kind
+                && stp != network.stp
+                && sets_stp(network, Some(bridge), &seen.made)
+            {
+                let step = |on| Step::SetStp { bridge: name.clone(), on };
+                plan.push(with_undo(step(network.stp), step(stp)));
             }
             if let Some(mtu) = network.mtu
                 && bridge.mtu != mtu
@@ -394,6 +406,11 @@ fn bridge_up(want: &Wanted, seen: &Seen, plan: &mut Plan) -> Result<(), Refusal>
         plan.push(if seen.bridge.is_some() { with_undo(add, del) } else { plain(add) });
     }
     Ok(())
+}
+
+/// Is the bridge's STP ours to set? libvirt makes its bridge for this network alone, and anew each time; who made another may want it on.
+pub fn sets_stp(network: &Network, bridge: Option<&Link>, made: &BTreeSet<IfName>) -> bool {
+    network.origin == Origin::Libvirt || made.contains(&network.bridge) || bridge.is_none_or(|link| link.ours)
 }
 
 /// What the host has to do with a network's packets beside bridging them.

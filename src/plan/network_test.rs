@@ -244,7 +244,10 @@ fn what_contradicts_is_refused() {
     };
     let other = |dev: &str| Some(link(dev, 90, LinkKind::Other("veth".into())));
     let aware = "bridge red-l2 is VLAN-aware: take macTableManager='libvirt' out of the network's XML, or vlan_filtering off the bridge";
-    refuses(&|s| s.bridge.as_mut().unwrap().kind = LinkKind::Bridge { vlan_filtering: true, default_pvid: 1 }, aware);
+    refuses(
+        &|s| s.bridge.as_mut().unwrap().kind = LinkKind::Bridge { vlan_filtering: true, default_pvid: 1, stp: false },
+        aware,
+    );
     refuses(&|s| s.bridge = other("red-l2"), "device red-l2 is there and is not a bridge: use another bridge name");
     refuses(&|s| s.vrf = other("red"), "device red is there and is not a VRF: use another VRF name");
     refuses(&|s| s.vrf = Some(vrf("red", 5, 12)), "VRF red is there with table 12, not 10: make the two agree");
@@ -356,4 +359,46 @@ fn the_router_mac_is_the_vteps_own() {
     assert_eq!(mac("10.0.0.1"), "02:45:0a:00:00:01");
     assert_eq!(mac("fd00::1"), mac("fd00:0::1"));
     assert_ne!(mac("fd00::1"), mac("fd00::2"));
+}
+
+#[test]
+fn f06_stp_is_off_unless_the_metadata_wants_it() {
+    let (on, off) = ("ip link set red-l2 type bridge stp_state 1\n", "ip link set red-l2 type bridge stp_state 0\n");
+    let runs = |stp| {
+        let mut seen = whole();
+        seen.bridge.as_mut().unwrap().kind = LinkKind::Bridge { vlan_filtering: false, default_pvid: 0, stp };
+        seen
+    };
+    let wants = |origin| Network { stp: true, ..red(origin) };
+    for origin in [Origin::Libvirt, Origin::LibvirtBridge, Origin::Config] {
+        plans(&red(origin), &runs(true), off);
+        plans(&red(origin), &runs(false), "");
+        plans(&wants(origin), &runs(true), "");
+        plans(&wants(origin), &runs(false), on);
+    }
+    // Before its first port, and put back where the start fails.
+    let mut fresh = libvirts();
+    fresh.bridge.as_mut().unwrap().kind = LinkKind::Bridge { vlan_filtering: false, default_pvid: 1, stp: true };
+    let plan = up(&want(&red(Origin::Libvirt)), &fresh).unwrap();
+    let at = |words: &str| plan.iter().position(|p| p.step.to_string().starts_with(words)).expect(words);
+    let stp = at("ip link set red-l2 type bridge stp_state 0");
+    assert!(stp < at("ip link set vxlan20 master red-l2"), "{}", shown(&plan));
+    assert_eq!(plan[stp].undo, [Step::SetStp { bridge: name("red-l2"), on: true }]);
+    // A bridge of ours starts without.
+    let plan = shown(&up(&want(&wants(Origin::Config)), &super::super::fixture::fresh()).unwrap());
+    assert!(plan.contains(&format!("type bridge stp_state 0 vlan_default_pvid 0\n{on}")), "{plan}");
+}
+
+#[test]
+fn f06_a_bridge_that_somebody_else_made_keeps_its_stp() {
+    for stp in [true, false] {
+        let mut theirs = whole();
+        theirs.made.remove(&name("red-l2"));
+        let bridge = theirs.bridge.as_mut().unwrap();
+        (bridge.ours, bridge.kind) = (false, LinkKind::Bridge { vlan_filtering: false, default_pvid: 0, stp });
+        for wanted in [true, false] {
+            plans(&Network { stp: wanted, ..red(Origin::Config) }, &theirs, "");
+            plans(&Network { stp: wanted, ..red(Origin::LibvirtBridge) }, &theirs, "");
+        }
+    }
 }

@@ -57,6 +57,9 @@ pub enum LinkKind {
         vlan_filtering: bool,
         /// `vlan_default_pvid`; 0 where the kernel has no VLAN filtering.
         default_pvid: u16,
+        /// STP runs on it, the kernel's or a daemon's.
+        #[serde(default)]
+        stp: bool,
     },
     /// A VXLAN device.
     Vxlan {

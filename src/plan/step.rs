@@ -81,6 +81,13 @@ pub enum Step {
         /// The bridge.
         bridge: IfName,
     },
+    /// STP on a bridge: off as libvirt's default has it on, or on as its metadata wants it.
+    SetStp {
+        /// The bridge.
+        bridge: IfName,
+        /// On or off.
+        on: bool,
+    },
     /// Put our mark on a device that we made and were cut off at. `ip link set DEV alias evpn-hook`
     Mark {
         /// The device.
@@ -254,6 +261,7 @@ impl Step {
             Step::SetMtu { .. } => "set-mtu",
             Step::SetVxlanPort { .. } => "set-vxlan-port",
             Step::ClearDefaultPvid { .. } => "clear-default-pvid",
+            Step::SetStp { .. } => "set-stp",
             Step::Mark { .. } => "mark",
             Step::NoAddrGen { .. } => "no-addrgen",
             Step::AddAddress { .. } => "add-address",
@@ -292,6 +300,7 @@ impl Step {
             | Step::SetMtu { dev, .. }
             | Step::SetVxlanPort { dev }
             | Step::ClearDefaultPvid { bridge: dev }
+            | Step::SetStp { bridge: dev, .. }
             | Step::Mark { dev }
             | Step::NoAddrGen { dev }
             | Step::Hear { dev, .. }
@@ -339,6 +348,7 @@ impl fmt::Display for Step {
             Step::SetMtu { dev, mtu } => write!(f, "ip link set {dev} mtu {mtu}"),
             Step::SetVxlanPort { dev } => write!(f, "bridge link set dev {dev} learning off neigh_suppress on"),
             Step::ClearDefaultPvid { bridge } => write!(f, "ip link set {bridge} type bridge vlan_default_pvid 0"),
+            Step::SetStp { bridge, on } => write!(f, "ip link set {bridge} type bridge stp_state {}", u8::from(*on)),
             Step::Mark { dev } => write!(f, "ip link set {dev} alias evpn-hook"),
             Step::NoAddrGen { dev } => write!(f, "ip link set {dev} addrgenmode none"),
             Step::AddAddress { dev, address } => write!(f, "ip address replace {address} dev {dev} nodad"),

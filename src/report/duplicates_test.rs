@@ -12,7 +12,7 @@ const IP: &str = "10.1.0.60";
 /// A host with a bridge (7), a VXLAN device (8) and a tap (9).
 fn world(fdb: &[(&str, u32)], neighs: &[(&str, &str)]) -> World {
     let links = vec![
-        link("red-l2", 7, LinkKind::Bridge { vlan_filtering: false, default_pvid: 0 }),
+        link("red-l2", 7, LinkKind::Bridge { vlan_filtering: false, default_pvid: 0, stp: false }),
         link("vxlan20", 8, LinkKind::Vxlan { vni: 20.try_into().ok(), local: None, port: 4789, learning: false }),
         link("vnet0", 9, LinkKind::Other("tun".into())),
     ];

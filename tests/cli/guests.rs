@@ -121,10 +121,10 @@ on_a_host!(only_what_is_still_ours_is_withdrawn, {
 });
 
 /// A process with a network namespace of its own, until it is dropped.
-struct Sleeper(Child);
+pub struct Sleeper(pub Child);
 
 impl Sleeper {
-    fn start() -> Sleeper {
+    pub fn start() -> Sleeper {
         let sleeper = Sleeper(Command::new("unshare").args(["-n", "sleep", "1000"]).spawn().unwrap());
         let ours = std::fs::read_link("/proc/self/ns/net").unwrap();
         let there = format!("/proc/{}/ns/net", sleeper.0.id());

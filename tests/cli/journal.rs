@@ -9,13 +9,13 @@ use std::os::unix::net::UnixDatagram;
 
 const MAC: &str = "52:54:00:03:82:d8";
 
-type Entry = BTreeMap<String, Vec<String>>;
+pub type Entry = BTreeMap<String, Vec<String>>;
 
 /// journald, as far as its socket goes.
-struct Journald(UnixDatagram);
+pub struct Journald(UnixDatagram);
 
 impl Journald {
-    fn listens() -> Journald {
+    pub fn listens() -> Journald {
         sh("mkdir -p /run/systemd/journal");
         let socket = UnixDatagram::bind("/run/systemd/journal/socket").unwrap();
         socket.set_nonblocking(true).unwrap();
@@ -23,7 +23,7 @@ impl Journald {
     }
 
     /// The datagrams that came, each with its entries. Who sent them has ended.
-    fn heard(&self) -> Vec<Vec<Entry>> {
+    pub fn heard(&self) -> Vec<Vec<Entry>> {
         let mut buffer = vec![0; 1 << 18];
         std::iter::from_fn(|| self.0.recv(&mut buffer).ok().map(|length| read(&buffer[..length]))).collect()
     }
@@ -56,7 +56,7 @@ fn read(mut rest: &[u8]) -> Vec<Entry> {
     entries
 }
 
-fn of<'a>(entry: &'a Entry, key: &str) -> &'a str {
+pub fn of<'a>(entry: &'a Entry, key: &str) -> &'a str {
     entry.get(key).map_or("", |values| values[0].as_str())
 }
 

@@ -5,7 +5,7 @@ use crate::host::{Host, fdb, neighbours, snapshot, tap};
 use crate::on_a_host;
 use std::process::{Child, Command, Stdio};
 
-fn call(host: &Host, network: Option<&str>, env: &[(&str, &str)]) -> crate::host::Run {
+pub fn call(host: &Host, network: Option<&str>, env: &[(&str, &str)]) -> crate::host::Run {
     let mut command = host.command(&["lxc"]);
     if let Some(network) = network {
         command.args(["--network", network]);
@@ -18,7 +18,7 @@ fn call(host: &Host, network: Option<&str>, env: &[(&str, &str)]) -> crate::host
     crate::host::Run { status: output.status.code().unwrap(), stdout: String::new(), stderr }
 }
 
-const UP: [(&str, &str); 4] =
+pub const UP: [(&str, &str); 4] =
     [("LXC_HOOK_SECTION", "net"), ("LXC_HOOK_TYPE", "up"), ("LXC_NET_TYPE", "veth"), ("LXC_NET_PEER", "vethc1")];
 
 on_a_host!(a_veth_without_a_link_is_enslaved_and_released, {

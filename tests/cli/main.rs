@@ -3,6 +3,7 @@
 //! Bad input first: what is wrong is said in one line that names the object and the way out, the exit status is as promised, and
 //! nothing is left behind. Then the ways that work, as a user or a hypervisor would call.
 
+mod advice;
 mod agent;
 mod at_work;
 mod broken_host;
@@ -27,6 +28,7 @@ mod journal;
 mod learned;
 mod lxc;
 mod metrics;
+mod mtu;
 mod networks;
 mod record;
 mod routed;

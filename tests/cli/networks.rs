@@ -29,12 +29,12 @@ ip link set vxlan20 up
         host.status(),
         value!({"endpoints": [], "networks": [
             {"name": "flat", "bridge": "flat-l2", "vni": 20, "vrf": null, "vtep": "10.0.0.1", "state": "up", "problems": [],
-                "remotes": [], "port_security": "off"},
+                "remotes": [], "port_security": "off", "advice": []},
             {"name": "other", "bridge": "other-l2", "vni": 21, "vrf": null, "vtep": null, "state": "down",
-                "problems": ["not up: 'evpn-hook network up other'"], "remotes": [], "port_security": "off"},
+                "problems": ["not up: 'evpn-hook network up other'"], "remotes": [], "port_security": "off", "advice": []},
             {"name": "routed", "bridge": "red-l2", "vni": 30, "vrf": {"name": "red", "table": 10, "vni": 10},
                 "vtep": null, "state": "down", "problems": ["not up: 'evpn-hook network up routed'"],
-                "remotes": [], "port_security": "off"},
+                "remotes": [], "port_security": "off", "advice": []},
         ]})
     );
     let (bridge, vxlan) = (ip_link("flat-l2"), ip_link("vxlan20"));
@@ -60,6 +60,7 @@ on_a_host!(all_of_config_toml, {
         "layer 2 only
 |- flat: up, bridge flat-l2, VNI 20, VTEP 10.0.0.1
 `- other: up, bridge other-l2, VNI 21, VTEP 10.0.0.1
+      ~ advice: mtu-not-told ('evpn-hook doctor -v')
 "
     );
     host.run(&["network", "down", "--all"]).ok();

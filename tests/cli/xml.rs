@@ -46,10 +46,10 @@ pub fn network(name: &str, inner: &str, rest: &str) -> String {
     )
 }
 
-/// What a layer-2 tenant `lab` on bridge `lab-l2` has.
-pub const LAB: &str =
-    "<forward mode='open'/><bridge name='lab-l2' stp='off' delay='0'/><mac address='00:00:00:11:11:10'/>
-    <ip address='10.1.0.1' netmask='255.255.255.0'><dhcp><host mac='52:54:00:03:82:d8' ip='10.1.0.60'/></dhcp></ip>";
+/// What a layer-2 tenant `lab` on bridge `lab-l2` has; there is nothing to advise.
+pub const LAB: &str = "<forward mode='open'/><bridge name='lab-l2' stp='off' delay='0'/><mtu size='1450'/>
+    <mac address='00:00:00:11:11:10'/><ip address='10.1.0.1' netmask='255.255.255.0'><dhcp><host mac='52:54:00:03:82:d8' ip='10.1.0.60'/></dhcp></ip>
+    <dnsmasq:options xmlns:dnsmasq='http://libvirt.org/schemas/network/dnsmasq/1.0'><dnsmasq:option value='dhcp-broadcast'/></dnsmasq:options>";
 
 /// Its bridge, as libvirt makes it.
 pub const LIBVIRTS_BRIDGE: &str =

@@ -1,5 +1,6 @@
 //! Hosts for the pictures, and what every picture must be.
 
+use evpn_hook::advice::Advice;
 use evpn_hook::config::{PortSecurity, Vrf};
 use evpn_hook::model::{Address, Guest, GuestKind, Source};
 use evpn_hook::report::status::{EndpointStatus, NetworkStatus, Remote, Status, svg};
@@ -33,8 +34,13 @@ fn network(name: &str, bridge: &str, vni: u32, vrf: Option<Vrf>) -> NetworkStatu
         port_security: PortSecurity::Off,
         state: "up",
         problems: vec![],
+        advice: vec![],
         remotes: vec![],
     }
+}
+
+fn advice(check: &'static str) -> Advice {
+    Advice { check, costs: true, evidence: "it is so".into(), mend: "do this".into() }
 }
 
 fn remote(vtep: &str, macs: usize) -> Remote {
@@ -64,7 +70,11 @@ fn guest(kind: GuestKind, name: &str) -> Guest {
 fn tenants() -> Status {
     let red = || Some(vrf("red", 10, Some(10)));
     let networks = vec![
-        NetworkStatus { remotes: vec![remote("10.0.0.2", 1)], ..network("web", "web-l2", 20, red()) },
+        NetworkStatus {
+            advice: vec![advice("dhcp-broadcast")],
+            remotes: vec![remote("10.0.0.2", 1)],
+            ..network("web", "web-l2", 20, red())
+        },
         NetworkStatus {
             state: "degraded",
             problems: vec!["missing: ip link set vxlan21 up".into()],
@@ -77,7 +87,10 @@ fn tenants() -> Status {
             problems: vec!["not up: 'evpn-hook network up lab'".into()],
             ..network("lab", "lab-l2", 40, None)
         },
-        network("dmz", "dmz-l2", 50, Some(vrf("edge", 50, None))),
+        NetworkStatus {
+            advice: vec![advice("stp"), advice("mtu-not-told")],
+            ..network("dmz", "dmz-l2", 50, Some(vrf("edge", 50, None)))
+        },
     ];
     let v6 = ("fe80::5054:ff:fe03:82d8", Source::Neighbour);
     let many = [("10.1.0.60", Source::DhcpHost), v6, ("fd00:1::60", Source::Lease), ("10.1.0.61", Source::Metadata)];

@@ -1,7 +1,11 @@
 //! One tenant network: `virsh net-start` is all it takes, and `virsh net-destroy` leaves nothing of it.
 
-use crate::fabric::{Container, Fabric, Host, Traces, wait_until};
-use crate::tenant::{Configured, Network, RED, SOON, container_on, expect_vni, joined, network_status, vni};
+use std::time::Instant;
+
+use crate::fabric::{Container, Fabric, Host, Nic, Traces, Vm, VmSpec, wait_until};
+use crate::tenant::{
+    Configured, Network, RED, SOON, container_on, expect_vni, joined, network_status, shipped_xml, vni,
+};
 
 const MAC: &str = "00:16:3e:00:00:38";
 const LEASE: &[&str] = &["udhcpc", "-i", "eth0", "-n", "-q", "-t", "10", "-T", "1", "-A", "1"];
@@ -16,6 +20,13 @@ fn expect_type5(host: &Host, prefix: &str, vtep: &str) {
         let routes = host.show_text("bgpd", "show bgp l2vpn evpn route type prefix");
         routes.split_once(prefix).is_some_and(|(_, path)| path.lines().nth(1).is_some_and(|line| line.contains(vtep)))
     });
+}
+
+/// What `status` advises for a network.
+fn advice(host: &Host, network: &str) -> Vec<String> {
+    let status = network_status(host, network);
+    let advice = status["advice"].as_array().expect("advice").iter();
+    advice.map(|advice| advice["check"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Each hypervisor has both hypervisors' routes to the prefix. The reflector passes on both only if each has a distinguisher of its own.
@@ -120,16 +131,16 @@ lab_test! {
         ];
         let before = Traces::of(comp1);
         for (mode, forward, ip) in modes {
-            // With STP a bridge forwards 2 s later, and FRR knows its VRF only then; an existing bridge's STP is not libvirt's.
-            let stp = if mode == "bridge" { "" } else { " stp='off'" };
             let network = Network::start_xml(comp1, "modes", &format!(
                 "<network><name>modes</name><metadata><evpn:network xmlns:evpn='urn:evpn-hook:1' vni='91'>
-                <evpn:vrf name='modes' table='90' vni='90'/></evpn:network></metadata>{forward}<bridge name='modes-l2'{stp}/>{ip}</network>"
+                <evpn:vrf name='modes' table='90' vni='90'/></evpn:network></metadata>{forward}<bridge name='modes-l2'/>{ip}</network>"
             ));
             let bridge = comp1.ok(&["ip", "-d", "link", "show", "modes-l2"]);
             assert!(bridge.contains("master modes "), "{mode}: {bridge}");
             expect_vni(comp1, "91", "L2", "modes");
             expect_up(comp1, "modes");
+            let works = ["open", "route", "bridge"].contains(&mode);
+            assert_eq!(advice(comp1, "modes").iter().any(|check| check == "forward-mode"), !works, "F04: {mode}");
             network.remove();
             before.assert_unchanged(comp1);
         }
@@ -151,5 +162,64 @@ lab_test! {
             lxc.net.0.flags = up\nlxc.net.0.name = eth0\nlxc.net.0.ipv4.address = {ip}/24\n");
         let _far = Container::start(comp2, "c2", &nic("192.0.2.2"));
         Container::start(comp1, "c1", &nic("192.0.2.1")).ok(&["ping", "-c", "3", "-W", "5", "192.0.2.2"]);
+    }
+}
+
+lab_test! {
+    /// libvirt's default: `<bridge>` says nothing of STP, so libvirt turns it on, and a new port forwards after 4 s.
+    fn f06_a_guest_on_libvirts_default_bridge_is_reached_at_once(fabric) {
+        let comp1 = fabric.comp1();
+        let plain = shipped_xml(comp1, "red").replace("<bridge name='red-l2' stp='off' delay='0'/>", "<bridge name='red-l2'/>");
+        let red = Network::start_xml(comp1, "red", &plain);
+        let stp = || comp1.ok(&["cat", "/sys/class/net/red-l2/bridge/stp_state"]).trim().to_owned();
+        assert_eq!(stp(), "0");
+        let state = |port: &str| comp1.json(&["bridge", "-j", "-d", "link", "show", "dev", port])[0]["state"].clone();
+        assert_eq!(state("vxlan20"), "forwarding");
+        assert_eq!(advice(comp1, "red"), ["stp"]);
+        let began = Instant::now();
+        let container = Container::start(comp1, "c1", &container_on("red", MAC, Some("10.1.0.38")));
+        let started = began.elapsed();
+        container.ok(&["ping", "-c", "1", "-W", "1", "10.1.0.1"]);
+        let inside = container.ok(&["ip", "link", "show", "eth0"]);
+        assert!(inside.contains("mtu 1450"), "LXC gives both ends of a veth with a link the bridge's: {inside}");
+        eprintln!("lab: with libvirt's default STP: guest started in {} ms, answered {} ms later", started.as_millis(), (began.elapsed() - started).as_millis());
+        drop(container);
+        // It stays off when libvirt has been restarted, and is off again after the network has.
+        red.stop();
+        red.start();
+        assert_eq!(stp(), "0");
+        expect_up(comp1, "red");
+    }
+}
+
+lab_test! {
+    /// What `<mtu>` in the shipped files is for: without it, libvirt has nothing to tell by DHCP.
+    fn libvirt_tells_guests_the_mtu_that_its_xml_has(fabric) {
+        let comp1 = fabric.comp1();
+        let told = || comp1.ok(&["cat", "/var/lib/libvirt/dnsmasq/red.conf"]).lines().any(|line| line == "dhcp-option=option:mtu,1450");
+        let xml = shipped_xml(comp1, "red");
+        let red = Network::start_xml(comp1, "red", &xml);
+        assert!(told() && advice(comp1, "red").is_empty());
+        // A VM that does not ask by DHCP is told by its own XML alone, which libvirt does not fill from the network's.
+        let mut vm = Vm::define(comp1, &VmSpec {
+            name: "sized",
+            nics: vec![Nic::Network { mac: "52:54:00:03:82:d8", network: "red" }],
+            cmdline: "lab.ip0=10.1.0.60/24 lab.gw0=10.1.0.1",
+            ..VmSpec::default()
+        });
+        comp1.sh("virsh dumpxml sized | sed \"s|<model type='virtio'/>|&<mtu size='1450'/>|\" >/run/sized-mtu.xml && virsh --quiet define /run/sized-mtu.xml");
+        vm.boot();
+        vm.wait_ready();
+        let (_, mtu) = vm.exec("cat /sys/class/net/eth0/mtu");
+        assert!(mtu.lines().any(|line| line.ends_with(" 1450") || line == "1450"), "{mtu}");
+        drop(vm);
+        red.remove();
+        // As on an underlay of 1500 bytes.
+        comp1.write("/etc/evpn-hook/config.toml", "[[vrf]]\nname = 'red'\ntable = 10\nvni = 10\n[[network]]\nname = 'red'\nbridge = 'red-l2'\nvni = 20\nvrf = 'red'\nmtu = 1450\n");
+        let red = Network::start_xml(comp1, "red", &xml.replace("<mtu size='1450'/>", ""));
+        let (told, advice) = (told(), advice(comp1, "red"));
+        red.remove();
+        comp1.ok(&["rm", "/etc/evpn-hook/config.toml"]);
+        assert!(!told && advice == ["mtu-not-told"], "{advice:?}");
     }
 }

@@ -22,6 +22,11 @@ pub const BLUE_XML: &str = "<network><name>blue</name><metadata>
 <forward mode='open'/><bridge name='blue-l2' stp='off' delay='0'/><mac address='00:00:00:11:11:50'/><dns enable='no'/>
 <ip address='10.1.0.1' netmask='255.255.255.0'><dhcp><range start='10.1.0.150' end='10.1.0.200'/></dhcp></ip></network>";
 
+/// What a shipped file's comment asks for where the underlay carries more than 1500 bytes: for sed.
+fn sized(mtu: u32) -> String {
+    format!("s/<mtu size='1450'/<mtu size='{mtu}'/")
+}
+
 /// A libvirt network.
 pub struct Network<'a> {
     host: &'a Host,
@@ -29,15 +34,19 @@ pub struct Network<'a> {
 }
 
 impl<'a> Network<'a> {
-    /// Starts one of libvirt-networks/ as it is installed.
+    /// Starts one of libvirt-networks/ as it is installed, but for its MTU: this fabric's underlay carries 9000 bytes.
     pub fn shipped(host: &'a Host, name: &'a str) -> Network<'a> {
-        host.ok(&["virsh", "--quiet", "net-define", &shipped_file(name)]);
-        Network { host, name }.started()
+        Network::shipped_with_mtu(host, name, 8950)
+    }
+
+    pub fn shipped_with_mtu(host: &'a Host, name: &'a str, mtu: u32) -> Network<'a> {
+        let xml = host.ok(&["sed", &sized(mtu), &shipped_file(name)]);
+        Network::start_xml(host, name, &xml)
     }
 
     /// The same file without its DHCP ranges: for all hosts of a segment but one.
     pub fn without_dhcp(host: &'a Host, name: &'a str) -> Network<'a> {
-        let xml = host.ok(&["sed", "/^ *<dhcp>$/,/<\\/dhcp>/d", &shipped_file(name)]);
+        let xml = host.ok(&["sed", "-e", &sized(8950), "-e", "/^ *<dhcp>$/,/<\\/dhcp>/d", &shipped_file(name)]);
         Network::start_xml(host, name, &xml)
     }
 
@@ -75,6 +84,11 @@ impl Drop for Network<'_> {
             self.host.run(&["virsh", "--quiet", verb, self.name]);
         }
     }
+}
+
+/// One of libvirt-networks/ as it is installed.
+pub fn shipped_xml(host: &Host, name: &str) -> String {
+    host.ok(&["cat", &shipped_file(name)])
 }
 
 fn shipped_file(name: &str) -> String {

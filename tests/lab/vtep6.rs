@@ -78,7 +78,7 @@ lab_test! {
         let _frr = OtherFrr::of(fabric, "sid");
         let (comp1, comp2) = (fabric.comp1(), fabric.comp2());
         let _vtep = Vtep::set(comp1, 1);
-        let network = Network::shipped(comp1, "red");
+        let network = Network::shipped_with_mtu(comp1, "red", 9000 - 70);
         let configured = Configured::up(comp2, &[&vtep(2), RED]);
         joined(fabric);
         for host in [comp1, comp2] {

@@ -20,8 +20,14 @@ netns!(a_bridge_has_all_that_evpn_needs, kernel, {
         );
     }
     let link = kernel.link(&name("red-l2")).unwrap().unwrap();
-    assert_eq!(link.kind, LinkKind::Bridge { vlan_filtering: false, default_pvid: 0 });
+    assert_eq!(link.kind, LinkKind::Bridge { vlan_filtering: false, default_pvid: 0, stp: false });
     assert_eq!((link.mtu, link.up, link.addrgen_none), (1400, false, Some(true)));
+    for on in [true, false] {
+        kernel.apply(&Step::SetStp { bridge: name("red-l2"), on }).unwrap();
+        assert_eq!(ip_link("red-l2")["linkinfo"]["info_data"]["stp_state"], u8::from(on));
+        let link = kernel.link(&name("red-l2")).unwrap().unwrap();
+        assert_eq!(link.kind, LinkKind::Bridge { vlan_filtering: false, default_pvid: 0, stp: on });
+    }
     assert_eq!(link.mac, Some(mac("00:00:00:11:11:10")));
     assert_eq!(kernel.link_by_index(link.index).unwrap().unwrap(), link);
 
@@ -167,7 +173,7 @@ netns!(the_default_pvid_of_a_bridge_that_others_made_is_cleared, kernel, {
     sh("ip link add virbr9 type bridge && ip link add v0 type veth peer name v1 && ip link set v0 master virbr9");
     kernel.apply(&Step::ClearDefaultPvid { bridge: name("virbr9") }).unwrap();
     let link = kernel.link(&name("virbr9")).unwrap().unwrap();
-    assert_eq!(link.kind, LinkKind::Bridge { vlan_filtering: false, default_pvid: 0 });
+    assert_eq!(link.kind, LinkKind::Bridge { vlan_filtering: false, default_pvid: 0, stp: false });
     if !has_vlan_filtering() {
         skip("the_default_pvid_of_a_bridge_that_others_made_is_cleared", "this kernel has no bridge VLAN filtering");
         return;
@@ -177,7 +183,7 @@ netns!(the_default_pvid_of_a_bridge_that_others_made_is_cleared, kernel, {
     assert_eq!(sh("bridge fdb show br virbr9 | grep -c 52:54:00:00:00:01").trim(), "1");
     sh("ip link add aware type bridge vlan_filtering 1 vlan_default_pvid 7");
     let link = kernel.link(&name("aware")).unwrap().unwrap();
-    assert_eq!(link.kind, LinkKind::Bridge { vlan_filtering: true, default_pvid: 7 });
+    assert_eq!(link.kind, LinkKind::Bridge { vlan_filtering: true, default_pvid: 7, stp: false });
 });
 
 netns!(address_generation_is_switched_off, kernel, {

@@ -68,7 +68,7 @@ impl Engine {
     fn sync_container(&mut self, name: &str, lxcpath: &str) -> Result<(), EngineError> {
         let Some(pid) = hypervisor::lxc::pid(lxcpath, name) else { return Ok(()) };
         let Ok(guest) = Guest::new(GuestKind::Lxc, name, name) else { return Ok(()) };
-        let nics = self.container_nics(&namespace_of(pid)?)?;
+        let (nics, _) = self.container_nics(&namespace_of(pid)?)?;
         self.sync_one(&guest, Truth::Runs(nics, Life::Here))
     }
 
@@ -110,7 +110,8 @@ impl Engine {
                 // It was started anew without us.
                 Some((_, Some(running))) => {
                     let pid = hypervisor::lxc::pid(&running.lxcpath, &guest.name);
-                    let nics = pid.and_then(|pid| self.container_nics(&namespace_of(pid).ok()?).ok());
+                    let nics =
+                        pid.and_then(|pid| self.container_nics(&namespace_of(pid).ok()?).ok()).map(|(nics, _)| nics);
                     nics.map_or(Truth::Unknown, |nics| Truth::Runs(nics, Life::Here))
                 }
             },

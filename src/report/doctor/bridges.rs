@@ -183,6 +183,10 @@ fn drift(base: &Base, with_other_mac: &[String]) -> Vec<Finding> {
                 let evidence = "gives its ports a VLAN (vlan_default_pvid): each entry gets a copy there, and FRR withdraws the MAC with the copy";
                 found.push(Finding::problem("default-pvid", bridge, evidence).sync());
             }
+            Step::SetStp { bridge, on: false } => {
+                let evidence = "runs STP: each new port is deaf for 4 s or more, and guests and other hosts may have a part in the tree";
+                found.push(Finding::problem("stp", bridge, evidence).sync());
+            }
             Step::Sysctl { path, .. } if path.ends_with("/rp_filter") => {
                 let dev = path.rsplit('/').nth(1).unwrap_or_default();
                 let evidence = "rp_filter is not 2 (loose): what comes back by another way than it went is dropped where it is strict";
@@ -296,7 +300,9 @@ mod tests {
     #[test]
     fn a_vlan_aware_bridge_is_told_once() {
         let found = finds(|base, _| {
-            with(base, "red-l2", |link| link.kind = LinkKind::Bridge { vlan_filtering: true, default_pvid: 0 });
+            with(base, "red-l2", |link| {
+                link.kind = LinkKind::Bridge { vlan_filtering: true, default_pvid: 0, stp: false }
+            });
             base.troubles.push("network red: bridge red-l2 is VLAN-aware: take …".into());
         });
         assert_eq!(only(&found), ("vlan-aware", "red-l2", "ip link set red-l2 type bridge vlan_filtering 0"));
@@ -326,6 +332,7 @@ mod tests {
         let hears = step(Step::Hear { dev: name("flat-l2"), hears: Hears::Nothing });
         assert_eq!(only(&hears), ("layer-2-host", "flat-l2", "evpn-hook sync"));
         assert_eq!(only(&step(Step::ClearDefaultPvid { bridge: name("red-l2") })).0, "default-pvid");
+        assert_eq!(only(&step(Step::SetStp { bridge: name("red-l2"), on: false })).0, "stp");
         let ghost = Step::DelNeigh { bridge: name("red-l2"), ip: "10.1.0.99".parse().unwrap() };
         let found = step(ghost.clone());
         assert_eq!((only(&found).0, &found[0].fix), ("ghost", &Some(Fix::Sync)));

@@ -21,7 +21,7 @@ fn vxlan(vni: u32, index: u32, master: u32) -> Link {
 
 /// red: VRF 2, L3 bridge 3 with vxlan10 4, bridge 5 with vxlan20 6 and tap 7; the underlay's device 8.
 pub fn links() -> Vec<Link> {
-    let bridge = || LinkKind::Bridge { vlan_filtering: false, default_pvid: 0 };
+    let bridge = || LinkKind::Bridge { vlan_filtering: false, default_pvid: 0, stp: false };
     let mut red = link("red-l2", 5, Some(2), bridge());
     red.mac = GATEWAY.parse().ok();
     let mut uplink = link("uplink", 8, None, LinkKind::Other(String::new()));
@@ -59,7 +59,9 @@ pub fn network() -> Network {
         mtu: Some(8950),
         port_security: None,
         vlan_aware: false,
+        stp: false,
         hosts: BTreeMap::new(),
+        described: None,
     }
 }
 

@@ -5,6 +5,7 @@
 //!
 //! - `host`: kernel, routing rules, settings, firewall, the neighbour table's limits
 //! - `underlay`: the VTEP's address, and whether the tenants' packets fit between VTEPs
+//! - `described`: what the networks' descriptions say that works badly, from [`crate::advice`]'s table
 //! - `bridges`: what `sync` would put right, ghosts, what a bridge and its VXLAN port must be
 //! - `speaker`: FRR, its configuration, and what the fabric sends
 //! - `frr_files`: FRR's own files
@@ -12,6 +13,7 @@
 
 mod bridges;
 mod defects;
+mod described;
 mod firewall;
 mod frr_files;
 mod hooks;
@@ -233,6 +235,7 @@ pub fn examine(engine: &mut Engine) -> Result<Report, EngineError> {
     let of_hooks = hooks::observe(engine, &base);
     let mut findings = underlay::judge(&base, &under);
     findings.extend(host::judge(&base, &of_host));
+    findings.extend(described::judge(&base));
     findings.extend(bridges::judge(&base, &of_bridges, &said.silence()));
     findings.extend(speaker::judge(&base, &said));
     findings.extend(frr_files::judge(&base, &files));

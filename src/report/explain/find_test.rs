@@ -31,7 +31,7 @@ fn devices(asked: &str, records: &[GuestRecord]) -> Result<Vec<String>, String> 
 
 fn world() -> World {
     let link = |name: &str, index, kind| Link { master: (index == 9).then_some(7), ..fixture::link(name, index, kind) };
-    let bridge = LinkKind::Bridge { vlan_filtering: false, default_pvid: 0 };
+    let bridge = LinkKind::Bridge { vlan_filtering: false, default_pvid: 0, stp: false };
     let links = vec![
         link("red-l2", 7, bridge.clone()),
         link("blue-l2", 8, bridge),

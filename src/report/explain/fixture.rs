@@ -67,7 +67,9 @@ pub(super) fn red() -> Network {
         mtu: Some(8950),
         port_security: None,
         vlan_aware: false,
+        stp: false,
         hosts: Default::default(),
+        described: None,
     }
 }
 
@@ -122,7 +124,7 @@ fn frr() -> Frr {
 
 impl Scene {
     fn new() -> Scene {
-        let bridge = LinkKind::Bridge { vlan_filtering: false, default_pvid: 0 };
+        let bridge = LinkKind::Bridge { vlan_filtering: false, default_pvid: 0, stp: false };
         let endpoint = Endpoint {
             network: "red".parse().unwrap(),
             bridge: "red-l2".parse().unwrap(),

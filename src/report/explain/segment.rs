@@ -166,6 +166,7 @@ fn said(world: &World, step: &Step) -> String {
         Step::AddVrf { name, .. } | Step::AddBridge { name, .. } => format!("{name} is not there"),
         Step::AddVxlan { vni, .. } => format!("{} is not there as wanted ('{step}')", vni.device()),
         Step::SetVxlanPort { dev } => format!("{dev} is not 'learning off neigh_suppress on': {}", now(dev)),
+        Step::SetStp { bridge, on: false } => format!("{bridge} runs STP"),
         Step::AddAddress { dev, address } => format!("{dev} has lost its address {address}"),
         Step::SpeakerAddVrf { vrf } => format!("FRR's configuration lacks what VRF {} needs", vrf.name),
         step => format!("missing: {step}"),

@@ -1,6 +1,7 @@
 //! Asks the register, the kernel and the speaker.
 
 use super::{EndpointStatus, NetworkStatus, Remote, Status};
+use crate::advice;
 use crate::config::Network;
 use crate::engine::{Engine, EngineError, boot_seconds, host_wants, lacks};
 use crate::model::{Guest, NetName};
@@ -36,6 +37,7 @@ pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
         dumps.push((record.network.name.clone(), frr.as_mut().map(|frr| frr.dump(vni))));
         let mut status = network(engine, &world, &record.network, record.vtep, frr.as_mut())?;
         status.remotes = tunnels.of_network(&world, &record.network);
+        status.advice = advice::of(&record.network, world.link(&record.network.bridge), &record.made);
         networks.push(status);
     }
     for wanted in engine.config()?.networks.clone() {
@@ -73,6 +75,7 @@ fn of(network: &Network, state: &'static str) -> NetworkStatus {
         port_security: network.security(),
         state,
         problems: Vec::new(),
+        advice: Vec::new(),
         remotes: Vec::new(),
     }
 }

@@ -13,6 +13,7 @@ pub mod watch;
 
 pub use gather::{gather, settled};
 
+use crate::advice::Advice;
 use crate::config::{PortSecurity, Vrf};
 use crate::model::{Address, Guest, IfName, Mac, NetName, Vni};
 use serde::Serialize;
@@ -46,6 +47,8 @@ pub struct NetworkStatus {
     pub state: &'static str,
     /// What is missing, in words.
     pub problems: Vec<String>,
+    /// What of its description works badly, and the mend; no problem by itself.
+    pub advice: Vec<Advice>,
     /// The other hosts that have it, as this one's kernel sends to them; by address.
     pub remotes: Vec<Remote>,
 }

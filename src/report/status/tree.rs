@@ -167,6 +167,11 @@ impl<'a> Tree<'a> {
         let rest = format!("{}{}", prefix[1], if below { self.marks.bar } else { NOTHING });
         self.flow([prefix[0], &rest], pieces, 1);
         self.problems(&rest, mood, &network.problems);
+        if !network.advice.is_empty() {
+            let checks: Vec<&str> = network.advice.iter().map(|advice| advice.check).collect();
+            let words = format!("advice: {} ('evpn-hook doctor -v')", checks.join(", "));
+            self.words([&format!("{rest}~ "), &format!("{rest}  ")], Style::Faint, &words);
+        }
         self.guests(prefix[1], &endpoints, &network.remotes);
     }
 

@@ -66,9 +66,9 @@ fn places(value: &Value, at: &str, out: &mut Vec<String>) {
     }
 }
 
-/// What a network may have or not: without it the record is as good.
+/// What a network may have or not: without it the record is as good. Of what only advice is made of that is true whatever it says.
 fn optional(place: &str) -> bool {
-    ["/network/mtu", "/network/vrf"].contains(&place)
+    ["/network/mtu", "/network/vrf"].contains(&place) || place.starts_with("/network/described")
 }
 
 fn without(value: &mut Value, place: &str) {

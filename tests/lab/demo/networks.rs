@@ -43,7 +43,7 @@ fn config() -> String {
             let _ = write!(
                 text,
                 "# {name}\n[[vrf]]\nname = \"{name}\"\ntable = {l3}\nvni = {l3}\n[[network]]\nname = \"{name}\"\nbridge = \"{bridge}\"\n\
-                 vni = {vni}\nvrf = \"{name}\"\ngateway = [\"{gateway}/24\"]\nmac = \"{mac}\"\n\n"
+                 vni = {vni}\nvrf = \"{name}\"\ngateway = [\"{gateway}/24\"]\nmac = \"{mac}\"\nmtu = 1450\n\n"
             );
             text
         },
