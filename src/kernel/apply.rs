@@ -64,21 +64,14 @@ impl Kernel {
                 self.change(RouteNetlinkMessage::SetLink(message), 0)
             }
             Step::SetMtu { dev, mtu } => self.set_link(dev, vec![LinkAttribute::Mtu(*mtu)]),
+            Step::SetMac { dev, mac } => self.set_link(dev, vec![LinkAttribute::Address(mac.octets().to_vec())]),
             Step::SetVxlanPort { dev } => return self.set_vxlan_port(step, dev),
-            Step::ClearDefaultPvid { bridge } => {
-                // RTM_SETLINK would acknowledge this and ignore it: only RTM_NEWLINK looks into IFLA_LINKINFO. A kernel without
-                // CONFIG_BRIDGE_VLAN_FILTERING ignores the attribute, rightly.
-                let mut message = named(bridge);
-                let options = vec![InfoBridge::VlanDefaultPvid(0)];
-                message.attributes.push(link_info(InfoKind::Bridge, InfoData::Bridge(options)));
-                self.change(RouteNetlinkMessage::NewLink(message), 0)
-            }
+            Step::ClearDefaultPvid { bridge } => self.default_pvid(bridge, 0),
+            Step::SetDefaultPvid { bridge, pvid } => self.default_pvid(bridge, *pvid),
             Step::Mark { dev } => self.set_link(dev, vec![alias()]),
             // The kernel says EAFNOSUPPORT for a device without IPv6 (no module, MTU below 1280): it generates no address either.
-            Step::NoAddrGen { dev } => match self.set_link(dev, vec![no_addrgen()]) {
-                Err(cause) if is_unsupported(&cause) => Ok(()),
-                done => done,
-            },
+            Step::NoAddrGen { dev } => forgive_unsupported(self.set_link(dev, vec![addrgen(In6AddrGenMode::None)])),
+            Step::AddrGen { dev } => forgive_unsupported(self.set_link(dev, vec![addrgen(In6AddrGenMode::Eui64)])),
             Step::AddAddress { dev, address } => {
                 let dev = self.need(step, dev)?;
                 self.add_address(dev, *address)
@@ -183,6 +176,15 @@ impl Kernel {
         })
     }
 
+    /// RTM_SETLINK would acknowledge this and ignore it: only RTM_NEWLINK looks into IFLA_LINKINFO. A kernel without
+    /// CONFIG_BRIDGE_VLAN_FILTERING ignores the attribute, rightly.
+    fn default_pvid(&mut self, bridge: &IfName, pvid: u16) -> Done {
+        let mut message = named(bridge);
+        let options = vec![InfoBridge::VlanDefaultPvid(pvid)];
+        message.attributes.push(link_info(InfoKind::Bridge, InfoData::Bridge(options)));
+        self.change(RouteNetlinkMessage::NewLink(message), 0)
+    }
+
     fn new_link(&mut self, name: &IfName, mac: Option<Mac>, mtu: Option<u32>, kind: InfoKind, data: InfoData) -> Done {
         self.observed.remove(name);
         let mut message = named(name);
@@ -261,7 +263,18 @@ fn alias() -> LinkAttribute {
 }
 
 fn no_addrgen() -> LinkAttribute {
-    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)])])
+    addrgen(In6AddrGenMode::None)
+}
+
+fn addrgen(mode: In6AddrGenMode) -> LinkAttribute {
+    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(mode)])])
+}
+
+fn forgive_unsupported(done: Done) -> Done {
+    match done {
+        Err(cause) if is_unsupported(&cause) => Ok(()),
+        done => done,
+    }
 }
 
 /// Gone already is as good as deleted.
