@@ -23,10 +23,11 @@ use crate::apply::{ApplyError, Done, Hands, all, most};
 use crate::config::{Config, ConfigError, PortSecurity, SpeakerKind};
 use crate::event::Event;
 use crate::guard::{self, GuardError};
+use crate::hypervisor;
 use crate::input::LxcHook;
 use crate::journal::{Journal, Message};
 use crate::kernel::{Kernel, KernelError};
-use crate::model::Guest;
+use crate::model::{Guest, IfName};
 use crate::plan::seen::World;
 use crate::plan::{Plan, Refusal, Step};
 use crate::register::{Register, RegisterError};
@@ -191,6 +192,12 @@ impl Engine {
     pub fn handle_lxc(&mut self, hook: LxcHook) -> Result<(), EngineError> {
         self.lxc(hook)
     }
+}
+
+/// Bridges that are there by the name of one that a network of libvirt's would make, which is defined and down: the network, and the bridge. libvirt
+/// takes a bridge of that name for its own when its start fails (bridge_driver.c 10.7 `networkStartNetwork`, which then shuts it down whole).
+pub fn bridges_at_risk(world: &World) -> Vec<(String, IfName)> {
+    hypervisor::libvirt::bridges_to_make().into_iter().filter(|(_, bridge)| world.link(bridge).is_some()).collect()
 }
 
 /// Logs a step as it is done.
