@@ -3,6 +3,7 @@
 //! Nothing is decided here that the plan can decide; here is only what has to be asked, and in which order.
 
 mod addresses;
+mod change;
 mod duplicates;
 mod guest;
 mod host;
@@ -12,8 +13,9 @@ mod lxc;
 mod network;
 mod sync;
 
+pub use change::differences;
 pub use guest::{attach, boot_micros, boot_seconds, by_hand, detach, lacks, mends};
-pub use host::{undo_host, vtep_and_mtu};
+pub use host::{undo_host, vtep_and_mtu, vtep_now};
 pub use learned::Learned;
 pub use lxc::{Inner, inside};
 pub use network::{HostLacks, host_lacks, host_wants};

@@ -5,6 +5,7 @@
 
 mod agent;
 mod broken_host;
+mod changes;
 mod clash;
 #[path = "../common/mod.rs"]
 mod common;
@@ -34,6 +35,7 @@ mod status;
 mod sync;
 #[path = "../common/table.rs"]
 mod table;
+mod there_before;
 mod trouble;
 mod wrong;
 mod xml;

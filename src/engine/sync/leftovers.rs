@@ -100,7 +100,7 @@ impl Engine {
                 let frr = self.frr()?.filter(|_| managed);
                 let speaker = frr.map(|mut frr| Added::whole(&vrf, frr.router_id().ok().flatten()));
                 let made = devices_of_vrf(&vrf).into_iter().filter(|dev| world.link(dev).is_some_and(|l| l.ours));
-                vrfs.push(VrfRecord { made: made.collect(), speaker, vrf });
+                vrfs.push(VrfRecord { made: made.collect(), speaker, vrf, mtus: BTreeMap::new() });
             }
         }
         let wanted: HashSet<IfName> = networks.iter().flat_map(|n| devices_of(&n.network)).collect();
