@@ -15,7 +15,7 @@
 //! One small file each: what a hook reads does not grow with the host. A record is written before the first step that it tells of (claimed),
 //! by write + rename, so that a crash leaves the old or the new and never a half.
 
-use crate::config::{Network, PortSecurity, Vrf};
+use crate::config::{Before, Network, Origin, PortSecurity, Vrf};
 use crate::fault;
 use crate::model::{Address, Guest, GuestKind, IfName, Mac, NetName, Source, short_line};
 use crate::speaker::Added;
@@ -85,6 +85,31 @@ pub struct NetworkRecord {
     /// Of its bridge and VXLAN device those that we made, and take down again.
     #[serde(default)]
     pub made: BTreeSet<IfName>,
+    /// What was changed on its bridge: claimed before it is done, and put back when the network goes down. None in the records of versions before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
+}
+
+impl NetworkRecord {
+    /// What was changed on its bridge; of a record of an older version as far as it can be told. `vrf` is its VRF's record.
+    pub fn before(&self, vrf: Option<&VrfRecord>) -> Before {
+        let network = &self.network;
+        let made = self.made.contains(&network.bridge);
+        self.before.clone().unwrap_or_else(|| Before {
+            entered: made || network.origin == Origin::Libvirt || vrf.is_some_and(|r| r.made.contains(&r.vrf.name)),
+            addresses: network.gateway.iter().filter(|_| made).copied().collect(),
+            ..Before::default()
+        })
+    }
+
+    /// The same record after what it claims was done: what was to go has gone.
+    pub fn settled(&self) -> NetworkRecord {
+        let mut settled = self.clone();
+        if let Some(before) = &mut settled.before {
+            before.addresses.retain(|address| self.network.gateway.contains(address));
+        }
+        settled
+    }
 }
 
 /// A VRF that one of our networks uses.
@@ -100,6 +125,9 @@ pub struct VrfRecord {
     /// Where that speaker is: config.toml may say something else, or nothing, when it is to be taken out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket_dir: Option<PathBuf>,
+    /// The MTU in bytes of each of our networks in it, by its bridge: its L3VNI has that of the largest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mtus: BTreeMap<IfName, u32>,
 }
 
 impl VrfRecord {
@@ -108,6 +136,12 @@ impl VrfRecord {
     pub fn claims(&self) -> Option<Added> {
         let whole = self.made.contains(&self.vrf.name);
         self.speaker.clone().map(|added| Added { vni: added.vni || whole, bgp: added.bgp || whole, ..added })
+    }
+
+    /// The MTU of its L3VNI, with this network's or, where it goes, without; none where no network is known.
+    pub fn l3_mtu(&self, bridge: &IfName, own: Option<u32>) -> Option<u32> {
+        let others = self.mtus.iter().filter(|(name, _)| *name != bridge).map(|(_, mtu)| *mtu);
+        others.chain(own).max()
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::config::{Forward, Network, Origin};
 use crate::model::IfName;
-use crate::plan::network::sets_stp;
+use crate::plan::bridge::sets_stp;
 use crate::plan::seen::{Link, LinkKind};
 use serde::Serialize;
 use std::collections::BTreeSet;

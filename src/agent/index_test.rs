@@ -69,7 +69,7 @@ fn network(vrf: bool) -> NetworkRecord {
         hosts: BTreeMap::new(),
         described: None,
     };
-    NetworkRecord { network, vtep: ip("10.0.0.1"), made: Default::default() }
+    NetworkRecord { network, vtep: ip("10.0.0.1"), made: Default::default(), before: None }
 }
 
 /// A network with its bridge and VXLAN device, a guest on its tap, and another's tap.

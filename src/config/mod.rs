@@ -1,8 +1,12 @@
 //! What the operator wants: the types, their cross-checks, and `/etc/evpn-hook/config.toml`. Pure but for reading that one file.
 
+mod before;
+mod change;
 mod file;
 mod once;
 
+pub use before::Before;
+pub use change::Change;
 pub use file::{ConfigError, load, parse};
 
 use crate::model::{BadValue, IfName, Mac, NetName, TableId, Vni, quoted};

@@ -64,6 +64,12 @@ pub(super) fn look_at_underlay(engine: &mut Engine, world: &World) -> Result<(),
     learn_underlay(engine, vtep, &underlay(vtep, world.links(), addresses))
 }
 
+/// The VTEP as it is by now; none where there is none.
+pub fn vtep_now(engine: &mut Engine) -> Result<Option<IpAddr>, EngineError> {
+    let config = engine.config()?.clone();
+    Ok(vtep(&config, engine.kernel()?).ok())
+}
+
 fn learn_underlay(engine: &mut Engine, vtep: IpAddr, found: &[Link]) -> Result<(), EngineError> {
     let now = Underlay { vtep, devices: found.iter().map(|l| l.name.clone()).collect() };
     if engine.dry_run || now.devices.is_empty() || engine.register.underlay().as_ref() == Some(&now) {

@@ -3,6 +3,7 @@
 //! Nothing is decided here that the plan can decide; here is only what has to be asked, and in which order.
 
 mod addresses;
+mod change;
 mod duplicates;
 mod guest;
 mod host;
@@ -12,8 +13,9 @@ mod lxc;
 mod network;
 mod sync;
 
+pub use change::differences;
 pub use guest::{attach, boot_micros, boot_seconds, by_hand, detach, lacks, mends};
-pub use host::{undo_host, vtep_and_mtu};
+pub use host::{undo_host, vtep_and_mtu, vtep_now};
 pub use learned::Learned;
 pub use lxc::{Inner, Large, inside};
 pub use network::{HostLacks, host_lacks, host_wants};
@@ -23,10 +25,11 @@ use crate::apply::{ApplyError, Done, Hands, all, most};
 use crate::config::{Config, ConfigError, PortSecurity, SpeakerKind};
 use crate::event::Event;
 use crate::guard::{self, GuardError};
+use crate::hypervisor;
 use crate::input::LxcHook;
 use crate::journal::{Journal, Message};
 use crate::kernel::{Kernel, KernelError};
-use crate::model::Guest;
+use crate::model::{Guest, IfName};
 use crate::plan::seen::World;
 use crate::plan::{Plan, Refusal, Step};
 use crate::register::{Register, RegisterError, VrfRecord};
@@ -199,6 +202,12 @@ impl Engine {
     pub fn handle_lxc(&mut self, hook: LxcHook) -> Result<(), EngineError> {
         self.lxc(hook)
     }
+}
+
+/// Bridges that are there by the name of one that a network of libvirt's would make, which is defined and down: the network, and the bridge. libvirt
+/// takes a bridge of that name for its own when its start fails (bridge_driver.c 10.7 `networkStartNetwork`, which then shuts it down whole).
+pub fn bridges_at_risk(world: &World) -> Vec<(String, IfName)> {
+    hypervisor::libvirt::bridges_to_make().into_iter().filter(|(_, bridge)| world.link(bridge).is_some()).collect()
 }
 
 /// Logs a step as it is done.

@@ -1,12 +1,14 @@
 //! Networks: start, started, updated, stopped.
 
+use super::change::{Told, changed};
 use super::look::{Clashes, around, around_with_ports, devices_of, devices_of_vrf, observe, observe_vrf};
 use super::{Engine, EngineError, host};
 use crate::advice::{self, Advice};
-use crate::config::{Network, Origin, PortSecurity, Vrf};
+use crate::config::{Before, Network, Origin, PortSecurity, Vrf};
 use crate::event::NetworkPhase;
 use crate::journal::Message;
 use crate::model::{IfName, NetName};
+use crate::plan::bridge::{Found, given_back, remember};
 use crate::plan::network::{OurVrf, Ours, Seen, Wanted, down, precheck, up, vrf_down};
 use crate::plan::seen::{LinkKind, World};
 use crate::plan::{Plan, Planned, Refusal, Step};
@@ -32,7 +34,11 @@ struct Asked {
 impl Asked {
     fn wanted<'a>(&self, network: &'a Network, vtep: IpAddr) -> Wanted<'a> {
         let Asked { port, manage_speaker, manage_host, tenant_bgp, .. } = *self;
-        Wanted { network, vtep, port, manage_speaker, manage_host, tenant_bgp }
+        let l3_mtu = match &self.vrf_before {
+            Some(vrf) => vrf.l3_mtu(&network.bridge, network.mtu),
+            None => network.mtu,
+        };
+        Wanted { network, vtep, port, l3_mtu, manage_speaker, manage_host, tenant_bgp }
     }
 
     /// Of these devices those that we made: earlier, or with what is about to be done; a lost register is made up for by their marks.
@@ -180,8 +186,11 @@ impl Engine {
             && other.network.bridge != network.bridge
         {
             return EngineError::refused(format!(
-                "network {}: it is up on bridge {}: take it down before it moves to {}",
-                network.name, other.network.bridge, network.bridge
+                "network {0}: it is up on bridge {1}: take it down before it moves to {2}: {3}",
+                network.name,
+                other.network.bridge,
+                network.bridge,
+                way_down(&network.name)
             ));
         }
         Ok(())
@@ -189,46 +198,40 @@ impl Engine {
 
     /// Brings a network up, or completes one that is half up.
     pub(super) fn network_up(&mut self, network: Network) -> Result<(), EngineError> {
-        self.network_up_if(network, Clashes::Sought, |_| true).map(drop)
+        self.network_up_if(network, Clashes::Sought, |network, _| Some(network)).map(drop)
     }
 
     /// The same where a person hears of it: who starts a network is told what will work badly.
     fn network_up_with_advice(&mut self, network: Network, clashes: Clashes) -> Result<(), EngineError> {
         let name = network.name.to_string();
-        for advice in self.network_up_if(network, clashes, |_| true)? {
+        for advice in self.network_up_if(network, clashes, |network, _| Some(network))? {
             self.journal.say(&Message::Advice { network: &name, advice: &advice });
         }
         Ok(())
     }
 
-    /// Completes one that is up, unless it was taken down meanwhile.
+    /// Completes one that is up, as it is recorded by then, unless it was taken down meanwhile.
     pub(super) fn network_again(&mut self, network: Network) -> Result<(), EngineError> {
-        self.network_up_if(network, Clashes::Sought, |before| before.is_some()).map(drop)
+        let vrf = network.vrf.clone();
+        let still = |r: &NetworkRecord| (r.network.vrf == vrf).then(|| r.network.clone());
+        self.network_up_if(network, Clashes::Sought, |_, before| before.and_then(still)).map(drop)
     }
 
     fn network_up_if(
         &mut self,
         network: Network,
         clashes: Clashes,
-        wanted: impl Fn(Option<&NetworkRecord>) -> bool,
+        wanted: impl FnOnce(Network, Option<&NetworkRecord>) -> Option<Network>,
     ) -> Result<Vec<Advice>, EngineError> {
         let (network, vtep) = self.resolve(network)?;
         self.check_owner(&network)?;
         self.check_vtep(&network, vtep)?;
-        // A second VXLAN beside the first would join two segments; a VXLAN device does not change its VNI or VTEP.
-        if let Some(before) = self.register.network(&network.name)?
-            && (before.network.vni, before.vtep) != (network.vni, vtep)
-        {
-            return EngineError::refused(format!(
-                "network {0}: it is up with VNI {1} and VTEP {2}, not VNI {3} and VTEP {vtep}: take it down first ('virsh net-destroy {0}' or 'evpn-hook network down {0}')",
-                network.name, before.network.vni, before.vtep, network.vni
-            ));
-        }
+        self.check_up(&network, vtep)?;
         // Held across vtysh, but by nobody else's network and by no guest.
         let _lock = if self.dry_run { None } else { Some(self.register.lock_network(&network)?) };
-        let result = match wanted(self.register.network(&network.name)?.as_ref()) {
-            true => self.bring_up(&network, vtep, clashes),
-            false => Ok(Vec::new()),
+        let result = match wanted(network.clone(), self.register.network(&network.name)?.as_ref()) {
+            Some(network) => self.bring_up(&network, vtep, clashes),
+            None => Ok(Vec::new()),
         };
         let result = match result {
             // What the kernel refuses is another's, often: who that is shows a look at everything.
@@ -247,6 +250,48 @@ impl Engine {
         result
     }
 
+    /// What a network that is up cannot take over: it has to come up anew.
+    fn check_up(&mut self, network: &Network, vtep: IpAddr) -> Result<(), EngineError> {
+        let Some(before) = self.register.network(&network.name)? else { return Ok(()) };
+        let (name, down) = (&network.name, way_down(&network.name));
+        // A second VXLAN beside the first would join two segments; a VXLAN device does not change its VNI or VTEP.
+        if (before.network.vni, before.vtep) != (network.vni, vtep) {
+            return EngineError::refused(format!(
+                "network {name}: it is up with VNI {} and VTEP {}, not VNI {} and VTEP {vtep}: take it down first ({down})",
+                before.network.vni, before.vtep, network.vni
+            ));
+        }
+        // Its guests' routes, and those of the VRF's other networks, would be in two tables.
+        let how = match (&before.network.vrf, &network.vrf) {
+            (was, now) if was == now => return Ok(()),
+            (Some(was), Some(now)) => format!("in VRF {was}, not in {now}"),
+            (Some(was), None) => format!("in VRF {was}, not without one"),
+            (None, Some(now)) => format!("without a VRF, not in {now}"),
+            (None, None) => return Ok(()),
+        };
+        let vrf = before.network.vrf.as_ref().map(|vrf| &vrf.name);
+        let stays = vrf.is_some() && vrf == network.vrf.as_ref().map(|vrf| &vrf.name);
+        let others = self.register.networks().into_iter().flatten().map(|r| r.network);
+        let others: Vec<String> = others
+            .filter(|n| stays && n.name != *name && n.vrf.as_ref().map(|vrf| &vrf.name) == vrf)
+            .map(|n| n.name.to_string())
+            .collect();
+        let all = if others.is_empty() {
+            String::new()
+        } else {
+            format!(" and what else is in that VRF ({})", others.join(", "))
+        };
+        EngineError::refused(format!("network {name}: it is up {how}: take it{all} down first ({down})"))
+    }
+
+    /// What somebody else's bridge is to the host. Its ports are a look at all devices, so only who is about to take one over asks.
+    fn found(&mut self, bridge: u32) -> Result<Found, EngineError> {
+        let kernel = self.kernel()?;
+        let ports = kernel.ports_of(bridge)?;
+        let has_default_route = kernel.has_default_route(bridge)?;
+        Ok(Found { ports, has_default_route })
+    }
+
     /// Observes, the speaker and the register included.
     fn ask(&mut self, world: &World, network: &Network, mut speaker: Tells) -> Result<Asked, EngineError> {
         let (manage_vrfs, manage_host, tenant_bgp, port) = {
@@ -263,6 +308,13 @@ impl Engine {
         seen.made.extend(vrf_before.iter().flat_map(|b| b.made.clone()));
         let devices = devices_of(network).into_iter().chain(network.vrf.iter().flat_map(devices_of_vrf));
         seen.made.extend(devices.filter(|dev| world.link(dev).is_some_and(|l| l.ours)));
+        seen.before = network_before.as_ref().map(|record| record.before(vrf_before.as_ref()));
+        if let (None, Some(bridge)) = (&seen.before, &seen.bridge)
+            && network.origin != Origin::Libvirt
+            && !seen.made.contains(&network.bridge)
+        {
+            seen.found = Some(self.found(bridge.index)?);
+        }
         let manage_speaker = !matches!(speaker, Tells::Nobody) && manage_vrfs;
         let missing = match (&mut speaker, &network.vrf) {
             (Tells::Nobody, _) | (_, None) => None,
@@ -293,7 +345,7 @@ impl Engine {
         let plan = up(&asked.wanted(&record.network, record.vtep), &asked.seen)?;
         // What carries our mark goes with the network, and the record has to say so.
         let forgotten = |dev: &IfName| asked.seen.made.contains(dev) && !record.made.contains(dev);
-        let forgets = devices_of(&record.network).iter().any(forgotten);
+        let forgets = devices_of(&record.network).iter().any(forgotten) || record.settled() != *record;
         Ok(!plan.is_empty() || forgets || record.network.vrf.is_some() && asked.vrf_before.is_none())
     }
 
@@ -329,6 +381,7 @@ impl Engine {
             made: asked.made(&devices_of(network), &made_before, &plan),
             network: network.clone(),
             vtep,
+            before: Some(remember(&want, &asked.seen, &plan)),
         };
         let earlier = match (&asked.vrf_before, &network.vrf) {
             (Some(before), _) => before.speaker.clone(),
@@ -341,7 +394,10 @@ impl Engine {
         };
         let vrf_record = network.vrf.as_ref().map(|vrf| {
             let made_before = asked.vrf_before.as_ref().map(|b| b.made.clone()).unwrap_or_default();
+            let mut mtus = asked.vrf_before.as_ref().map(|b| b.mtus.clone()).unwrap_or_default();
+            mtus.extend(network.mtu.map(|mtu| (network.bridge.clone(), mtu)));
             VrfRecord {
+                mtus,
                 made: asked.made(&devices_of_vrf(vrf), &made_before, &plan),
                 vrf: vrf.clone(),
                 // Claimed before it is said: what a crash leaves in the speaker is known to be ours.
@@ -355,7 +411,8 @@ impl Engine {
                 },
             }
         });
-        if plan.is_empty() && asked.network_before.as_ref() == Some(&record) && asked.vrf_before == vrf_record {
+        if plan.is_empty() && asked.network_before.as_ref() == Some(&record.settled()) && asked.vrf_before == vrf_record
+        {
             return Ok(advice);
         }
         let holds_anew = asked.network_before.as_ref().is_some_and(|b| b.network.security() != network.security());
@@ -386,10 +443,15 @@ impl Engine {
         }
         let (bridge, vxlan) = (&network.bridge, network.vni.device());
         let entered = |p: &Planned| matches!(&p.step, Step::SetMaster { dev, master: Some(_) } if dev == bridge);
-        let anew = |p: &Planned| matches!(&p.step, Step::SetMaster { dev, master: Some(_) } if [bridge, &vxlan].contains(&dev));
-        if result.is_ok() && (plan.iter().any(anew) || holds_anew) && self.register.is_used(bridge) {
-            // The kernel flushed the bridge's neighbours, or it is another bridge than the one that its guests were on: they must not wait
-            // for what follows.
+        let anew = |p: &Planned| match &p.step {
+            Step::SetMaster { dev, master: Some(_) } => [bridge, &vxlan].contains(&dev),
+            Step::SetMac { dev, .. } | Step::SetMtu { dev, .. } | Step::DelAddress { dev, .. } => dev == bridge,
+            _ => false,
+        };
+        let is_up = result.is_ok() || asked.network_before.is_some();
+        if is_up && (plan.iter().any(anew) || holds_anew) && self.register.is_used(bridge) {
+            // The kernel flushed the bridge's neighbours (or may have, with its last address), or it is another bridge than the one that its
+            // guests were on, or their ports' MTU is not its own any more: they must not wait for what follows.
             self.guests_again(bridge);
         }
         if let (Ok(()), Some(frr), true) = (&result, &mut frr, plan.iter().any(entered)) {
@@ -412,6 +474,12 @@ impl Engine {
             self.register.put_vrf(vrf_record)?;
         }
         let added = self.walk(plan, frr, earlier)?;
+        let settled = record.settled();
+        if settled != record
+            && let Err(error) = self.register.put_network(&settled)
+        {
+            self.journal.say(&Message::Warning(&error));
+        }
         // What was claimed and is not there is no harm to whoever takes it out. An FRR that lacked nothing was not asked for anything.
         let was_asked = plan.iter().any(|p| matches!(p.step, Step::SpeakerAddVrf { .. }));
         if let Some(vrf_record) = vrf_record
@@ -435,23 +503,43 @@ impl Engine {
         }
     }
 
-    /// Takes over what may change in a running network: its DHCP hosts, and what its guests may send.
-    pub(super) fn network_updated(&mut self, network: &Network) -> Result<(), EngineError> {
-        let Some(mut record) = self.register.network_of_bridge(&network.bridge)? else { return Ok(()) };
-        if record.network.name != network.name {
-            return Ok(());
-        }
-        if record.network.port_security != network.port_security {
-            record.network.port_security = network.port_security;
-            self.register.put_network(&record)?;
-            self.guests_again(&network.bridge);
-        }
-        if record.network.hosts != network.hosts {
-            record.network.hosts.clone_from(&network.hosts);
-            self.register.put_network(&record)?;
-            self.hosts_changed(&record.network);
+    /// libvirt says that a network has changed, or that a guest is about to join it.
+    fn network_updated(&mut self, network: &Network) -> Result<(), EngineError> {
+        let Some(up) = self.network_follows(network)? else { return Ok(()) };
+        for difference in changed(&up, network) {
+            self.journal.say(&Message::Warning(&format_args!("network {}: {difference}", up.name)));
         }
         Ok(())
+    }
+
+    /// Takes over what libvirt may change in a running network: its DHCP hosts, and what its guests may send. What is left out of the XML is no
+    /// wish to lift it. Returns what it is up with then, where it is up.
+    pub(super) fn network_follows(&mut self, network: &Network) -> Result<Option<Network>, EngineError> {
+        let follows = |record: &NetworkRecord| {
+            record.network.hosts != network.hosts || network.asks_to_hold(&record.network).is_some()
+        };
+        let up = |record: &NetworkRecord| record.network.name == network.name;
+        // libvirt says it at every guest's start, which must not wait for a network that is busy with FRR.
+        let Some(record) = self.register.network_of_bridge(&network.bridge)?.filter(up) else { return Ok(None) };
+        if !follows(&record) {
+            return Ok(Some(record.network));
+        }
+        let _lock = self.register.lock_network(&record.network)?;
+        // Whoever had the lock may have changed it, or taken it down.
+        let still = |now: &NetworkRecord| up(now) && now.network.vrf == record.network.vrf;
+        let Some(mut now) = self.register.network_of_bridge(&network.bridge)?.filter(still) else { return Ok(None) };
+        if let Some(security) = network.asks_to_hold(&now.network) {
+            now.network.port_security = Some(security);
+            // With the rules that it needs, and for the guests that are there.
+            self.bring_up(&now.network, now.vtep, Clashes::Known)?;
+            now = self.register.network_of_bridge(&network.bridge)?.unwrap_or(now);
+        }
+        if now.network.hosts != network.hosts {
+            now.network.hosts.clone_from(&network.hosts);
+            self.register.put_network(&now)?;
+            self.hosts_changed(&now.network);
+        }
+        Ok(Some(now.network))
     }
 
     /// libvirt says it of every network; one that `network up` brought up from config.toml is not libvirt's to stop.
@@ -508,7 +596,9 @@ impl Engine {
             }
             _ => None,
         };
-        let ours = Ours { network, made: &record.made, last_in };
+        let before = record.before(vrf_record.as_ref());
+        let l3_mtu = vrf_record.as_ref().filter(|_| !last_in_vrf).and_then(|r| r.l3_mtu(&network.bridge, None));
+        let ours = Ours { network, made: &record.made, before: &before, last_in, l3_mtu };
         let mut plan = self.neighbours_down(network)?;
         plan.extend(down(&ours, &seen));
         let is_held = |n: &Network| n.security() != PortSecurity::Off;
@@ -521,6 +611,19 @@ impl Engine {
         }
         self.name_devices(network);
         let (left, whole) = self.walk_on(&plan, frr.as_mut(), added);
+        if !whole && !self.is_given_back(&record, &before)? {
+            return EngineError::refused(format!(
+                "network {name}: bridge {} could not be given back as it was before, so it is not forgotten: the log says why; 'evpn-hook network down {name}' again",
+                network.bridge
+            ));
+        }
+        // Before its own record goes: a run that is killed in between is one that comes up again.
+        if let Some(mut vrf) = vrf_record.clone().filter(|_| !last_in_vrf)
+            && vrf.mtus.remove(&network.bridge).is_some()
+            && let Err(error) = self.register.put_vrf(&vrf)
+        {
+            self.journal.say(&Message::Warning(&error));
+        }
         self.register.remove_network(network)?;
         let on_it = |r: &GuestRecord| r.held().any(|e| e.bridge == network.bridge);
         if self.register.is_used(&network.bridge) && !self.register.guests().iter().flatten().any(on_it) {
@@ -538,6 +641,17 @@ impl Engine {
         Ok(())
     }
 
+    /// Is somebody else's bridge as it was before its network came up?
+    fn is_given_back(&mut self, record: &NetworkRecord, before: &Before) -> Result<bool, EngineError> {
+        let network = &record.network;
+        if record.made.contains(&network.bridge) {
+            return Ok(true);
+        }
+        let world = around(self.kernel()?, network, Clashes::Known)?;
+        let seen = observe(self.kernel()?, &world, network)?;
+        Ok(given_back(network, before, &seen).is_empty())
+    }
+
     /// Our neighbours on a bridge that stays: they go before the VXLAN does, or zebra keeps ghosts.
     fn neighbours_down(&mut self, network: &Network) -> Result<Plan, EngineError> {
         let kernel = self.kernel()?;
@@ -552,9 +666,16 @@ impl Engine {
 
     /// `network up NAME`: from config.toml, or again as it was recorded.
     pub fn network_by_name(&mut self, name: &NetName) -> Result<Network, EngineError> {
-        // One that libvirt started stays libvirt's, with what its XML says, though config.toml describes it as well.
+        // One that libvirt started stays libvirt's, with what its XML says by now, though config.toml describes it as well.
         let record = self.register.network(name)?.filter(|r| r.network.origin != Origin::Config);
-        match record.map(|r| r.network).or(self.config()?.network(name).cloned()) {
+        let of_libvirt = match record {
+            None => None,
+            Some(record) => Some(match self.told_of(&record)? {
+                Told::Network(told) => told.completed(&record.network),
+                _ => record.network,
+            }),
+        };
+        match of_libvirt.or(self.config()?.network(name).cloned()) {
             Some(network) => Ok(network),
             None => EngineError::refused(format!(
                 "network {name} is unknown: start it with 'virsh net-start {name}', or describe it in config.toml and run 'evpn-hook network up {name}'"
@@ -616,6 +737,10 @@ impl Engine {
             (speaker, _) => Ok(self.register.put_vrf(&VrfRecord { speaker, ..record.clone() })?),
         }
     }
+}
+
+fn way_down(name: &NetName) -> String {
+    format!("'virsh net-destroy {name}' or 'evpn-hook network down {name}'")
 }
 
 fn names(devices: &[IfName]) -> String {

@@ -2,8 +2,8 @@
 
 use crate::config::{Config, Network};
 use crate::input::libvirt_status::{self, Domain, Life};
-use crate::input::{InputError, MAX_XML, libvirt_network};
-use crate::model::NetName;
+use crate::input::{InputError, MAX_XML, inspect, libvirt_network};
+use crate::model::{IfName, NetName};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 pub const DOMAINS: &str = "/run/libvirt/qemu";
 /// Networks, `networkStateInitialize`'s stateDir; the same for libvirtd and virtnetworkd.
 pub const NETWORKS: &str = "/run/libvirt/network";
+
+/// Networks that are defined, `networkStateInitialize`'s configDir.
+const DEFINED: &str = "/etc/libvirt/qemu/networks";
 
 /// How this domain lives; `None` where libvirt does not say.
 pub fn life(name: &str) -> Option<Life> {
@@ -47,6 +50,22 @@ pub fn networks(config: &Config) -> Option<Vec<Listed>> {
 /// The same of one alone, in a list that is empty where it is not up.
 pub fn network(name: &NetName, config: &Config) -> Option<Vec<Listed>> {
     Path::new(NETWORKS).is_dir().then(|| listed(name.clone(), config).into_iter().collect())
+}
+
+/// Networks that are defined and not up, each with the bridge that libvirt makes for it.
+pub fn bridges_to_make() -> Vec<(String, IfName)> {
+    let names = names(DEFINED).unwrap_or_default().into_iter();
+    names.filter_map(|name| bridge_to_make(&name).map(|bridge| (name, bridge))).collect()
+}
+
+fn bridge_to_make(name: &str) -> Option<IfName> {
+    if file(NETWORKS, name)?.exists() {
+        return None;
+    }
+    let network = inspect::network(&contents(&file(DEFINED, name)?)?.ok()?).ok()?;
+    // libvirt makes none in the modes that use somebody else's devices (network_conf.c `virNetworkDefParseXML`).
+    let makes = matches!(network.forward.as_deref(), None | Some("nat" | "route" | "open"));
+    network.bridge.filter(|_| makes)?.parse().ok()
 }
 
 fn listed(name: NetName, config: &Config) -> Option<Listed> {

@@ -60,22 +60,19 @@ impl Kernel {
             Step::SetUp { dev, up } => self.set_up(dev, *up),
             Step::PartSvi { bridge, .. } => forgive(self.set_up(bridge, false)),
             Step::SetMtu { dev, mtu } => self.set_link(dev, vec![LinkAttribute::Mtu(*mtu)]),
+            Step::SetMac { dev, mac } => self.set_link(dev, vec![LinkAttribute::Address(mac.octets().to_vec())]),
             Step::SetVxlanPort { dev } => return self.set_vxlan_port(step, dev),
-            Step::ClearDefaultPvid { bridge } => {
-                // RTM_SETLINK would acknowledge this and ignore it: only RTM_NEWLINK looks into IFLA_LINKINFO. A kernel without
-                // CONFIG_BRIDGE_VLAN_FILTERING ignores the attribute, rightly.
-                self.set_bridge(bridge, InfoBridge::VlanDefaultPvid(0))
-            }
+            // A kernel without CONFIG_BRIDGE_VLAN_FILTERING ignores this attribute, rightly.
+            Step::ClearDefaultPvid { bridge } => self.set_bridge(bridge, InfoBridge::VlanDefaultPvid(0)),
+            Step::SetDefaultPvid { bridge, pvid } => self.set_bridge(bridge, InfoBridge::VlanDefaultPvid(*pvid)),
             Step::SetStp { bridge, on } => {
                 let state = if *on { BridgeStpState::KernelStp } else { BridgeStpState::Disabled };
                 self.set_bridge(bridge, InfoBridge::StpState(state))
             }
             Step::Mark { dev } => self.set_link(dev, vec![alias()]),
             // The kernel says EAFNOSUPPORT for a device without IPv6 (no module, MTU below 1280): it generates no address either.
-            Step::NoAddrGen { dev } => match self.set_link(dev, vec![no_addrgen()]) {
-                Err(cause) if is_unsupported(&cause) => Ok(()),
-                done => done,
-            },
+            Step::NoAddrGen { dev } => forgive_unsupported(self.set_link(dev, vec![addrgen(In6AddrGenMode::None)])),
+            Step::AddrGen { dev } => forgive_unsupported(self.set_link(dev, vec![addrgen(In6AddrGenMode::Eui64)])),
             Step::AddAddress { dev, address } => {
                 let dev = self.need(step, dev)?;
                 self.add_address(dev, *address)
@@ -222,6 +219,7 @@ impl Kernel {
         self.change(RouteNetlinkMessage::SetLink(message), 0)
     }
 
+    /// RTM_SETLINK would acknowledge this and ignore it: only RTM_NEWLINK looks into IFLA_LINKINFO.
     fn set_bridge(&mut self, bridge: &IfName, option: InfoBridge) -> Done {
         let mut message = named(bridge);
         message.attributes.push(link_info(InfoKind::Bridge, InfoData::Bridge(vec![option])));
@@ -272,7 +270,18 @@ fn alias() -> LinkAttribute {
 }
 
 fn no_addrgen() -> LinkAttribute {
-    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)])])
+    addrgen(In6AddrGenMode::None)
+}
+
+fn addrgen(mode: In6AddrGenMode) -> LinkAttribute {
+    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(mode)])])
+}
+
+fn forgive_unsupported(done: Done) -> Done {
+    match done {
+        Err(cause) if is_unsupported(&cause) => Ok(()),
+        done => done,
+    }
 }
 
 /// Gone already is as good as deleted.

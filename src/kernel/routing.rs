@@ -83,6 +83,19 @@ impl Kernel {
         }))
     }
 
+    /// Does a default route of this host's leave by this device? Asked by addresses that nobody has and no route is for alone: one of class E
+    /// (RFC 1112 §4), and one of 3ffe::/16, which was given back (RFC 3701).
+    pub fn has_default_route(&mut self, device: u32) -> Result<bool, KernelError> {
+        self.told(format_args!("default route by index {device}"), |kernel| {
+            for ip in [IpAddr::from([240, 0, 0, 1]), IpAddr::from([0x3ffe, 0, 0, 0, 0, 0, 0, 1])] {
+                if kernel.route_to(ip, None)?.is_some_and(|route| route.device == device) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+    }
+
     /// Has this table the unreachable default routes of [`Step::AddUnreachable`], IPv4 and, where there is IPv6, IPv6?
     pub fn unreachable(&mut self, table: TableId) -> Result<bool, KernelError> {
         self.told(format_args!("unreachable defaults of table {table}"), |kernel| {

@@ -43,6 +43,7 @@ pub(super) fn want(network: &Network) -> Wanted<'_> {
         network,
         vtep: "10.0.0.1".parse().unwrap(),
         port: 4789,
+        l3_mtu: network.mtu,
         manage_speaker: true,
         manage_host: true,
         tenant_bgp: false,

@@ -73,6 +73,7 @@ impl Model<'_> {
             Step::PartSvi { bridge, .. } => self.link(bridge).up = false,
             Step::AwaitVrf { .. } => assert!(self.seen.vrf.is_some() && !self.seen.unreachable, "{step}: for nothing"),
             Step::SetMtu { dev, mtu } => self.link(dev).mtu = *mtu,
+            Step::SetMac { dev, mac } => self.link(dev).mac = Some(*mac),
             Step::ClearDefaultPvid { bridge } => {
                 let LinkKind::Bridge { default_pvid, .. } = &mut self.link(bridge).kind else { panic!("no bridge") };
                 *default_pvid = 0;
@@ -80,6 +81,9 @@ impl Model<'_> {
             Step::SetStp { bridge, on } => {
                 let LinkKind::Bridge { stp, .. } = &mut self.link(bridge).kind else { panic!("no bridge") };
                 *stp = *on;
+            }
+            Step::SetDefaultPvid { bridge, pvid } => {
+                self.link(bridge).kind = LinkKind::Bridge { vlan_filtering: false, default_pvid: *pvid, stp: false };
             }
             Step::AddAddress { dev, address } => {
                 let bridge = self.link(dev).name.clone();
@@ -121,7 +125,7 @@ impl Model<'_> {
                 link.port = PortFlags { learning: Some(false), neigh_suppress: Some(true), locked: None };
             }
             Step::Mark { dev } => self.link(dev).ours = true,
-            Step::NoAddrGen { dev } => assert_eq!(self.link(dev).name, *dev),
+            Step::NoAddrGen { dev } | Step::AddrGen { dev } => assert_eq!(self.link(dev).name, *dev),
             Step::AddUnreachable { .. } => self.seen.unreachable = true,
             Step::DelUnreachable { .. } => self.seen.unreachable = false,
             guests => panic!("{guests} is no network's step"),
@@ -242,6 +246,11 @@ fn undone_from_anywhere_a_plan_leaves_what_was_there() {
     });
 }
 
+/// Of the bridge's addresses those that we put there: one, or none.
+fn put(one: bool) -> BTreeSet<IpNet> {
+    whole().bridge_addresses.into_iter().take(usize::from(one)).collect()
+}
+
 fn vrf_of(network: &Network) -> Vrf {
     network.vrf.clone().or(red(Origin::Config).vrf).unwrap()
 }
@@ -255,7 +264,7 @@ fn up_and_down_leave_what_was_there() {
         up(&want(&network), &none).unwrap().iter().for_each(|p| model.take(&p.step));
         let made = whole().made;
         let last_in = network.vrf.as_ref().map(|vrf| OurVrf { vrf, made: &made, speaker_has_ours: true });
-        let ours = Ours { network: &network, made: &made, last_in };
+        let ours = Ours { network: &network, made: &made, before: &Before::default(), last_in, l3_mtu: None };
         down(&ours, &model.seen).iter().for_each(|p| model.take(&p.step));
         assert_eq!(model.essence(), before);
     }
@@ -271,7 +280,10 @@ fn up_and_down_leave_what_was_there() {
                 _ => true,
             });
             let vrf = OurVrf { vrf: &vrf_of(network), made: &made, speaker_has_ours: bit(3) };
-            let ours = Ours { network, made: &made, last_in: last_in_vrf.then_some(vrf) };
+            // Of the bridge: whether the speaker has ours, or the VRF goes, is nothing to it.
+            let before = Before { entered: bit(3), addresses: put(bit(1)), ..Before::default() };
+            let last_in = last_in_vrf.then_some(vrf);
+            let ours = Ours { network, made: &made, before: &before, last_in, l3_mtu: None };
             let foreign = Seen { vrf_foreign_slaves: vec![name("mine")], ..seen.clone() };
             for seen in [seen, &foreign] {
                 let plan = down(&ours, seen); // lawful() inside stops at a broken law
@@ -282,6 +294,15 @@ fn up_and_down_leave_what_was_there() {
                     "a bridge that is not ours went"
                 );
                 assert!((made_vrf && last_in_vrf) || model.seen.vrf.is_some() == seen.vrf.is_some(), "so did a VRF");
+                let theirs = |a: &&IpNet| !before.addresses.contains(a);
+                let kept = |a: &IpNet| model.seen.bridge_addresses.contains(a);
+                assert!(made_bridge || seen.bridge_addresses.iter().filter(theirs).all(kept), "an address went");
+                let master = |seen: &Seen| seen.bridge.as_ref().and_then(|b| b.master);
+                let in_vrf = master(&model.seen).is_some() || model.seen.vrf.is_none();
+                assert!(
+                    made_bridge || before.entered || master(seen).is_none() || in_vrf,
+                    "it left a VRF that it was in"
+                );
             }
         }
     });

@@ -1,13 +1,14 @@
 //! Pure: what was observed and what is wanted → steps in order, each with its undo.
 //!
 //! - `order`: the ordering laws, each with its reason; the other two obey them, and a debug build sees to it
-//! - `network`: a tenant segment up and down
+//! - `network`: a tenant segment up and down; `bridge`: its bridge, made or taken over, and given back
 //! - `guest`: an endpoint wired, registered, withdrawn
 //! - `guard`: what a guest may send on its own port
 //! - `duplicate`: what of an endpoint another guest has already
 //! - `learn`: an address that a guest shows to have, and whose it is
 //! - `step`, `seen`: the vocabulary of what goes out and what comes in
 
+pub mod bridge;
 pub mod duplicate;
 #[cfg(test)]
 pub(crate) mod fixture;

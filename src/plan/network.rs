@@ -1,8 +1,9 @@
 //! A tenant segment up and down.
 
+use super::bridge::{self, Found, is_the_hosts, mtu_of, rp_filter_loose, set};
 use super::seen::{Link, LinkKind, PortFlags};
 use super::{Hears, Plan, Planned, Refusal, Step, order, plain, with_undo};
-use crate::config::{Network, Origin, PortSecurity, Vrf};
+use crate::config::{Before, Network, Origin, PortSecurity, Vrf};
 use crate::model::{IfName, Mac, Vni};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,10 @@ pub struct Seen {
     pub bridge_addresses: Vec<IpNet>,
     /// Its ports but for the VXLAN device: guests that still run.
     pub bridge_ports: Vec<IfName>,
+    /// What an earlier run changed on it; none where none did, and `found` tells whether it may.
+    pub before: Option<Before>,
+    /// What somebody else's bridge is to the host, before it is taken over.
+    pub found: Option<Found>,
     /// `net.ipv6.conf.<bridge>.accept_ra` is 0, or there is no IPv6.
     pub ignores_ra: bool,
     /// `net.ipv4.conf.<bridge>.arp_ignore` is 1 or 2: it answers for its own addresses only.
@@ -81,6 +86,8 @@ pub struct Wanted<'a> {
     pub vtep: IpAddr,
     /// UDP port of the tunnels.
     pub port: u16,
+    /// The MTU of the VRF's L3VNI: that of the largest of its networks, for what is routed between two of those must not be lost.
+    pub l3_mtu: Option<u32>,
     /// Put the VRF's stanzas into the speaker.
     pub manage_speaker: bool,
     /// May host-wide settings change?
@@ -124,8 +131,8 @@ pub fn up(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
         }
         vrf_up(want, vrf, seen, &mut plan)?;
     }
-    bridge_up(want, seen, &mut plan)?;
-    vxlan_up(want, network.vni, &network.bridge, seen.bridge.as_ref(), seen, &mut plan)?;
+    bridge::up(want, seen, &mut plan);
+    vxlan_up(want, network.vni, network.mtu, &network.bridge, seen.bridge.as_ref(), seen, &mut plan)?;
     for dev in [network.bridge.clone(), network.vni.device()] {
         plan.extend(raised(dev, seen.vxlans.iter().chain(&seen.bridge), &plan));
     }
@@ -150,6 +157,9 @@ pub fn precheck(network: &Network, seen: &Seen) -> Result<(), Refusal> {
         None => {}
     }
     vni_is_free(network, network.vni, seen.bridge.as_ref().map(|b| b.index), &network.bridge, seen)?;
+    if let Some(refusal) = is_the_hosts(network, seen) {
+        return Err(refusal);
+    }
     let Some(vrf) = &network.vrf else {
         return match seen.bridge.as_ref().and_then(|b| b.master) {
             Some(master) => refuse(format!(
@@ -302,9 +312,12 @@ fn vrf_up(want: &Wanted, vrf: &Vrf, seen: &Seen, plan: &mut Plan) -> Result<(), 
     let entered = seen.l3_bridge.as_ref().zip(seen.vrf.as_ref()).is_some_and(|(l, v)| l.master == Some(v.index));
     if seen.l3_bridge.is_none() {
         plan.push(with_undo(
-            Step::AddBridge { name: bridge.clone(), mac: router_mac(want.vtep), mtu: want.network.mtu },
+            Step::AddBridge { name: bridge.clone(), mac: router_mac(want.vtep), mtu: want.l3_mtu },
             Step::DelLink { name: bridge.clone() },
         ));
+    }
+    if let (Some(link), Some(mtu)) = (&seen.l3_bridge, want.l3_mtu) {
+        plan.extend(mtu_of(link, mtu));
     }
     if !entered {
         leave_first(vni, seen.l3_bridge.as_ref(), seen, plan);
@@ -313,7 +326,7 @@ fn vrf_up(want: &Wanted, vrf: &Vrf, seen: &Seen, plan: &mut Plan) -> Result<(), 
     if !(entered && seen.loose.contains(&bridge)) {
         plan.push(set(rp_filter_loose(&bridge), seen));
     }
-    vxlan_up(want, vni, &bridge, seen.l3_bridge.as_ref(), seen, plan)?;
+    vxlan_up(want, vni, want.l3_mtu, &bridge, seen.l3_bridge.as_ref(), seen, plan)?;
     for dev in [bridge.clone(), vni.device()] {
         let mut planned = raised(dev, seen.vxlans.iter().chain(&seen.l3_bridge), plan);
         // An undo that deletes the bridge has zebra forget it before that, as `vrf_down` does, and for that the VXLAN stays up.
@@ -326,123 +339,8 @@ fn vrf_up(want: &Wanted, vrf: &Vrf, seen: &Seen, plan: &mut Plan) -> Result<(), 
     Ok(())
 }
 
-fn bridge_up(want: &Wanted, seen: &Seen, plan: &mut Plan) -> Result<(), Refusal> {
-    let network = want.network;
-    let name = &network.bridge;
-    let in_vrf = |bridge: &Link| bridge.master.is_some() && bridge.master == seen.vrf.as_ref().map(|v| v.index);
-    match &seen.bridge {
-        None => {
-            let mac = network.mac.unwrap_or_else(|| router_mac(want.vtep));
-            plan.push(with_undo(
-                Step::AddBridge { name: name.clone(), mac, mtu: network.mtu },
-                Step::DelLink { name: name.clone() },
-            ));
-            if seen.bridge_ipv6_off && network.origin != Origin::Libvirt {
-                plan.push(plain(sysctl("net/ipv6/conf", name, "disable_ipv6", "0")));
-            }
-            if network.stp {
-                plan.push(plain(Step::SetStp { bridge: name.clone(), on: true }));
-            }
-        }
-        Some(bridge) => {
-            if matches!(bridge.kind, LinkKind::Bridge { default_pvid: 1.., .. }) {
-                plan.push(plain(Step::ClearDefaultPvid { bridge: name.clone() }));
-            }
-            // Before its first port: one that joins a bridge with STP listens for 2 s and learns for 2 s before it forwards, and one that does
-            // already goes on (net/bridge/br_stp_if.c `br_stp_stop`).
-            if let LinkKind::Bridge { stp, .. } = bridge.kind
-                && stp != network.stp
-                && sets_stp(network, Some(bridge), &seen.made)
-            {
-                let step = |on| Step::SetStp { bridge: name.clone(), on };
-                plan.push(with_undo(step(network.stp), step(stp)));
-            }
-            if let Some(mtu) = network.mtu
-                && bridge.mtu != mtu
-            {
-                plan.push(with_undo(
-                    Step::SetMtu { dev: name.clone(), mtu },
-                    Step::SetMtu { dev: name.clone(), mtu: bridge.mtu },
-                ));
-            }
-            // libvirt switches IPv6 off on a bridge without an IPv6 address; the kernel then refuses a guest's IPv6
-            // neighbour (net/ipv6/ndisc.c ndisc_allow_add). No address generation keeps the host itself off the segment.
-            if seen.bridge_ipv6_off {
-                plan.push(plain(Step::NoAddrGen { dev: name.clone() }));
-                plan.push(set(sysctl("net/ipv6/conf", name, "disable_ipv6", "0"), seen));
-            }
-        }
-    }
-    // A guest's router advertisement must not configure the host.
-    if seen.bridge.is_none() || !seen.ignores_ra {
-        plan.push(set(sysctl("net/ipv6/conf", name, "accept_ra", "0"), seen));
-    }
-    // Linux answers for every address of the VRF, or of the host, on each of its devices.
-    if is_tenants(network, seen) && (seen.bridge.is_none() || !seen.arp_own) {
-        plan.push(set(sysctl("net/ipv4/conf", name, "arp_ignore", "1"), seen));
-    }
-    let hears = hears(want, seen);
-    if hears != seen.hears {
-        let step = |hears| Step::Hear { dev: name.clone(), hears };
-        plan.push(if seen.bridge.is_some() { with_undo(step(hears), step(seen.hears)) } else { plain(step(hears)) });
-    }
-    if let Some(vrf) = &network.vrf
-        && !seen.bridge.as_ref().is_some_and(in_vrf)
-    {
-        leave_first(network.vni, seen.bridge.as_ref(), seen, plan);
-        let mut undo = vec![Step::SetMaster { dev: name.clone(), master: None }];
-        undo.extend(addresses_back(name, seen));
-        plan.push(Planned { step: Step::SetMaster { dev: name.clone(), master: Some(vrf.name.clone()) }, undo });
-        plan.extend(addresses_back(name, seen).map(plain));
-        plan.push(set(rp_filter_loose(name), seen));
-    } else if network.vrf.is_some() && !seen.loose.contains(name) {
-        plan.push(set(rp_filter_loose(name), seen));
-    }
-    // libvirt has put its own there before we are called, and does not put them back when somebody takes them off, or a bridge that was set
-    // down loses those of IPv6.
-    for address in network.gateway.iter().filter(|address| !seen.bridge_addresses.contains(address)) {
-        let add = Step::AddAddress { dev: name.clone(), address: *address };
-        let del = Step::DelAddress { dev: name.clone(), address: *address };
-        plan.push(if seen.bridge.is_some() { with_undo(add, del) } else { plain(add) });
-    }
-    Ok(())
-}
-
-/// Is the bridge's STP ours to set? libvirt makes its bridge for this network alone, and anew each time; who made another may want it on.
-pub fn sets_stp(network: &Network, bridge: Option<&Link>, made: &BTreeSet<IfName>) -> bool {
-    network.origin == Origin::Libvirt || made.contains(&network.bridge) || bridge.is_none_or(|link| link.ours)
-}
-
-/// What the host has to do with a network's packets beside bridging them.
-fn hears(want: &Wanted, seen: &Seen) -> Hears {
-    let network = want.network;
-    match &network.vrf {
-        Some(_) if want.tenant_bgp => Hears::All,
-        Some(_) => Hears::NoLinkLocalService,
-        // An address makes the host one of them, by somebody's wish.
-        None if network.gateway.is_empty() && seen.bridge_addresses.is_empty() && is_tenants(network, seen) => {
-            Hears::Nothing
-        }
-        None => Hears::All,
-    }
-}
-
-/// Is the bridge there for this tenant alone? One that an administrator made may be the host's own way to its network.
-fn is_tenants(network: &Network, seen: &Seen) -> bool {
-    network.vrf.is_some()
-        || network.origin == Origin::Libvirt
-        || seen.bridge.is_none()
-        || seen.made.contains(&network.bridge)
-}
-
-/// The kernel flushes a bridge's IPv6 addresses when its VRF changes; FRR 8.4 forgets the IPv4 ones of an interface that enters a VRF as
-/// young as ours. Telling both again mends both.
-fn addresses_back<'a>(bridge: &'a IfName, seen: &'a Seen) -> impl Iterator<Item = Step> + 'a {
-    seen.bridge_addresses.iter().map(|address| Step::AddAddress { dev: bridge.clone(), address: *address })
-}
-
 /// A bridge enters its VRF before its VXLAN is a port of it: one that is (somebody took the bridge out of its VRF) leaves it for that long.
-fn leave_first(vni: Vni, bridge: Option<&Link>, seen: &Seen, plan: &mut Plan) {
+pub(super) fn leave_first(vni: Vni, bridge: Option<&Link>, seen: &Seen, plan: &mut Plan) {
     if let Some(bridge) = bridge
         && tunnel(seen, vni).is_some_and(|l| l.master == Some(bridge.index))
     {
@@ -457,16 +355,15 @@ fn leave_first(vni: Vni, bridge: Option<&Link>, seen: &Seen, plan: &mut Plan) {
 fn vxlan_up(
     want: &Wanted,
     vni: Vni,
+    mtu: Option<u32>,
     bridge: &IfName,
     seen_bridge: Option<&Link>,
     seen: &Seen,
     plan: &mut Plan,
 ) -> Result<(), Refusal> {
     let dev = vni.device();
-    let add = with_undo(
-        Step::AddVxlan { vni, local: want.vtep, port: want.port, mtu: want.network.mtu },
-        Step::DelLink { name: dev.clone() },
-    );
+    let add =
+        with_undo(Step::AddVxlan { vni, local: want.vtep, port: want.port, mtu }, Step::DelLink { name: dev.clone() });
     let left = |plan: &Plan| plan.iter().any(|p| p.step == Step::SetMaster { dev: dev.clone(), master: None });
     let port = match tunnel(seen, vni) {
         None => {
@@ -485,6 +382,7 @@ fn vxlan_up(
             None
         }
         Some(link) => {
+            plan.extend(mtu.and_then(|mtu| mtu_of(link, mtu)));
             Some(link).filter(|l| l.master.is_some() && l.master == seen_bridge.map(|b| b.index) && !left(plan))
         }
     };
@@ -509,16 +407,6 @@ fn enslaved(dev: &IfName, master: &IfName) -> Planned {
     with_undo(step(Some(master.clone())), step(None))
 }
 
-/// 2 is loose: asymmetric paths through a VRF must not be dropped, and the larger of `all` and the device's own counts
-/// (net/ipv4/fib_frontend.c `IN_DEV_RPFILTER`), so 0 would leave a strict host-wide setting in force.
-fn rp_filter_loose(dev: &IfName) -> Step {
-    sysctl("net/ipv4/conf", dev, "rp_filter", "2")
-}
-
-fn sysctl(room: &str, dev: &IfName, key: &str, value: &str) -> Step {
-    Step::Sysctl { path: format!("{room}/{dev}/{key}"), value: value.to_owned() }
-}
-
 /// A run that was killed while it made a device left it without our mark, and without what only a second message tells it.
 fn finish(seen: &Seen, plan: &mut Plan) {
     let links = seen.vrf.iter().chain(&seen.l3_bridge).chain(&seen.bridge).chain(&seen.vxlans);
@@ -527,18 +415,6 @@ fn finish(seen: &Seen, plan: &mut Plan) {
         if link.addrgen_none == Some(false) && !matches!(link.kind, LinkKind::Vrf { .. }) {
             plan.push(plain(Step::NoAddrGen { dev: link.name.clone() }));
         }
-    }
-}
-
-/// A setting of a device; one that was there gets its own back.
-fn set(step: Step, seen: &Seen) -> Planned {
-    let was = match &step {
-        Step::Sysctl { path, .. } => seen.settings.get_key_value(path),
-        _ => None,
-    };
-    match was {
-        Some((path, value)) => with_undo(step, Step::Sysctl { path: path.clone(), value: value.clone() }),
-        None => plain(step),
     }
 }
 
@@ -571,8 +447,12 @@ pub struct Ours<'a> {
     pub network: &'a Network,
     /// Of its devices those that we made.
     pub made: &'a BTreeSet<IfName>,
+    /// What was changed on its bridge, where that stays.
+    pub before: &'a Before,
     /// Its VRF, where it is the last of ours in it.
     pub last_in: Option<OurVrf<'a>>,
+    /// The MTU of the VRF's L3VNI without it, where others of ours stay in it.
+    pub l3_mtu: Option<u32>,
 }
 
 /// Takes a network down, in an order that leaves no neighbour of it advertised; whatever is gone already is skipped, and what others
@@ -588,10 +468,13 @@ pub fn down(ours: &Ours, seen: &Seen) -> Plan {
         // With mode='bridge' libvirt leaves running guests on a stopped network's bridge: they keep each other.
         if ours.made.contains(&network.bridge) && seen.bridge_ports.is_empty() {
             plan.push(plain(Step::DelLink { name: network.bridge.clone() }));
-        } else if seen.bridge.as_ref().is_some_and(|b| b.master.is_some()) && network.vrf.is_some() {
-            plan.push(plain(Step::SetMaster { dev: network.bridge.clone(), master: None }));
-            plan.extend(addresses_back(&network.bridge, seen).map(plain));
+        } else {
+            plan.extend(bridge::given_back(network, ours.before, seen));
         }
+    }
+    if let (Some(mtu), Some(vni)) = (ours.l3_mtu, network.vrf.as_ref().and_then(|vrf| vrf.vni)) {
+        let pair = seen.l3_bridge.iter().chain(tunnel(seen, vni));
+        plan.extend(pair.filter_map(|link| mtu_of(link, mtu)).map(|planned| plain(planned.step)));
     }
     plan.extend(ours.last_in.iter().flat_map(|vrf| vrf_down(vrf, seen)));
     order::lawful(plan)

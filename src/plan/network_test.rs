@@ -323,7 +323,8 @@ fn down_takes_what_is_ours() {
     let but = |dev: &str| all.iter().filter(|n| n.as_str() != dev).cloned().collect::<BTreeSet<_>>();
     let last = |made, speaker_has_ours| Some(OurVrf { vrf, made, speaker_has_ours });
     let (no_vrf, l2) = (but("red"), but("red-l2"));
-    let ours = Ours { network: &network, made: &all, last_in: last(&all, true) };
+    let (put, nothing) = (Before { entered: true, ..Before::default() }, Before::default());
+    let ours = Ours { network: &network, made: &all, before: &put, last_in: last(&all, true), l3_mtu: None };
     let plans = |ours: &Ours, seen: &Seen, expected: &str| assert_eq!(shown(&down(ours, seen)), expected);
     let made = "ip link del vxlan20\nip link del red-l2\n";
     plans(&ours, &whole(), &format!("{made}{DOWN_L3}{DOWN_VRF}"));
@@ -342,9 +343,20 @@ fn down_takes_what_is_ours() {
 ip address replace 10.1.0.1/24 dev red-l2 nodad
 ip address replace fd00:1::1/64 dev red-l2 nodad
 ";
-    plans(&Ours { made: &l2, ..ours.clone() }, &whole(), &format!("ip link del vxlan20\n{moved}{DOWN_L3}{DOWN_VRF}"));
-    // What a script made stays.
-    plans(&Ours { made: &none, last_in: last(&none, false), ..ours.clone() }, &whole(), moved);
+    let heard = "tc filter del dev red-l2 ingress prio 69\n";
+    plans(
+        &Ours { made: &l2, ..ours.clone() },
+        &whole(),
+        &format!("ip link del vxlan20\n{moved}{heard}{DOWN_L3}{DOWN_VRF}"),
+    );
+    // What a script made stays, where it was.
+    let script = Ours { made: &none, before: &nothing, last_in: last(&none, false), ..ours.clone() };
+    let heard = Seen { hears: Hears::All, ..whole() };
+    plans(&script, &heard, "");
+    plans(&Ours { before: &put, ..script }, &heard, moved);
+    // What routes between the others is as large as the largest of those.
+    let smaller = "ip link set red-l3 mtu 1400\nip link set vxlan10 mtu 1400\n";
+    plans(&Ours { last_in: None, l3_mtu: Some(1400), ..ours.clone() }, &whole(), &format!("{made}{smaller}"));
     // What has gone is skipped.
     plans(&ours, &Seen::default(), "vtysh: remove vrf red vni 10, router bgp vrf red\n");
     let gone = Seen { bridge: None, vxlans: vec![vxlan(10, 9, Some(6))], ..whole() };

@@ -71,6 +71,14 @@ pub enum Step {
         /// Bytes.
         mtu: u32,
     },
+    /// A bridge's MAC. The kernel flushes the neighbours of a device whose MAC changes, permanent ones as well (net/core/neighbour.c
+    /// `neigh_changeaddr`).
+    SetMac {
+        /// The bridge.
+        dev: IfName,
+        /// Its new MAC.
+        mac: Mac,
+    },
     /// The flags of a bridge's VXLAN port: `learning off neigh_suppress on`.
     SetVxlanPort {
         /// The VXLAN device, already enslaved.
@@ -88,6 +96,13 @@ pub enum Step {
         /// On or off.
         on: bool,
     },
+    /// The reverse, for a bridge that had one before.
+    SetDefaultPvid {
+        /// The bridge.
+        bridge: IfName,
+        /// The VLAN of its new ports.
+        pvid: u16,
+    },
     /// Put our mark on a device that we made and were cut off at. `ip link set DEV alias evpn-hook`
     Mark {
         /// The device.
@@ -95,6 +110,11 @@ pub enum Step {
     },
     /// `ip link set DEV addrgenmode none`.
     NoAddrGen {
+        /// The device.
+        dev: IfName,
+    },
+    /// `ip link set DEV addrgenmode eui64`, the kernel's default: for a bridge that had it before.
+    AddrGen {
         /// The device.
         dev: IfName,
     },
@@ -259,11 +279,14 @@ impl Step {
             Step::SetUp { .. } => "set-up",
             Step::PartSvi { .. } => "part-svi",
             Step::SetMtu { .. } => "set-mtu",
+            Step::SetMac { .. } => "set-mac",
             Step::SetVxlanPort { .. } => "set-vxlan-port",
             Step::ClearDefaultPvid { .. } => "clear-default-pvid",
             Step::SetStp { .. } => "set-stp",
+            Step::SetDefaultPvid { .. } => "set-default-pvid",
             Step::Mark { .. } => "mark",
             Step::NoAddrGen { .. } => "no-addrgen",
+            Step::AddrGen { .. } => "addrgen",
             Step::AddAddress { .. } => "add-address",
             Step::DelAddress { .. } => "del-address",
             Step::Sysctl { .. } => "sysctl",
@@ -298,11 +321,14 @@ impl Step {
             | Step::SetUp { dev, .. }
             | Step::PartSvi { bridge: dev, .. }
             | Step::SetMtu { dev, .. }
+            | Step::SetMac { dev, .. }
             | Step::SetVxlanPort { dev }
             | Step::ClearDefaultPvid { bridge: dev }
             | Step::SetStp { bridge: dev, .. }
+            | Step::SetDefaultPvid { bridge: dev, .. }
             | Step::Mark { dev }
             | Step::NoAddrGen { dev }
+            | Step::AddrGen { dev }
             | Step::Hear { dev, .. }
             | Step::AddAddress { dev, .. }
             | Step::DelAddress { dev, .. }
@@ -346,11 +372,16 @@ impl fmt::Display for Step {
             Step::SetUp { dev, up } => write!(f, "ip link set {dev} {}", if *up { "up" } else { "down" }),
             Step::PartSvi { bridge, .. } => write!(f, "ip link set {bridge} down"),
             Step::SetMtu { dev, mtu } => write!(f, "ip link set {dev} mtu {mtu}"),
+            Step::SetMac { dev, mac } => write!(f, "ip link set {dev} address {mac}"),
             Step::SetVxlanPort { dev } => write!(f, "bridge link set dev {dev} learning off neigh_suppress on"),
             Step::ClearDefaultPvid { bridge } => write!(f, "ip link set {bridge} type bridge vlan_default_pvid 0"),
             Step::SetStp { bridge, on } => write!(f, "ip link set {bridge} type bridge stp_state {}", u8::from(*on)),
+            Step::SetDefaultPvid { bridge, pvid } => {
+                write!(f, "ip link set {bridge} type bridge vlan_default_pvid {pvid}")
+            }
             Step::Mark { dev } => write!(f, "ip link set {dev} alias evpn-hook"),
             Step::NoAddrGen { dev } => write!(f, "ip link set {dev} addrgenmode none"),
+            Step::AddrGen { dev } => write!(f, "ip link set {dev} addrgenmode eui64"),
             Step::AddAddress { dev, address } => write!(f, "ip address replace {address} dev {dev} nodad"),
             Step::DelAddress { dev, address } => write!(f, "ip address del {address} dev {dev}"),
             Step::Sysctl { path, value } => write!(f, "sysctl -w {}={value}", path.replace('/', ".")),

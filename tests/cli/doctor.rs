@@ -114,6 +114,24 @@ on_a_host!(a_bridge_of_others_without_a_mac, {
     finds(&host, ":", "bridge-mac");
 });
 
+// libvirt 10.7 and newer deletes it when the network's start fails.
+on_a_host!(a_bridge_that_libvirt_takes_for_its_own, {
+    let host = flat();
+    sh("mount -t tmpfs none /etc && mkdir -p /etc/libvirt/qemu/networks");
+    let define = |forward: &str| {
+        let xml = format!("<!-- by libvirt --><network><name>lan</name>{forward}<bridge name='flat-l2'/></network>");
+        std::fs::write("/etc/libvirt/qemu/networks/lan.xml", xml).unwrap();
+    };
+    define("<forward mode='bridge'/>");
+    assert_eq!(amiss(&report(&host)), [] as [&Value; 0]);
+    for forward in ["", "<forward/>", "<forward mode='open'/>"] {
+        define(forward);
+        let report = report(&host);
+        let found = amiss(&report);
+        assert!(found.len() == 1 && found[0]["check"] == "bridge-at-risk", "{forward}: {report:#}");
+    }
+});
+
 on_a_host!(a_kernel_without_vrf, {
     let host = Host::new(CONFIG);
     let report = report(&host);

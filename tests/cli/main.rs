@@ -7,6 +7,7 @@ mod advice;
 mod agent;
 mod at_work;
 mod broken_host;
+mod changes;
 mod clash;
 #[path = "../common/mod.rs"]
 mod common;
@@ -37,6 +38,7 @@ mod status;
 mod sync;
 #[path = "../common/table.rs"]
 mod table;
+mod there_before;
 mod trouble;
 mod wrong;
 mod xml;

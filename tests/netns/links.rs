@@ -184,6 +184,16 @@ netns!(the_default_pvid_of_a_bridge_that_others_made_is_cleared, kernel, {
     sh("ip link add aware type bridge vlan_filtering 1 vlan_default_pvid 7");
     let link = kernel.link(&name("aware")).unwrap().unwrap();
     assert_eq!(link.kind, LinkKind::Bridge { vlan_filtering: true, default_pvid: 7, stp: false });
+    kernel.apply(&Step::SetDefaultPvid { bridge: name("virbr9"), pvid: 1 }).unwrap();
+    assert_eq!(ip_link("virbr9")["linkinfo"]["info_data"]["vlan_default_pvid"], 1);
+});
+
+netns!(a_bridge_that_is_up_gets_another_mac, kernel, {
+    sh("ip link add br0 address 02:00:00:00:00:01 type bridge && ip link set br0 up");
+    sh("ip neigh add 10.1.0.60 lladdr 52:54:00:00:00:01 dev br0 nud permanent");
+    kernel.apply(&Step::SetMac { dev: name("br0"), mac: "02:00:00:00:00:02".parse().unwrap() }).unwrap();
+    assert_eq!(ip_link("br0")["address"], "02:00:00:00:00:02");
+    assert_eq!(sh("ip neigh show dev br0 nud permanent"), "", "permanent neighbours are flushed with it");
 });
 
 netns!(address_generation_is_switched_off, kernel, {
@@ -192,6 +202,8 @@ netns!(address_generation_is_switched_off, kernel, {
     kernel.apply(&Step::NoAddrGen { dev: name("v0") }).unwrap();
     assert_eq!(kernel.link(&name("v0")).unwrap().unwrap().addrgen_none, Some(true));
     assert_eq!(ip_link("v0")["inet6_addr_gen_mode"], "none");
+    kernel.apply(&Step::AddrGen { dev: name("v0") }).unwrap();
+    assert_eq!(ip_link("v0")["inet6_addr_gen_mode"], "eui64");
 });
 
 netns!(a_vrf_takes_bridges_and_shows_its_table, kernel, {

@@ -154,3 +154,16 @@ netns!(the_way_to_an_address_is_the_kernels, kernel, {
         assert_eq!(way(nowhere), None, "{nowhere}");
     }
 });
+
+netns!(by_which_device_the_default_route_leaves, kernel, {
+    sh("ip link set lo up && ip link add up0 type veth peer name up0p && ip link set up0p up && ip link set up0 up");
+    let up0 = u32::try_from(ip_link("up0")["ifindex"].as_u64().unwrap()).unwrap();
+    sh("ip address add 192.0.2.1/24 dev up0 && ip route add 10.0.0.0/8 via 192.0.2.2");
+    assert!(!kernel.has_default_route(up0).unwrap());
+    for (family, via) in [("-4", "192.0.2.254"), ("-6", "fe80::1")] {
+        sh(&format!("ip {family} route add default via {via} dev up0"));
+        assert!(kernel.has_default_route(up0).unwrap(), "{family}");
+        assert!(!kernel.has_default_route(1).unwrap(), "{family}");
+        sh(&format!("ip {family} route del default"));
+    }
+});

@@ -2,8 +2,9 @@
 
 use super::{GRACE, Synced};
 use crate::config::{Network, Origin};
+use crate::engine::change::{Told, differences_from};
 use crate::engine::look::{Clashes, around};
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, vtep_now};
 use crate::hypervisor;
 use crate::input::InputError;
 use crate::model::NetName;
@@ -22,6 +23,7 @@ impl Engine {
         out: &mut Synced,
     ) -> Result<(), EngineError> {
         let config = self.config()?.clone();
+        let vtep = vtep_now(self)?;
         let mut frr = self.frr()?;
         let wanted = |name: &NetName| only.is_none_or(|only| only == name);
         // Asked once, and not for each network; what is done to one is checked by asking again.
@@ -48,14 +50,16 @@ impl Engine {
                 }
                 continue;
             }
-            let wants = told.as_ref().and_then(|told| told.get(&network.name));
-            if let Some(Ok(Some(told))) = wants
-                && told.hosts != network.hosts
-                && !self.dry_run
-            {
-                let updated = self.network_updated(told);
+            let wants = Told::of(network, &config, told.as_ref().and_then(|told| told.get(&network.name)));
+            let mut record = record.clone();
+            if let (Told::Network(told), false) = (&wants, self.dry_run || network.origin == Origin::Config) {
+                let updated = self.network_follows(told);
                 out.keep(updated);
+                record = self.register.network_of_bridge(&network.bridge)?.unwrap_or(record);
             }
+            let (record, network) = (&record, &record.network);
+            let differences = differences_from(record, &wants, vtep).into_iter();
+            out.problems.extend(differences.map(|difference| format!("network {}: {difference}", network.name)));
             let lacks = self.network_lacks(world, record, whole.as_ref());
             if out.keep(lacks) == Some(true) {
                 let up = self.network_again(network.clone());

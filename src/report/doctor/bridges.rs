@@ -2,6 +2,7 @@
 
 use super::{Base, Finding};
 use crate::config::Network;
+use crate::engine::bridges_at_risk;
 use crate::model::{IfName, Mac, NetName};
 use crate::plan::network::router_mac;
 use crate::plan::seen::{Link, LinkKind};
@@ -34,6 +35,8 @@ pub struct Seen {
     isolated: BTreeSet<IfName>,
     /// Who answered for the gateways; why they could not be asked for.
     owners: Result<Vec<Owner>, String>,
+    /// Bridges that are there by the name of a bridge that a network of libvirt's would make.
+    at_risk: Vec<(String, IfName)>,
 }
 
 pub fn observe(base: &Base) -> Seen {
@@ -51,7 +54,12 @@ pub fn observe(base: &Base) -> Seen {
     let is_isolated = |dev: &IfName| {
         base.world.link(dev).and_then(|link| attribute(link, "brport/isolated")).is_some_and(|text| text == "1")
     };
-    Seen { fixed: fixed.collect(), isolated: vxlans.filter(is_isolated).collect(), owners: owners(base) }
+    Seen {
+        fixed: fixed.collect(),
+        isolated: vxlans.filter(is_isolated).collect(),
+        owners: owners(base),
+        at_risk: bridges_at_risk(&base.world),
+    }
 }
 
 fn l3_bridge(network: &Network) -> Option<IfName> {
@@ -112,6 +120,14 @@ pub fn judge(base: &Base, seen: &Seen, told: &[String]) -> Vec<Finding> {
     if let Err(why) = &seen.owners {
         found.push(Finding::not_checked("gateway-mac", "the gateways", why.clone()));
     }
+    for (network, bridge) in &seen.at_risk {
+        let evidence = format!(
+            "libvirt's network {network} is down and names it as the bridge that it makes: where 'virsh net-start {network}' fails, for whatever reason, libvirt 10.7 and newer deletes the bridge of that name"
+        );
+        found.push(Finding::problem("bridge-at-risk", bridge, evidence).by(format!(
+            "give network {network} another <bridge name=>, or <forward mode='bridge'/> if it is to use that one ('virsh net-edit {network}')"
+        )));
+    }
     for dev in &seen.isolated {
         let evidence = "the VXLAN port is isolated: guests' ports that are so, too, do not reach it";
         found.push(
@@ -125,6 +141,7 @@ pub fn judge(base: &Base, seen: &Seen, told: &[String]) -> Vec<Finding> {
         told.iter().any(|other| text.contains(other.as_str()))
             || vlan_aware.iter().any(|network| text.starts_with(network.as_str()))
             || text.contains("no VTEP address")
+            || text.contains(": this host's VTEP is ")
     };
     found.extend(base.troubles.iter().filter(|text| !is_told(text)).map(|text| {
         Finding::problem("sync", "this host", text.clone())
@@ -192,6 +209,7 @@ fn drift(base: &Base, with_other_mac: &[String]) -> Vec<Finding> {
                 let evidence = "rp_filter is not 2 (loose): what comes back by another way than it went is dropped where it is strict";
                 found.push(Finding::problem("rp-filter", dev, evidence).sync());
             }
+            Step::SetMac { dev, .. } if with_other_mac.iter().any(|name| name == dev.as_str()) => {}
             Step::AddNeigh { bridge, .. } if with_other_mac.iter().any(|name| name == bridge.as_str()) => {}
             Step::DelNeigh { bridge, ip } => ghosts.push((bridge, ip)),
             Step::Hear { dev, hears: Hears::Nothing } => {
@@ -249,7 +267,8 @@ mod tests {
     #[track_caller]
     fn finds(change: impl FnOnce(&mut Base, &mut Seen)) -> Vec<Finding> {
         let fixed = [(name("red-l2"), true), (name("red-l3"), true)].into();
-        let (mut base, mut seen) = (base(), Seen { fixed, isolated: BTreeSet::new(), owners: Ok(Vec::new()) });
+        let (mut base, mut seen) =
+            (base(), Seen { fixed, isolated: BTreeSet::new(), owners: Ok(Vec::new()), at_risk: Vec::new() });
         change(&mut base, &mut seen);
         judge(&base, &seen, &[])
     }
@@ -265,6 +284,22 @@ mod tests {
     fn only(found: &[Finding]) -> (&'static str, &str, &str) {
         assert_eq!(found.len(), 1, "{found:#?}");
         (found[0].check, &found[0].object, &found[0].mend)
+    }
+
+    #[test]
+    fn a_bridge_that_libvirt_may_delete() {
+        let at_risk = finds(|_, seen| seen.at_risk = vec![("lan".to_owned(), name("br0"))]);
+        let mend = "give network lan another <bridge name=>, or <forward mode='bridge'/> if it is to use that one ('virsh net-edit lan')";
+        assert_eq!(only(&at_risk), ("bridge-at-risk", "br0", mend));
+    }
+
+    #[test]
+    fn a_bridges_mac_is_told_once() {
+        let other = finds(|base, _| {
+            with(base, "red-l2", |red| red.mac = "00:00:00:11:11:99".parse().ok());
+            base.drift = vec![Step::SetMac { dev: name("red-l2"), mac: GATEWAY.parse().unwrap() }];
+        });
+        assert_eq!(only(&other).0, "bridge-mac");
     }
 
     #[test]
@@ -351,7 +386,8 @@ mod tests {
         assert_eq!(only(&found).0, "sync");
         let mut base = base();
         base.troubles.push("bgpd is not running (/run/frr/bgpd.vty: …)".into());
-        let seen = Seen { fixed: BTreeMap::new(), isolated: BTreeSet::new(), owners: Ok(Vec::new()) };
+        let seen =
+            Seen { fixed: BTreeMap::new(), isolated: BTreeSet::new(), owners: Ok(Vec::new()), at_risk: Vec::new() };
         assert_eq!(judge(&base, &seen, &["bgpd is not running".to_owned()]), [], "the speaker's part tells it");
     }
 

@@ -74,7 +74,7 @@ pub(super) fn red() -> Network {
 }
 
 pub(super) fn record() -> NetworkRecord {
-    NetworkRecord { network: red(), vtep: ip("10.0.0.1"), made: Default::default() }
+    NetworkRecord { network: red(), vtep: ip("10.0.0.1"), made: Default::default(), before: None }
 }
 
 fn evpn_lines() -> Vec<(String, String)> {

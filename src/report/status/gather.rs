@@ -3,10 +3,10 @@
 use super::{EndpointStatus, NetworkStatus, Remote, Status};
 use crate::advice;
 use crate::config::Network;
-use crate::engine::{Engine, EngineError, boot_seconds, host_wants, lacks};
+use crate::engine::{Engine, EngineError, boot_seconds, differences, host_wants, lacks, vtep_now};
 use crate::model::{Guest, NetName};
 use crate::plan::seen::{self, World};
-use crate::register::{Endpoint, Stage};
+use crate::register::{Endpoint, NetworkRecord, Stage};
 use crate::report::duplicates::{self, Claims};
 use crate::report::settled::{self, Object};
 use crate::speaker::{Dump, Frr, SpeakerError};
@@ -27,6 +27,7 @@ pub fn settled(engine: &mut Engine) -> Result<Status, EngineError> {
 pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
     let mut frr = engine.frr()?;
     let world = engine.whole_world()?;
+    let vtep = vtep_now(engine)?;
     let tunnels = Tunnels::of(engine.kernel()?.remotes()?);
     let mut networks = Vec::new();
     let mut dumps: Vec<(NetName, Option<Result<Dump, SpeakerError>>)> = Vec::new();
@@ -35,7 +36,12 @@ pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
         // One dump a network instead of questions per endpoint: a host may have thousands.
         let vni = record.network.vni;
         dumps.push((record.network.name.clone(), frr.as_mut().map(|frr| frr.dump(vni))));
-        let mut status = network(engine, &world, &record.network, record.vtep, frr.as_mut())?;
+        let mut status = network(engine, &world, &record, frr.as_mut())?;
+        let differences = differences(engine, &record, vtep)?;
+        if !differences.is_empty() && status.state == "up" {
+            status.state = "degraded";
+        }
+        status.problems.extend(differences);
         status.remotes = tunnels.of_network(&world, &record.network);
         status.advice = advice::of(&record.network, world.link(&record.network.bridge), &record.made);
         networks.push(status);
@@ -113,10 +119,10 @@ impl Tunnels {
 fn network(
     engine: &mut Engine,
     world: &World,
-    network: &Network,
-    vtep: IpAddr,
+    record: &NetworkRecord,
     frr: Option<&mut Frr>,
 ) -> Result<NetworkStatus, EngineError> {
+    let (network, vtep) = (&record.network, record.vtep);
     let (there, mut problems) = host_wants(engine, world, network, vtep)?;
     match frr.map(|f| f.vni(network.vni)) {
         Some(Ok(Some(_))) | None => {}

@@ -24,6 +24,7 @@ fn flat() -> Host {
     let host = Host::flat();
     strangers();
     strangers_on("flat-l2");
+    sh("ip address add 192.0.2.129/32 dev flat-l2");
     host
 }
 

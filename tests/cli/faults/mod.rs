@@ -9,9 +9,10 @@ mod networks;
 mod repairs;
 mod routed;
 
-use crate::common::sh;
+use crate::common::{ip_link, sh};
 use crate::host::{Host, finish};
 use look::{Look, delete};
+use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
@@ -228,9 +229,36 @@ fn strangers_on(bridge: &str) {
         "ip link add theirs address 02:00:00:00:00:7a type veth peer name theirsp address 02:00:00:00:00:7b
          ip link set theirs master {bridge} up && ip link set theirsp up
          ip neigh add 10.1.0.99 lladdr 52:54:00:00:00:97 dev {bridge} nud permanent
-         bridge fdb add 52:54:00:00:00:96 dev theirs master static
-         ip address add 192.0.2.129/32 dev {bridge}"
+         bridge fdb add 52:54:00:00:00:96 dev theirs master static"
     ));
+}
+
+/// An operator's bridge of a network's name, in use. Without neighbours: the kernel flushes them where a bridge gets another MAC, enters a VRF, or loses
+/// its last IPv4 address (net/ipv4/fib_frontend.c `fib_disable_ip`).
+fn operators_bridge(bridge: &str, mac: &str) {
+    sh(&format!("ip link add {bridge} address {mac} type bridge && ip link set {bridge} up"));
+    strangers_on(bridge);
+    sh(&format!("ip neigh del 10.1.0.99 dev {bridge}"));
+    // After its ports, which a bridge follows until somebody says what it is to be.
+    sh(&format!("ip link set {bridge} mtu 1400"));
+}
+
+/// Takes it away, as it was made: whatever a network was that was up on it.
+fn leave_operators(bridge: &str, mac: &str) {
+    let is_there = PathBuf::from("/proc/sys/net/ipv4/conf").join(bridge).exists();
+    if is_there {
+        let link = ip_link(bridge);
+        assert_eq!([&link["mtu"], &link["address"], &link["master"]], [&1400.into(), &mac.into(), &Value::Null]);
+        assert_eq!(sh(&format!("ip address show dev {bridge} scope global | grep -c inet || true")), "0\n");
+        let conf = |family: &str, key: &str| sh(&format!("cat /proc/sys/net/{family}/conf/{bridge}/{key}"));
+        assert_eq!(conf("ipv6", "accept_ra") + &conf("ipv4", "arp_ignore") + &conf("ipv4", "rp_filter"), "1\n0\n0\n");
+    }
+    delete(&[bridge, "theirs"]);
+}
+
+/// Its guest stays until the network is down: `network down` is for those without.
+fn without_theirs() {
+    sh("[ ! -e /proc/sys/net/ipv4/conf/theirs ] || ip link set theirs nomaster");
 }
 
 /// A guest's tap, its MAC always the same.

@@ -1,7 +1,7 @@
 //! Layer-2 networks up and down: config.toml's and libvirt's.
 
 use super::look::delete;
-use super::{Call, OnFailure, Plan, all, call, leave, strangers, strangers_on};
+use super::{Call, OnFailure, Plan, all, call, leave, leave_operators, operators_bridge, strangers, without_theirs};
 use crate::common::sh;
 use crate::host::{CONFIG, Host};
 use crate::on_a_host;
@@ -41,30 +41,41 @@ fn stopped(host: &Host) {
     leave(host);
 }
 
-/// An operator's bridge of the network's name, in use.
-fn operators_bridge(_: &Host) {
-    sh("ip link add flat-l2 address 00:00:00:11:11:10 mtu 1400 type bridge && ip link set flat-l2 up");
-    strangers_on("flat-l2");
+/// The MAC of `flat`'s gateway.
+const GATEWAY: &str = "00:00:00:11:11:10";
+
+fn there_before(_: &Host) {
+    operators_bridge("flat-l2", GATEWAY);
 }
 
-fn leave_operators(host: &Host) {
-    // Its guest stays until the network is down: `network down` is for those without.
-    sh("[ ! -e /proc/sys/net/ipv4/conf/theirs ] || ip link set theirs nomaster");
+fn leave_there_before(host: &Host) {
+    without_theirs();
     leave(host);
-    delete(&["flat-l2", "theirs"]);
+    leave_operators("flat-l2", GATEWAY);
+}
+
+/// A network on a bridge that libvirt does not make, as its XML is now.
+fn bridged(mtu: &str, gateway: &str, mac: &str) -> Call {
+    let rest = format!(
+        "<forward mode='bridge'/><bridge name='lab-l2'/><mac address='{mac}'/><mtu size='{mtu}'/><ip address='{gateway}' prefix='24'/>"
+    );
+    let xml = network("lab", "<evpn:network vni='40'/>", &rest);
+    Call { args: vec!["network", "lab", "started", "begin", "-"], stdin: xml, ..Call::default() }
+}
+
+fn bridged_is_up(host: &Host) {
+    let first = bridged("1450", "10.1.0.1", "00:00:00:11:11:10");
+    host.hook(&first.args, first.stdin).ok();
 }
 
 on_a_host!(networks, {
     let host = &Host::new(CONFIG);
     strangers();
     let flat_up = |host: &Host| host.run(&["network", "up", "flat"]).ok().status.eq(&0).then_some(()).unwrap();
-    let in_use = |host: &Host| {
-        operators_bridge(host);
+    let is_up_on_it = |host: &Host| {
+        there_before(host);
         flat_up(host);
-    };
-    let without_theirs = |host: &Host| {
-        in_use(host);
-        sh("ip link set theirs nomaster");
+        without_theirs();
     };
     let before_start = |_: &Host| drop(sh(LIBVIRTS_BRIDGE));
     let (up, down) = (|| call("network up flat"), || call("network down flat"));
@@ -82,17 +93,24 @@ on_a_host!(networks, {
         &[
             Plan {
                 name: "network up, on a bridge that was there",
-                before: &operators_bridge,
-                leave: &leave_operators,
+                before: &there_before,
+                leave: &leave_there_before,
                 ..plan
             },
             Plan { name: "network down", before: &flat_up, command: &down, on_failure: OnFailure::GoesOn, ..plan },
             Plan {
                 name: "network down, on a bridge that was there",
-                before: &without_theirs,
+                before: &is_up_on_it,
                 command: &down,
                 on_failure: OnFailure::GoesOn,
-                leave: &leave_operators,
+                leave: &leave_there_before,
+                ..plan
+            },
+            Plan {
+                name: "a network that is up changes",
+                before: &bridged_is_up,
+                command: &|| bridged("1400", "10.1.0.254", "00:00:00:11:11:99"),
+                leave: &stopped,
                 ..plan
             },
             Plan {

@@ -1,6 +1,6 @@
 //! Networks with a VRF, and the host's own settings; these need a kernel that has VRFs.
 
-use super::{OnFailure, Plan, all, call, leave, ok, strangers};
+use super::{OnFailure, Plan, all, call, leave, leave_operators, ok, operators_bridge, strangers, without_theirs};
 use crate::common::{has_vrf, sh, skip};
 use crate::host::{CONFIG, Host};
 use crate::on_a_host;
@@ -9,6 +9,15 @@ use crate::on_a_host;
 fn leave_host(host: &Host) {
     leave(host);
     host.run(&["uninstall"]).ok();
+}
+
+/// The MAC of `routed`'s gateway.
+const GATEWAY: &str = "00:00:00:11:11:30";
+
+fn leave_there_before(host: &Host) {
+    without_theirs();
+    leave_host(host);
+    leave_operators("red-l2", GATEWAY);
 }
 
 on_a_host!(routed_plans, {
@@ -35,6 +44,12 @@ on_a_host!(routed_plans, {
         first(host);
         sh("ip link del red");
     };
+    let there_before = |_: &Host| operators_bridge("red-l2", GATEWAY);
+    let is_up_on_it = |host: &Host| {
+        there_before(host);
+        first(host);
+        without_theirs();
+    };
     let plan = Plan {
         name: "network up in a VRF",
         before: &|_| {},
@@ -52,6 +67,20 @@ on_a_host!(routed_plans, {
                 name: "network up, second in its VRF",
                 before: &first,
                 command: &|| call("network up second"),
+                ..plan
+            },
+            Plan {
+                name: "network up, on a bridge that was there",
+                before: &there_before,
+                leave: &leave_there_before,
+                ..plan
+            },
+            Plan {
+                name: "network down, on a bridge that was there",
+                before: &is_up_on_it,
+                command: &down,
+                on_failure: OnFailure::GoesOn,
+                leave: &leave_there_before,
                 ..plan
             },
             Plan {
