@@ -5,15 +5,17 @@ use crate::config::{Config, Network, VtepSource};
 use crate::kernel::{Kernel, sysctl};
 use crate::model::IfName;
 use crate::plan::network::HostSeen;
+use crate::plan::rules::Order;
 use crate::plan::seen::{Address, Link, LinkKind, World};
 use crate::plan::{Plan, Planned, Step};
 use crate::register::Underlay;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-/// The key under which the register remembers the local routing rule's place.
+/// The key under which the register remembers that the routing rules were the host's own.
+const RULES: &str = "rules";
+/// The same of earlier versions, which moved the rule for table local and had a rule of their own against BGP.
 const LOCAL_RULE: &str = "local-rule";
-/// The same of the rule that keeps guests from the host's BGP daemon.
 const TENANT_BGP: &str = "tenant-bgp";
 
 /// The largest tunnel header in bytes, by the VTEP's family: outer IP, UDP, VXLAN, inner Ethernet (RFC 7348 §5).
@@ -144,14 +146,8 @@ pub(super) fn observe(kernel: &mut Kernel, wants6: bool) -> Result<HostSeen, Eng
         }
         accepts_ra.sort();
     }
-    let rules = kernel.vrf_rules()?;
-    Ok(HostSeen {
-        forward4: on("net/ipv4/ip_forward")? == Some(true),
-        forward6,
-        local_rule_last: rules.local_last,
-        bgp_closed: rules.bgp_closed,
-        accepts_ra,
-    })
+    let rules = kernel.rules()?;
+    Ok(HostSeen { forward4: on("net/ipv4/ip_forward")? == Some(true), forward6, rules, accepts_ra })
 }
 
 fn uplink_kind(link: &Link) -> bool {
@@ -170,11 +166,7 @@ pub(super) fn remember(engine: &mut Engine, plan: &Plan) -> Result<Vec<String>, 
                     new.push(path.clone());
                 }
             }
-            Step::TenantBgp { .. } if engine.register.remember_host(TENANT_BGP, "open")? => {
-                new.push(TENANT_BGP.to_owned())
-            }
-            Step::TenantBgp { .. } => {}
-            _ if engine.register.remember_host(LOCAL_RULE, "first")? => new.push(LOCAL_RULE.to_owned()),
+            _ if engine.register.remember_host(RULES, "plain")? => new.push(RULES.to_owned()),
             _ => {}
         }
     }
@@ -207,8 +199,8 @@ fn restore(engine: &mut Engine, wanted: impl Fn(&str) -> bool) -> Result<(), Eng
     let mut plan = Plan::new();
     for (key, was) in engine.register.host()?.into_iter().filter(|(key, _)| wanted(key)) {
         let step = match key.as_str() {
-            LOCAL_RULE => Step::LocalRuleLast { last: false },
-            TENANT_BGP => Step::TenantBgp { closed: false },
+            RULES => Step::Rules { order: Order::Plain { moved: false } },
+            LOCAL_RULE | TENANT_BGP => Step::Rules { order: Order::Plain { moved: true } },
             path if path.split('/').all(|part| part == "all" || part == "conf" || part.parse::<IfName>().is_ok()) => {
                 Step::Sysctl { path: key, value: was }
             }

@@ -6,7 +6,7 @@ use crate::config::{Network, Origin, PortSecurity};
 use crate::event::NetworkPhase;
 use crate::journal::Message;
 use crate::model::{IfName, NetName};
-use crate::plan::network::{OurVrf, Ours, Seen, Wanted, down, precheck, up, vrf_down};
+use crate::plan::network::{OurVrf, Ours, Seen, Wanted, down, no_rule_is_in_the_way, precheck, up, vrf_down};
 use crate::plan::seen::{LinkKind, World};
 use crate::plan::{Plan, Planned, Refusal, Step};
 use crate::register::{GuestRecord, NetworkRecord, VrfRecord};
@@ -129,6 +129,10 @@ impl Engine {
         self.check_vtep(&network, vtep)?;
         let world = around(self.kernel()?, &network, Clashes::Sought)?;
         let seen = observe(self.kernel()?, &world, &network)?;
+        let config = self.config()?;
+        if config.manage_host && network.vrf.is_some() {
+            no_rule_is_in_the_way(&network, &seen.host, !config.tenant_bgp)?;
+        }
         Ok(precheck(&network, &seen)?)
     }
 

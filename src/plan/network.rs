@@ -1,5 +1,6 @@
 //! A tenant segment up and down.
 
+use super::rules::{self, Order, Rules};
 use super::seen::{Link, LinkKind, PortFlags};
 use super::{Hears, Plan, Planned, Refusal, Step, order, plain, with_undo};
 use crate::config::{Network, Origin, PortSecurity, Vrf};
@@ -62,10 +63,8 @@ pub struct HostSeen {
     pub forward4: bool,
     /// `net.ipv6.conf.all.forwarding`; `None` without IPv6.
     pub forward6: Option<bool>,
-    /// The rule for table local stands behind the l3mdev rule.
-    pub local_rule_last: bool,
-    /// Guests get no answer from the host's BGP daemon ([`Step::TenantBgp`]).
-    pub bgp_closed: bool,
+    /// The routing rules of each family.
+    pub rules: Vec<Rules>,
     /// Devices that take router advertisements now and would stop once the host forwards (`accept_ra` is 1).
     pub accepts_ra: Vec<IfName>,
 }
@@ -118,6 +117,7 @@ pub fn up(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
     finish(seen, &mut plan);
     if let Some(vrf) = &network.vrf {
         if want.manage_host {
+            no_rule_is_in_the_way(network, &seen.host, !want.tenant_bgp)?;
             host(want, &seen.host, &mut plan);
         }
         vrf_up(want, vrf, seen, &mut plan)?;
@@ -254,7 +254,7 @@ fn tunnel(seen: &Seen, vni: Vni) -> Option<&Link> {
     seen.vxlans.iter().find(|l| l.name == vni.device())
 }
 
-/// IP forwarding and the local rule, each only where it is not so yet.
+/// IP forwarding and the routing rules, each only where it is not so yet.
 fn host(want: &Wanted, host: &HostSeen, plan: &mut Plan) {
     let set = |path: &str, value: &str| plain(Step::Sysctl { path: path.to_owned(), value: value.to_owned() });
     if !host.forward4 {
@@ -269,12 +269,21 @@ fn host(want: &Wanted, host: &HostSeen, plan: &mut Plan) {
         }
         plan.push(set("net/ipv6/conf/all/forwarding", "1"));
     }
-    if !host.local_rule_last {
-        plan.push(plain(Step::LocalRuleLast { last: true }));
+    // That FRR is open to guests is only its own `router bgp … vrf`'s doing.
+    let order = Order::VrfsFirst { bgp_closed: !want.tenant_bgp };
+    if host.rules.iter().any(|rules| rules::next(rules, order).is_some()) {
+        plan.push(plain(Step::Rules { order }));
     }
-    // Which only FRR's own `router bgp … vrf` makes it open.
-    if host.bgp_closed == want.tenant_bgp {
-        plan.push(plain(Step::TenantBgp { closed: !want.tenant_bgp }));
+}
+
+/// A rule of others that a tenant's packets would meet before their VRF, or the host's own before table local.
+pub fn no_rule_is_in_the_way(network: &Network, host: &HostSeen, bgp_closed: bool) -> Result<(), Refusal> {
+    match host.rules.iter().find_map(|rules| rules::in_the_way(rules, bgp_closed)) {
+        None => Ok(()),
+        Some(rule) => Err(Refusal(format!(
+            "network {}: routing rule '{rule}' would be asked before the VRFs: add it again with 'preference 1' or more, and delete this one",
+            network.name
+        ))),
     }
 }
 

@@ -21,7 +21,10 @@ on_a_host!(a_vrf_comes_with_its_first_network_and_goes_with_its_last, {
         up.contains("address \"red-l2\" \"10.3.0.1\" 24") && up.contains("address \"red-l2\" \"fd00:3::1\" 64"),
         "{up}"
     );
-    assert!(up.contains("ip_forward = 1") && up.contains("32765:\tfrom all lookup local"), "{up}");
+    assert!(
+        up.contains("ip_forward = 1") && up.contains("0:\tfrom all lookup [l3mdev-table]\n0:\tfrom all lookup local\n"),
+        "{up}"
+    );
     assert_eq!(host.run(&["network", "up", "routed", "--dry-run"]).ok().stdout, "nothing to do\n");
     assert_eq!(host.status()["networks"][0]["state"], "up");
     // One VRF, two descriptions: libvirt's networks know nothing of one another.

@@ -6,6 +6,7 @@ use crate::engine::{Engine, EngineError};
 use crate::exec;
 use crate::kernel::sysctl;
 use crate::model::IfName;
+use crate::plan::rules::{self, Rules};
 use crate::plan::seen::LinkKind;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -39,8 +40,8 @@ pub struct Seen {
     features: BTreeMap<&'static str, bool>,
     /// Below /proc/sys; one that this kernel does not have is missing.
     settings: BTreeMap<String, String>,
-    local_rule_last: bool,
-    bgp_closed: bool,
+    /// The routing rules of each family.
+    rules: Vec<Rules>,
     /// Why it could not be read.
     firewall: Result<Ruleset, String>,
 }
@@ -55,13 +56,11 @@ pub fn observe(engine: &mut Engine, base: &Base) -> Result<Seen, EngineError> {
             settings.insert(path, value);
         }
     }
-    let rules = engine.kernel()?.vrf_rules()?;
     Ok(Seen {
         features: features(base, &release),
         release,
         settings,
-        local_rule_last: rules.local_last,
-        bgp_closed: rules.bgp_closed,
+        rules: engine.kernel()?.rules()?,
         firewall: firewall::observe(PATIENCE, LONG),
     })
 }
@@ -170,17 +169,42 @@ fn routing(base: &Base, seen: &Seen) -> Vec<Finding> {
         true => finding.sync(),
         false => finding.run(command),
     };
-    if !seen.local_rule_last {
+    let both = |rules: &[&str]| {
+        let commands =
+            ["ip", "ip -6"].map(|ip| rules.iter().map(|rule| format!("{ip} rule {rule}")).collect::<Vec<_>>());
+        commands.concat().join("; ")
+    };
+    let (effect, bgp_closed) = (rules::effect(&seen.rules), !base.config.tenant_bgp);
+    if !effect.local {
+        let evidence = "there is no rule for table local: the host does not know its own addresses";
+        let command = both(&["add pref 0 table local protocol kernel"]);
+        found.push(mended(Finding::problem("ip-rule", "ip rule", evidence), &command));
+    } else if !effect.vrfs_first {
         let evidence =
             "table local is asked before the VRFs: a tenant's packets to an address that the host has as well end here";
-        let command = "ip rule add pref 32765 table local; ip rule del pref 0; ip -6 rule add pref 32765 table local; ip -6 rule del pref 0";
-        found.push(mended(Finding::problem("ip-rule", "ip rule", evidence), command));
+        let command = both(&[
+            "add pref 0 l3mdev protocol kernel",
+            // One after the other: iproute2 adds no rule twice.
+            "add pref 0 table local",
+            "del pref 0 table local protocol kernel",
+            "add pref 0 table local protocol kernel",
+            "del pref 0 table local",
+        ]);
+        found.push(mended(Finding::problem("ip-rule", "ip rule", evidence), &command));
     }
-    if !seen.bgp_closed && !base.config.tenant_bgp {
+    if let Some(rule) = seen.rules.iter().find_map(|rules| rules::before_vrfs(rules)) {
+        let evidence =
+            format!("'{rule}' is asked before the VRFs: a tenant's packet that fits it takes the host's routes");
+        found.push(
+            Finding::problem("ip-rule", "ip rule", evidence)
+                .by("give it a larger preference than the rule 'lookup [l3mdev-table]' has"),
+        );
+    }
+    if !effect.bgp_closed && bgp_closed {
         let evidence =
             "guests can connect to this host's bgpd: FRR listens on port 179 in each VRF with a BGP instance";
-        let rule = "rule add pref 999 l3mdev iif lo ipproto tcp sport 179 prohibit protocol 69";
-        found.push(mended(Finding::problem("tenant-bgp", "ip rule", evidence), &format!("ip {rule}; ip -6 {rule}")));
+        let command = both(&["add pref 0 l3mdev iif lo ipproto tcp sport 179 prohibit protocol kernel"]);
+        found.push(mended(Finding::problem("tenant-bgp", "ip rule", evidence), &command));
     }
     let is_off = |path: &str| seen.settings.get(path).is_some_and(|value| value == "0");
     let has6 = |record: &crate::register::NetworkRecord| record.network.gateway.iter().any(|g| g.addr().is_ipv6());
@@ -251,6 +275,8 @@ mod tests {
     use super::super::fixture::base;
     use super::super::{Fix, Severity};
     use super::*;
+    use crate::plan::fixture::ruled;
+    use crate::plan::rules::{Kind, Order, Rule, UNSPEC};
     use crate::plan::seen::Neigh;
 
     fn seen() -> Seen {
@@ -268,8 +294,7 @@ mod tests {
             release: "6.1.0-18-amd64".into(),
             features: FEATURES.iter().map(|(_, module)| (*module, true)).collect(),
             settings: settings.map(|(path, value)| (path.to_owned(), value.to_owned())).into(),
-            local_rule_last: true,
-            bgp_closed: true,
+            rules: vec![ruled(Order::VrfsFirst { bgp_closed: true }); 2],
             firewall: Ok(Ruleset::default()),
         }
     }
@@ -320,21 +345,46 @@ mod tests {
 
     #[test]
     fn the_rule_before_bgp() {
-        let found = finds(|_, seen| seen.bgp_closed = false);
+        let found = finds(|_, seen| seen.rules = vec![ruled(Order::VrfsFirst { bgp_closed: false }); 2]);
         assert_eq!((checks(&found), &found[0].fix), (vec![("tenant-bgp", Severity::Problem)], &Some(Fix::Sync)));
-        assert_eq!(finds(|base, seen| (base.config.tenant_bgp, seen.bgp_closed) = (true, false)), []);
+        assert_eq!(
+            finds(|base, seen| {
+                base.config.tenant_bgp = true;
+                seen.rules = vec![ruled(Order::VrfsFirst { bgp_closed: false }); 2];
+            }),
+            []
+        );
+    }
+
+    fn plain(seen: &mut Seen) {
+        seen.rules = vec![ruled(Order::Plain { moved: false }), ruled(Order::VrfsFirst { bgp_closed: true })];
+        seen.rules[0].insert(0, Rule { preference: 0, protocol: UNSPEC, kind: Kind::Bgp });
+    }
+
+    #[test]
+    fn a_rule_before_the_vrfs() {
+        let kind = Kind::Other("0: from all lookup main".into());
+        let found = finds(|_, seen| seen.rules[1].insert(0, Rule { preference: 0, protocol: UNSPEC, kind }));
+        assert_eq!(checks(&found), [("ip-rule", Severity::Problem)]);
+        assert!(found[0].evidence.starts_with("'0: from all lookup main' is asked before"), "{found:?}");
+        let none = finds(|_, seen| seen.rules[1].retain(|rule| rule.kind != Kind::Local));
+        assert_eq!(checks(&none), [("ip-rule", Severity::Problem)]);
+        assert!(none[0].evidence.starts_with("there is no rule for table local"), "{none:?}");
     }
 
     #[test]
     fn the_local_rule() {
-        let found = finds(|_, seen| seen.local_rule_last = false);
+        let found = finds(|_, seen| plain(seen));
         assert_eq!((checks(&found), &found[0].fix), (vec![("ip-rule", Severity::Problem)], &Some(Fix::Sync)));
-        let unmanaged = finds(|base, seen| (base.config.manage_host, seen.local_rule_last) = (false, false));
+        let unmanaged = finds(|base, seen| {
+            base.config.manage_host = false;
+            plain(seen);
+        });
         assert!(unmanaged[0].runnable && unmanaged[0].fix.is_none() && unmanaged[0].mend.starts_with("ip rule add"));
         assert_eq!(
             finds(|base, seen| {
                 base.networks[0].network.vrf = None;
-                seen.local_rule_last = false;
+                plain(seen);
             }),
             []
         );
