@@ -84,11 +84,16 @@ impl Kernel {
         let mut route = RouteMessage::default();
         route.header.address_family = family;
         route.header.kind = RouteType::Unreachable;
-        route.header.protocol = RouteProtocol::Other(PROTOCOL);
         route.attributes = vec![RouteAttribute::Table(table.get()), RouteAttribute::Priority(UNREACHABLE_METRIC)];
         if there {
+            // systemd-networkd takes out routes that it does not know when it starts or reconfigures, but none that calls itself the kernel's
+            // (networkd-route.c `link_mark_routes`); zebra passes over those up to 10.1 (rt_netlink.c `netlink_route_change_read_unicast`).
+            route.header.protocol = RouteProtocol::Kernel;
             again(self.change(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_EXCL))
         } else {
+            // Without a protocol it is any (net/ipv4/fib_trie.c `fib_table_delete`, net/ipv6/route.c `ip6_route_del`): earlier versions of ours had
+            // their own, 69.
+            route.header.protocol = RouteProtocol::Unspec;
             forgive(self.change(RouteNetlinkMessage::DelRoute(route), 0))
         }
     }

@@ -16,6 +16,19 @@ netns!(a_vrfs_misses_do_not_reach_the_main_table, kernel, {
         assert_eq!((&seen[0]["type"], &seen[0]["dst"]), (&"unreachable".into(), &"default".into()), "{seen}");
         assert_eq!(seen[0]["metric"], 4_278_198_272u32);
     }
+    // systemd-networkd leaves it.
+    for family in ["-4", "-6"] {
+        let seen = json(&format!("ip {family} -j route show table 10 proto kernel"));
+        assert_eq!(seen.as_array().unwrap().len(), 1, "{seen}");
+    }
+    kernel.apply(&Step::DelUnreachable { table }).unwrap();
+    assert!(!kernel.unreachable(table).unwrap());
+    // An earlier version's goes as well.
+    sh(
+        "ip route add unreachable default metric 4278198272 table 10 proto 69 && ip -6 route add unreachable default metric 4278198272 table 10 proto 69",
+    );
+    kernel.apply(&Step::DelUnreachable { table }).unwrap();
+    assert!(!kernel.unreachable(table).unwrap());
     sh("ip route add unreachable 10.0.0.0/8 table 11");
     assert!(!kernel.unreachable(11.try_into().unwrap()).unwrap());
 });

@@ -11,7 +11,7 @@ const LOOK: [(&str, &str); 4] = [
     ("FRR's running configuration", "vtysh -c 'show running-config'"),
     // The kernel adds its l3mdev rule with the first VRF and keeps it for ever (drivers/net/vrf.c `vrf_add_fib_rules`).
     ("routing rules", "(ip rule; ip -6 rule) | grep -v l3mdev"),
-    ("routes", "ip route show table all proto bgp; ip route show table all proto 69"),
+    ("routes", "ip route show table all proto bgp; ip route show table all type unreachable"),
 ];
 
 /// What each hypervisor looked like before the first tenant.
