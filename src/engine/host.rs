@@ -1,10 +1,11 @@
 //! What is asked of the host as a whole: its tunnel end, what the underlay carries, settings that a VRF needs.
 
+use super::sync::Synced;
 use super::{Engine, EngineError, is_host_wide};
 use crate::config::{Config, Network, VtepSource};
 use crate::kernel::{Kernel, sysctl};
 use crate::model::IfName;
-use crate::plan::network::HostSeen;
+use crate::plan::network::{HostSeen, no_rule_is_in_the_way};
 use crate::plan::rules::Order;
 use crate::plan::seen::{Address, Link, LinkKind, World};
 use crate::plan::{Plan, Planned, Step};
@@ -152,6 +153,34 @@ pub(super) fn observe(kernel: &mut Kernel, wants6: bool) -> Result<HostSeen, Eng
 
 fn uplink_kind(link: &Link) -> bool {
     link.index != 1 && link.up && link.master.is_none() && matches!(&link.kind, LinkKind::Other(k) if k != "tun")
+}
+
+impl Engine {
+    /// What VRFs need of the host as a whole, and nothing else: routing rules and IP forwarding. Asks no speaker.
+    pub fn sync_host(&mut self) -> Result<Synced, EngineError> {
+        let (mut out, before) = (Synced::default(), self.walked);
+        let (manage_host, bgp_closed) = {
+            let config = self.config()?;
+            (config.manage_host, !config.tenant_bgp)
+        };
+        let mut routed = self.register.networks();
+        routed.retain(|record| record.as_ref().is_ok_and(|record| record.network.vrf.is_some()));
+        let networks: Vec<Network> = routed.into_iter().flatten().map(|record| record.network).collect();
+        let Some(first) = networks.first().filter(|_| manage_host) else { return Ok(out) };
+        let wants6 = networks.iter().flat_map(|network| &network.gateway).any(|gateway| gateway.addr().is_ipv6());
+        let seen = observe(self.kernel()?, wants6)?;
+        let mut plan = Plan::new();
+        crate::plan::network::host(wants6, bgp_closed, &seen, &mut plan);
+        if !plan.is_empty() {
+            remember(self, &plan)?;
+            self.walk(&plan, None, None)?;
+        }
+        // What stands in the way is told; what can be done beside it, is.
+        let now = HostSeen { rules: self.kernel()?.rules()?, ..HostSeen::default() };
+        out.problems.extend(no_rule_is_in_the_way(first, &now, bgp_closed).err().map(|why| why.to_string()));
+        out.steps = self.walked - before;
+        Ok(out)
+    }
 }
 
 /// Remembers each host-wide setting that this plan is about to change, as it is now. Returns which were not remembered before.

@@ -128,7 +128,13 @@ impl Engine {
         self.check_owner(&network)?;
         self.check_vtep(&network, vtep)?;
         let world = around(self.kernel()?, &network, Clashes::Sought)?;
-        let seen = observe(self.kernel()?, &world, &network)?;
+        let mut seen = observe(self.kernel()?, &world, &network)?;
+        // One that is up and has lost its device may have routes left.
+        if let Some(vrf) = &network.vrf
+            && self.register.vrf(&vrf.name)?.is_some()
+        {
+            seen.table_has = None;
+        }
         let config = self.config()?;
         if config.manage_host && network.vrf.is_some() {
             no_rule_is_in_the_way(&network, &seen.host, !config.tenant_bgp)?;
@@ -233,6 +239,8 @@ impl Engine {
         seen.made.extend(vrf_before.iter().flat_map(|b| b.made.clone()));
         let devices = devices_of(network).into_iter().chain(network.vrf.iter().flat_map(devices_of_vrf));
         seen.made.extend(devices.filter(|dev| world.link(dev).is_some_and(|l| l.ours)));
+        // One that is up and has lost its device may have routes left.
+        seen.table_has = seen.table_has.filter(|_| vrf_before.is_none());
         let manage_speaker = frr.is_some() && manage_vrfs;
         let missing = match (frr, &network.vrf) {
             (Some(frr), Some(vrf)) => {

@@ -1,9 +1,9 @@
 //! Routes and /proc/sys: what is the host's or the VRF's, not a device's.
 
+use super::Kernel;
 use super::apply::{Done, forgive};
 use super::error::{KernelError, is_unsupported};
 use super::observe::family;
-use super::{Kernel, PROTOCOL};
 use crate::fault;
 use crate::model::TableId;
 use crate::plan::Step;
@@ -70,6 +70,42 @@ impl Kernel {
         }))
     }
 
+    /// A route of this table that is not one of [`Step::AddUnreachable`], in `ip route`'s words: somebody uses the table.
+    pub fn route_of_others(&mut self, table: TableId) -> Result<Option<String>, KernelError> {
+        self.told(format_args!("others' routes of table {table}"), |kernel| {
+            let mut found = None;
+            for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+                let mut filter = RouteMessage::default();
+                filter.header.address_family = family;
+                filter.attributes.push(RouteAttribute::Table(table.get()));
+                let theirs = |message| match message {
+                    RouteNetlinkMessage::NewRoute(route) => {
+                        let attributes = &route.attributes;
+                        let ours = route.header.kind == RouteType::Unreachable
+                            && attributes.contains(&RouteAttribute::Priority(UNREACHABLE_METRIC));
+                        (attributes.contains(&RouteAttribute::Table(table.get())) && !ours).then_some(route)
+                    }
+                    _ => None,
+                };
+                let routes = match kernel.socket.list(RouteNetlinkMessage::GetRoute(filter), theirs) {
+                    Err(cause) if cause.is(Errno::NOENT) => continue, // no such table yet
+                    Err(cause) if family == AddressFamily::Inet6 && is_unsupported(&cause) => continue,
+                    routes => {
+                        routes.map_err(|cause| KernelError::Read { what: format!("routes of table {table}"), cause })?
+                    }
+                };
+                found = found.or(routes.into_iter().next());
+            }
+            let Some(route) = found else { return Ok(None) };
+            let way = leaves_by(&route);
+            let device = match &way {
+                Some(way) => kernel.link_by_index(way.device)?.map(|link| format!(" dev {}", link.name)),
+                None => None,
+            };
+            Ok(Some(words(&route, way.and_then(|way| way.via), &device.unwrap_or_default())))
+        })
+    }
+
     /// Puts the unreachable defaults of a table there, or takes them out.
     pub(super) fn unreachable_routes(&mut self, table: TableId, there: bool) -> Done {
         self.unreachable_route(AddressFamily::Inet, table, there)?;
@@ -108,6 +144,20 @@ impl Kernel {
             .and_then(|mut file| file.write_all(value.as_bytes()))
             .map_err(|cause| KernelError::Sysctl { what: step.to_string(), cause })
     }
+}
+
+fn words(route: &RouteMessage, via: Option<IpAddr>, device: &str) -> String {
+    let to = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    });
+    let to = to.map_or("default".to_owned(), |to| format!("{to}/{}", route.header.destination_prefix_length));
+    let kind = match route.header.kind {
+        RouteType::Unicast => String::new(),
+        other => format!("{other:?} ").to_lowercase(),
+    };
+    format!("{kind}{to}{}{device}", via.map(|via| format!(" via {via}")).unwrap_or_default())
 }
 
 /// IPv6 answers with the refusing route itself (net/ipv6/route.c `inet6_rtm_getroute`).

@@ -38,6 +38,8 @@ pub struct Seen {
     pub strangers: Vec<IfName>,
     /// The VRFs on the wanted table: it belongs to one.
     pub vrfs: Vec<Link>,
+    /// A route of others in the wanted table, in words; nobody looks where the VRF is there, or was.
+    pub table_has: Option<String>,
     /// The device with the VRF's name, whatever it is.
     pub vrf: Option<Link>,
     /// Its slaves that are not ours.
@@ -118,7 +120,8 @@ pub fn up(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
     if let Some(vrf) = &network.vrf {
         if want.manage_host {
             no_rule_is_in_the_way(network, &seen.host, !want.tenant_bgp)?;
-            host(want, &seen.host, &mut plan);
+            let wants6 = network.gateway.iter().any(|g| matches!(g, IpNet::V6(_)));
+            host(wants6, !want.tenant_bgp, &seen.host, &mut plan);
         }
         vrf_up(want, vrf, seen, &mut plan)?;
     }
@@ -176,6 +179,12 @@ pub fn precheck(network: &Network, seen: &Seen) -> Result<(), Refusal> {
                 vrf.table, other.name, vrf.name
             ));
         }
+    }
+    if let Some(route) = &seen.table_has {
+        return refuse(format!(
+            "routing table {} has a route that is not VRF {}'s: '{route}': give the VRF another table, or delete the route",
+            vrf.table, vrf.name
+        ));
     }
     if let (Some(bridge), vrf_link) = (&seen.bridge, &seen.vrf)
         && bridge.master.is_some()
@@ -255,12 +264,11 @@ fn tunnel(seen: &Seen, vni: Vni) -> Option<&Link> {
 }
 
 /// IP forwarding and the routing rules, each only where it is not so yet.
-fn host(want: &Wanted, host: &HostSeen, plan: &mut Plan) {
+pub fn host(wants6: bool, bgp_closed: bool, host: &HostSeen, plan: &mut Plan) {
     let set = |path: &str, value: &str| plain(Step::Sysctl { path: path.to_owned(), value: value.to_owned() });
     if !host.forward4 {
         plan.push(set("net/ipv4/ip_forward", "1"));
     }
-    let wants6 = want.network.gateway.iter().any(|g| matches!(g, IpNet::V6(_)));
     if wants6 && host.forward6 == Some(false) {
         // Forwarding makes accept_ra=1 mean "no" (Documentation/networking/ip-sysctl.rst); 2 keeps an uplink that lives on
         // router advertisements alive.
@@ -270,7 +278,7 @@ fn host(want: &Wanted, host: &HostSeen, plan: &mut Plan) {
         plan.push(set("net/ipv6/conf/all/forwarding", "1"));
     }
     // That FRR is open to guests is only its own `router bgp … vrf`'s doing.
-    let order = Order::VrfsFirst { bgp_closed: !want.tenant_bgp };
+    let order = Order::VrfsFirst { bgp_closed };
     if host.rules.iter().any(|rules| rules::next(rules, order).is_some()) {
         plan.push(plain(Step::Rules { order }));
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::plan::fixture::*;
+use crate::plan::rules::{Kind, Rule};
 use crate::plan::shown;
 
 #[track_caller]
@@ -244,6 +245,17 @@ fn what_contradicts_is_refused() {
     refuses(&|s| s.vrf = other("red"), "device red is there and is not a VRF: use another VRF name");
     refuses(&|s| s.vrf = Some(vrf("red", 5, 12)), "VRF red is there with table 12, not 10: make the two agree");
     refuses(&|s| s.vrfs.push(vrf("mine", 51, 10)), "table 10 is VRF mine's already: give VRF red another");
+    refuses(
+        &|s| s.table_has = Some("default via 192.0.2.254 dev eth1".into()),
+        "routing table 10 has a route that is not VRF red's: 'default via 192.0.2.254 dev eth1': give the VRF another table, or delete the route",
+    );
+    refuses(
+        &|s| {
+            s.host.rules[1]
+                .insert(0, Rule { preference: 0, protocol: 0, kind: Kind::Other("0: from all lookup 7".into()) })
+        },
+        "routing rule '0: from all lookup 7' would be asked before the VRFs: add it again with 'preference 1' or more, and delete this one",
+    );
     refuses(&|s| s.l3_bridge = other("red-l3"), "device red-l3 is there and is not a bridge: rename it, or the VRF");
     refuses(
         &|s| s.bridge.as_mut().unwrap().master = Some(50),

@@ -29,6 +29,7 @@ mod metrics;
 mod networks;
 mod record;
 mod routed;
+mod rules;
 mod security;
 mod status;
 mod sync;
