@@ -3,6 +3,7 @@
 use super::sync::Synced;
 use super::{Engine, EngineError, is_host_wide};
 use crate::config::{Config, Network, VtepSource};
+use crate::journal::Message;
 use crate::kernel::{Kernel, sysctl};
 use crate::model::IfName;
 use crate::plan::network::{HostSeen, no_rule_is_in_the_way};
@@ -13,6 +14,8 @@ use crate::register::Underlay;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+/// What turns on the host's forwarding.
+const FORWARDING: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
 /// The key under which the register remembers that the routing rules were the host's own.
 const RULES: &str = "rules";
 /// The same of earlier versions, which moved the rule for table local and had a rule of their own against BGP.
@@ -207,7 +210,7 @@ pub(super) fn put_back(engine: &mut Engine, keys: &[String]) -> Result<(), Engin
     if keys.is_empty() {
         return Ok(());
     }
-    restore(engine, |key| keys.iter().any(|k| k == key))?;
+    restore(engine, None, |key| keys.iter().any(|k| k == key))?;
     Ok(engine.register.forget_host(keys)?)
 }
 
@@ -221,15 +224,43 @@ pub fn undo_host(engine: &mut Engine) -> Result<(), EngineError> {
         ));
     }
     let keys: Vec<String> = engine.register.host()?.into_keys().collect();
-    put_back(engine, &keys)
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let user = forwards_for_others(engine.kernel()?)?;
+    restore(engine, user.as_ref(), |_| true)?;
+    Ok(engine.register.forget_host(&keys)?)
 }
 
-fn restore(engine: &mut Engine, wanted: impl Fn(&str) -> bool) -> Result<(), EngineError> {
+/// Does somebody else count on this host's forwarding by now? It was off when the first VRF came, but docker, libvirt's own networks, a kubelet and VPNs
+/// turn it on themselves and say so to nobody. Any bridge, tunnel or VRF with an address says that the host routes.
+fn forwards_for_others(kernel: &mut Kernel) -> Result<Option<IfName>, EngineError> {
+    let addressed: HashSet<u32> = kernel.addresses(None)?.iter().filter(|a| a.global).map(|a| a.index).collect();
+    let routes = |link: &Link| match &link.kind {
+        LinkKind::Bridge { .. } | LinkKind::Vrf { .. } | LinkKind::Vxlan { .. } => true,
+        LinkKind::Other(kind) => matches!(kind.as_str(), "wireguard" | "tun" | "gre" | "ipip" | "veth"),
+    };
+    Ok(kernel.all_links()?.into_iter().find(|l| l.up && addressed.contains(&l.index) && routes(l)).map(|l| l.name))
+}
+
+/// With `user` forwarding stays on, and uplinks take router advertisements all the same.
+fn restore(engine: &mut Engine, user: Option<&IfName>, wanted: impl Fn(&str) -> bool) -> Result<(), EngineError> {
     let mut plan = Plan::new();
+    let stays = |path: &str| user.is_some() && (FORWARDING.contains(&path) || path.ends_with("/accept_ra"));
     for (key, was) in engine.register.host()?.into_iter().filter(|(key, _)| wanted(key)) {
         let step = match key.as_str() {
             RULES => Step::Rules { order: Order::Plain { moved: false } },
             LOCAL_RULE | TENANT_BGP => Step::Rules { order: Order::Plain { moved: true } },
+            path if stays(path) => {
+                if let Some(user) = user.filter(|_| FORWARDING.contains(&path)) {
+                    let setting = path.replace('/', ".");
+                    let what = format!(
+                        "{setting} is left on, for {user}: 'sysctl -w {setting}={was}' where nothing else routes"
+                    );
+                    engine.journal.say(&Message::Warning(&what));
+                }
+                continue;
+            }
             path if path.split('/').all(|part| part == "all" || part == "conf" || part.parse::<IfName>().is_ok()) => {
                 Step::Sysctl { path: key, value: was }
             }

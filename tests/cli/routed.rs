@@ -94,3 +94,19 @@ on_a_host!(uninstall_puts_the_host_back, {
     assert_eq!(host.run(&["uninstall"]).status, 0);
     assert_eq!(rules(), before);
 });
+
+// hook.md, smaller: docker, a kubelet, libvirt's own nat networks turn it on and tell nobody.
+on_a_host!(uninstall_leaves_forwarding_to_who_counts_on_it_by_now, {
+    if !has_vrf() {
+        return skip("uninstall_leaves_forwarding_to_who_counts_on_it_by_now", "this kernel has no VRF");
+    }
+    let host = Host::new(CONFIG);
+    sh("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0");
+    assert_eq!(host.run(&["network", "up", "routed"]).status, 0);
+    sh("ip link add docker0 type bridge && ip link set docker0 up && ip address add 172.17.0.1/16 dev docker0");
+    assert_eq!(host.run(&["network", "down", "routed"]).status, 0);
+    sh("mount -t tmpfs none /etc && mount -t tmpfs none /usr/share");
+    let run = host.run(&["uninstall"]);
+    assert!(run.status == 0 && run.stderr.contains("net.ipv4.ip_forward is left on, for docker0"), "{run:?}");
+    assert_eq!(sh("sysctl -n net.ipv4.ip_forward net.ipv6.conf.all.forwarding"), "1\n1\n");
+});

@@ -42,6 +42,8 @@ pub struct Seen {
     settings: BTreeMap<String, String>,
     /// The routing rules of each family.
     rules: Vec<Rules>,
+    /// Our devices that systemd-networkd manages, with its file.
+    claimed: Vec<(IfName, String)>,
     /// Why it could not be read.
     firewall: Result<Ruleset, String>,
 }
@@ -61,6 +63,7 @@ pub fn observe(engine: &mut Engine, base: &Base) -> Result<Seen, EngineError> {
         release,
         settings,
         rules: engine.kernel()?.rules()?,
+        claimed: claimed(base),
         firewall: firewall::observe(PATIENCE, LONG),
     })
 }
@@ -121,6 +124,7 @@ pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
     let mut found = kernel(base, seen);
     found.extend(routing(base, seen));
     found.extend(settings(base, seen));
+    found.extend(claims(seen));
     found.extend(neighbour_table(base, seen));
     match &seen.firewall {
         Ok(rules) => found.extend(firewall::judge(base, rules)),
@@ -192,7 +196,14 @@ fn routing(base: &Base, seen: &Seen) -> Vec<Finding> {
         ]);
         found.push(mended(Finding::problem("ip-rule", "ip rule", evidence), &command));
     }
-    if let Some(rule) = seen.rules.iter().find_map(|rules| rules::before_vrfs(rules)) {
+    let order = rules::Order::VrfsFirst { bgp_closed };
+    let in_order = !base.config.manage_host || seen.rules.iter().all(|rules| rules::next(rules, order).is_none());
+    if effect.local && effect.vrfs_first && effect.bgp_closed && !in_order {
+        let evidence = "the VRFs' rules are not all at preference 0, where yours cannot come before them";
+        found.push(Finding::problem("ip-rule", "ip rule", evidence).sync());
+    }
+    let before = seen.rules.iter().filter(|_| effect.vrfs_first).find_map(|rules| rules::before_vrfs(rules));
+    if let Some(rule) = before {
         let evidence =
             format!("'{rule}' is asked before the VRFs: a tenant's packet that fits it takes the host's routes");
         found.push(
@@ -223,6 +234,39 @@ fn routing(base: &Base, seen: &Seen) -> Vec<Finding> {
         }
     }
     found
+}
+
+/// networkd gives what it manages the addresses, and the master, that its file says: none (systemd.network(5), KeepMaster=).
+fn claims(seen: &Seen) -> Vec<Finding> {
+    let finding = |(device, file): &(IfName, String)| {
+        let evidence = format!("systemd-networkd manages it, by {file}: it takes it out of its bridge or VRF");
+        let mend = "put '[Match] Name=vxlan* VRFS BRIDGES' and '[Link] Unmanaged=yes' into /etc/systemd/network/05-evpn-hook.network, then 'networkctl reload'";
+        Finding::problem("networkd", device, evidence).by(mend)
+    };
+    seen.claimed.iter().map(finding).collect()
+}
+
+/// Of a device's state as networkd keeps it: the file by which it manages it.
+fn claimed_by(state: &str) -> Option<String> {
+    let of = |key: &str| state.lines().find_map(|line| line.strip_prefix(key));
+    let manages = matches!(of("ADMIN_STATE=")?, "configuring" | "configured" | "failed");
+    manages.then(|| of("NETWORK_FILE=").unwrap_or("a file of its own").to_owned())
+}
+
+/// Our devices that networkd manages.
+fn claimed(base: &Base) -> Vec<(IfName, String)> {
+    let of = |record: &crate::register::NetworkRecord| {
+        let (network, vrf) = (&record.network, record.network.vrf.iter());
+        let vrfs = vrf
+            .flat_map(|vrf| [Some(vrf.name.clone()), vrf.l3_bridge().ok().flatten(), vrf.vni.map(|vni| vni.device())]);
+        [network.bridge.clone(), network.vni.device()].into_iter().chain(vrfs.flatten()).collect::<Vec<_>>()
+    };
+    let mut devices: Vec<IfName> = base.networks.iter().flat_map(of).collect();
+    devices.sort();
+    devices.dedup();
+    let file = |index: u32| std::fs::read_to_string(format!("/run/systemd/netif/links/{index}")).ok();
+    let claim = |device: IfName| Some((claimed_by(&file(base.world.link(&device)?.index)?)?, device));
+    devices.into_iter().filter_map(claim).map(|(file, device)| (device, file)).collect()
 }
 
 fn settings(base: &Base, seen: &Seen) -> Vec<Finding> {
@@ -295,6 +339,7 @@ mod tests {
             features: FEATURES.iter().map(|(_, module)| (*module, true)).collect(),
             settings: settings.map(|(path, value)| (path.to_owned(), value.to_owned())).into(),
             rules: vec![ruled(Order::VrfsFirst { bgp_closed: true }); 2],
+            claimed: Vec::new(),
             firewall: Ok(Ruleset::default()),
         }
     }
@@ -359,6 +404,16 @@ mod tests {
     fn plain(seen: &mut Seen) {
         seen.rules = vec![ruled(Order::Plain { moved: false }), ruled(Order::VrfsFirst { bgp_closed: true })];
         seen.rules[0].insert(0, Rule { preference: 0, protocol: UNSPEC, kind: Kind::Bgp });
+    }
+
+    #[test]
+    fn what_networkd_manages() {
+        let state = "ADMIN_STATE=configured\nOPER_STATE=routable\nNETWORK_FILE=/etc/systemd/network/all.network\n";
+        assert_eq!(claimed_by(state).as_deref(), Some("/etc/systemd/network/all.network"));
+        assert_eq!(claimed_by("ADMIN_STATE=unmanaged\n"), None);
+        let device: IfName = "red-l2".parse().unwrap();
+        let found = finds(|_, seen| seen.claimed = vec![(device, "all.network".into())]);
+        assert_eq!(checks(&found), [("networkd", Severity::Problem)]);
     }
 
     #[test]
