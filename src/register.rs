@@ -567,9 +567,13 @@ impl Register {
     pub fn put_underlay(&self, underlay: &Underlay) -> Result<(), RegisterError> {
         self.write("hints/underlay.json", underlay)
     }
+    /// Serialises those who arrange the host's routing rules.
+    pub fn lock_host(&self) -> Result<Lock, RegisterError> {
+        self.lock("host.lock")
+    }
     /// Remembers one host-wide setting as it was; the first memory wins. Is this the first?
     pub fn remember_host(&self, key: &str, was: &str) -> Result<bool, RegisterError> {
-        let _lock = self.lock("host.lock")?;
+        let _lock = self.lock_host()?;
         let mut host = self.host()?;
         if host.contains_key(key) {
             return Ok(false);
@@ -579,7 +583,7 @@ impl Register {
     }
     /// Forgets host-wide settings that are as they were again.
     pub fn forget_host(&self, keys: &[String]) -> Result<(), RegisterError> {
-        let _lock = self.lock("host.lock")?;
+        let _lock = self.lock_host()?;
         let mut host = self.host()?;
         host.retain(|key, _| !keys.contains(key));
         if !host.is_empty() {

@@ -282,7 +282,7 @@ fn is_netlink(datagram: &[u8], flags: u16) {
     read.links.iter().for_each(|link| is_device(&link.name));
     let entries = read.neighs.len() + read.fdb.len() + read.remotes.len() + read.addresses.len() + read.routes.len();
     assert!(
-        entries + read.events.len() + read.vteps.len() + read.rules + read.filters <= datagram.len(),
+        entries + read.events.len() + read.vteps.len() + read.rules.len() + read.filters <= datagram.len(),
         "more than was there"
     );
     assert!(!read.lost || !datagram.is_empty());

@@ -43,7 +43,7 @@ const RULES: &[(&str, &[&str])] = &[
             "tape",
         ],
     ),
-    ("senses", &["kernel"]),
+    ("senses", &["kernel", "model"]),
     ("snoop", &["model"]),
     (
         "agent",
@@ -164,7 +164,7 @@ fn foreign_words_stay_in_their_rooms() {
             ("\"nft\"", &["guard/", "report/doctor/firewall.rs"]),
             ("quick_xml", &["input/"]),
             ("use clap", &["cli.rs", "main.rs", "bin/"]),
-            ("socket2", &["snoop/"]),
+            ("socket2", &["snoop/", "kernel/events.rs"]),
             ("use nix", &["report/status/watch.rs"]),
             ("libc::", &["snoop/packet.rs"]),
         ] {

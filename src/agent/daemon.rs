@@ -36,6 +36,8 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// All is looked at once a second at most, and for a tenth of the time if that takes no longer wait than this: guests wait for it.
 const BREATH: Duration = Duration::from_secs(1);
 const BREATH_MOST: Duration = Duration::from_secs(5);
+/// Between two looks at the host's rules: somebody who changes them writes some in a row.
+const HOST_RESTS: Duration = Duration::from_millis(100);
 /// On a network with many guests dnsmasq's list is written again and again; what is in it was most often heard before.
 const LISTED: Duration = Duration::from_millis(100);
 /// Some editors move the old file away before they write the new one.
@@ -94,6 +96,7 @@ pub(super) struct Agent {
     /// When it came last, it did not take all within the time that it was given.
     speaker_lacks: bool,
     rest_until: Instant,
+    host_rests: Instant,
     status: String,
     pub(super) metrics: Metrics,
     scrape: Scrape,
@@ -139,6 +142,7 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
         busy: Busy::default(),
         speaker_lacks: false,
         rest_until: Instant::now(),
+        host_rests: Instant::now(),
         status: String::new(),
         metrics: Metrics::new(boot_micros()),
         scrape: Scrape::default(),
@@ -180,6 +184,9 @@ fn open_door(engine: &mut Engine) -> Option<Door> {
 impl Agent {
     fn round(&mut self) -> Result<(), AgentError> {
         self.tune();
+        if let Some(devices) = self.index.take_devices() {
+            self.senses.watch_settings(&devices);
+        }
         let wakes = self.ears.as_ref().and_then(Ears::wakes);
         let next = self.due.next().into_iter().chain(self.unsure.next()).chain(wakes).min();
         let next = next.into_iter().chain(self.scrape.next()).min();
@@ -199,6 +206,11 @@ impl Agent {
         let (events, signs) = self.senses.take()?;
         for sign in signs {
             self.heed(sign);
+        }
+        for device in self.senses.written()? {
+            for look in self.index.written(&device) {
+                self.look(look);
+            }
         }
         for event in &events {
             self.unhear(event);
@@ -231,6 +243,8 @@ impl Agent {
             Look::Guest(key, why) => (Task::Guest(key), why),
             Look::Network(name, why) => (Task::Network(name), why),
             Look::Stanzas => return self.speaker_was_told(Heard::Lost),
+            // No patience: whoever takes away the host's own addresses may do it as often as it likes.
+            Look::Host => return self.due.put(Task::Host, self.host_rests.max(now + SOON)),
             Look::Everything => return self.due.put(Task::Everything, self.rest_until.max(now + SOON)),
         };
         let at = self.patience.when(&task, why, now);
@@ -309,6 +323,11 @@ impl Agent {
 
     fn act(&mut self, task: Task) {
         match &task {
+            Task::Host => {
+                let result = self.engine.sync_host();
+                self.done(&task, "the host", result);
+                self.host_rests = Instant::now() + HOST_RESTS;
+            }
             Task::Arrived(key) => self.arrive(key.clone()),
             Task::Everything => {
                 self.everything(Tell::All);
@@ -716,6 +735,7 @@ fn kind(task: &Task) -> &'static str {
     match task {
         Task::Everything | Task::Speaker | Task::Stanzas | Task::Config | Task::NewNetwork(_) => "everything",
         Task::Network(_) => "network",
+        Task::Host => "host",
         Task::Guest(_) | Task::Arrived(_) | Task::Domain(_) | Task::EndOfLease(_) | Task::Leases(_) => "guest",
     }
 }

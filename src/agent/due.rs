@@ -39,6 +39,8 @@ const CROWD: usize = 32;
 /// Something to do; what is first here comes first of those that are due.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Task {
+    /// See to the host's routing rules and IP forwarding: without table local it knows none of its own addresses.
+    Host,
     /// Register a guest that runs here now.
     Arrived(Key),
     /// Look at all that there is.
@@ -93,9 +95,10 @@ impl Due {
         self.order.first().map(|(at, _)| *at)
     }
 
-    /// Takes out what is due now: an arrival before all else, then what waits longest.
+    /// Takes out what is due now: the host and an arrival before all else, then what waits longest.
     pub fn pop(&mut self, now: Instant) -> Option<Task> {
-        let urgent = self.at.first_key_value().filter(|(task, at)| matches!(task, Task::Arrived(_)) && **at <= now);
+        let is_urgent = |task: &Task| matches!(task, Task::Host | Task::Arrived(_));
+        let urgent = self.at.iter().take_while(|(task, _)| is_urgent(task)).find(|(_, at)| **at <= now);
         let (at, task) = match urgent {
             Some((task, at)) => (*at, task.clone()),
             None => self.order.first().filter(|(at, _)| *at <= now)?.clone(),

@@ -49,10 +49,13 @@ fn an_arrival_overtakes_what_waits() {
     due.put(guest(1), now - 2 * SECOND);
     due.put(Task::Arrived(vm(2)), now);
     due.put(Task::Arrived(vm(3)), now + SECOND);
+    due.put(Task::Host, now + SECOND);
     assert_eq!(due.pop(now), Some(Task::Arrived(vm(2))));
     assert_eq!(due.pop(now), Some(guest(1)));
     assert_eq!(due.pop(now), Some(Task::Everything));
     assert_eq!(due.pop(now), None);
+    due.put(Task::Arrived(vm(2)), now - SECOND);
+    assert_eq!(due.pop(now + SECOND), Some(Task::Host), "without table local nobody arrives");
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub enum Look {
     Network(NetName, Why),
     /// Whether FRR still has the networks' part of its configuration.
     Stanzas,
+    /// What VRFs need of the host as a whole: its routing rules, IP forwarding.
+    Host,
     /// All that there is.
     Everything,
 }
@@ -107,7 +109,8 @@ struct Segment {
     devices: Box<[IfName]>,
     /// Its L3VNI's bridge.
     l3: Option<IfName>,
-    routed: bool,
+    /// Its VRF's, where it has one.
+    table: Option<u32>,
     guarded: bool,
 }
 
@@ -129,12 +132,14 @@ pub struct Index {
     networks: BTreeMap<Key, Segment>,
     by_network_device: HashMap<IfName, Vec<Key>>,
     ports_changed: bool,
+    settings_changed: bool,
 }
 
 impl Index {
     /// The devices as they are now; forgets what was known of them.
     pub fn put_links(&mut self, links: Vec<Link>) {
         self.ports_changed = true;
+        self.settings_changed = true;
         self.links = links
             .into_iter()
             .map(|link| (link.index, Device { name: link.name, master: link.master, up: link.up }))
@@ -181,6 +186,7 @@ impl Index {
 
     /// A network's record, or that there is none any more.
     pub fn put_network(&mut self, key: &str, record: Option<&NetworkRecord>) {
+        self.settings_changed = true;
         if let Some(before) = self.networks.remove(key) {
             before.devices.iter().for_each(|device| drop_key(&mut self.by_network_device, device, key));
         }
@@ -195,7 +201,8 @@ impl Index {
         let key = Key::from(key);
         devices.iter().for_each(|device| put_key(&mut self.by_network_device, device, &key));
         let (name, guarded) = (network.name.clone(), network.security() != PortSecurity::Off);
-        let segment = Segment { name, devices: devices.into(), l3, routed: network.vrf.is_some(), guarded };
+        let table = network.vrf.as_ref().map(|vrf| vrf.table.get());
+        let segment = Segment { name, devices: devices.into(), l3, table, guarded };
         self.networks.insert(key, segment);
     }
 
@@ -243,6 +250,20 @@ impl Index {
     /// The ports of guests that are here may be others than before.
     pub fn ports_changed(&mut self) {
         self.ports_changed = true;
+    }
+
+    /// The networks' devices whose settings matter, by index; `None` where nothing changed since the last call.
+    pub fn take_devices(&mut self) -> Option<HashMap<u32, IfName>> {
+        if !std::mem::take(&mut self.settings_changed) {
+            return None;
+        }
+        let ours = self.links.iter().filter(|(_, device)| self.by_network_device.contains_key(&device.name));
+        Some(ours.map(|(index, device)| (*index, device.name.clone())).collect())
+    }
+
+    /// A setting of a device was written.
+    pub fn written(&self, device: &IfName) -> Vec<Look> {
+        self.of_network_device(device, Why::Lost)
     }
 
     /// The ports of all guests that are here and whose MAC is known, by index; `None` where nothing changed since the last call.
@@ -297,6 +318,7 @@ impl Index {
                 let mut looks = self.of_network_device(name, Why::Lost);
                 if changed {
                     self.ports_changed = true;
+                    self.settings_changed |= !looks.is_empty();
                     let before = self.links.insert(*index, now);
                     looks.extend(self.of_device(name, Some(*master)));
                     // Renamed: what had its old name has lost its device.
@@ -330,10 +352,18 @@ impl Index {
                 None => Vec::new(),
             },
             Event::Address { gone: false, .. } => Vec::new(),
-            Event::Rule => {
-                let routed = self.networks.values().filter(|segment| segment.routed);
-                routed.map(|segment| Look::Network(segment.name.clone(), Why::Lost)).collect()
+            Event::Rule | Event::Setting { index: None } => {
+                let routed = self.networks.values().any(|segment| segment.table.is_some());
+                if routed { vec![Look::Host] } else { Vec::new() }
             }
+            Event::RouteGone { table } => {
+                let of_it = self.networks.values().filter(|segment| segment.table == Some(*table));
+                of_it.map(|segment| Look::Network(segment.name.clone(), Why::Lost)).collect()
+            }
+            Event::FilterGone { index } | Event::Setting { index: Some(index) } => match self.links.get(index) {
+                Some(device) => self.of_network_device(&device.name, Why::Lost),
+                None => Vec::new(),
+            },
             Event::Fdb { mac, port, master, gone, is_static, ext_learned } => {
                 let (Some(port), Some(bridge)) = (self.links.get(port), self.links.get(master)) else {
                     return Vec::new();

@@ -228,7 +228,10 @@ fn a_networks_devices_are_its_bridge_vxlan_and_vrf() {
         assert_eq!(index.react(&Event::Address { index: number, gone: true }), red(Why::Lost), "{name}");
         assert_eq!(index.react(&Event::LinkGone { index: number }), red(Why::Gone), "{name}");
     }
-    assert_eq!(index.react(&Event::Rule), red(Why::Lost));
+    assert_eq!(index.react(&Event::Rule), [Look::Host], "once for the host, however many networks are routed");
+    assert_eq!(index.react(&Event::Setting { index: None }), [Look::Host]);
+    assert_eq!(index.react(&Event::RouteGone { table: 10 }), red(Why::Lost));
+    assert_eq!(index.react(&Event::RouteGone { table: 254 }), [], "somebody else's");
     index.put_network("red-l2", Some(&network(false)));
     assert_eq!(index.react(&Event::Rule), [], "no VRF, no rule");
     assert_eq!(index.react(&linked(77, "vxlan10", None, false)), [], "nor an L3VNI");

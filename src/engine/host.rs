@@ -1,19 +1,25 @@
 //! What is asked of the host as a whole: its tunnel end, what the underlay carries, settings that a VRF needs.
 
+use super::sync::Synced;
 use super::{Engine, EngineError, is_host_wide};
 use crate::config::{Config, Network, VtepSource};
+use crate::journal::Message;
 use crate::kernel::{Kernel, sysctl};
 use crate::model::IfName;
-use crate::plan::network::HostSeen;
+use crate::plan::network::{HostSeen, no_rule_is_in_the_way};
+use crate::plan::rules::Order;
 use crate::plan::seen::{Address, Link, LinkKind, World};
 use crate::plan::{Plan, Planned, Step};
 use crate::register::Underlay;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-/// The key under which the register remembers the local routing rule's place.
+/// What turns on the host's forwarding.
+const FORWARDING: [&str; 2] = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"];
+/// The key under which the register remembers that the routing rules were the host's own.
+const RULES: &str = "rules";
+/// The same of earlier versions, which moved the rule for table local and had a rule of their own against BGP.
 const LOCAL_RULE: &str = "local-rule";
-/// The same of the rule that keeps guests from the host's BGP daemon.
 const TENANT_BGP: &str = "tenant-bgp";
 
 /// The largest tunnel header in bytes, by the VTEP's family: outer IP, UDP, VXLAN, inner Ethernet (RFC 7348 §5).
@@ -150,18 +156,40 @@ pub(super) fn observe(kernel: &mut Kernel, wants6: bool) -> Result<HostSeen, Eng
         }
         accepts_ra.sort();
     }
-    let rules = kernel.vrf_rules()?;
-    Ok(HostSeen {
-        forward4: on("net/ipv4/ip_forward")? == Some(true),
-        forward6,
-        local_rule_last: rules.local_last,
-        bgp_closed: rules.bgp_closed,
-        accepts_ra,
-    })
+    let rules = kernel.rules()?;
+    Ok(HostSeen { forward4: on("net/ipv4/ip_forward")? == Some(true), forward6, rules, accepts_ra })
 }
 
 fn uplink_kind(link: &Link) -> bool {
     link.index != 1 && link.up && link.master.is_none() && matches!(&link.kind, LinkKind::Other(k) if k != "tun")
+}
+
+impl Engine {
+    /// What VRFs need of the host as a whole, and nothing else: routing rules and IP forwarding. Asks no speaker.
+    pub fn sync_host(&mut self) -> Result<Synced, EngineError> {
+        let (mut out, before) = (Synced::default(), self.walked);
+        let (manage_host, bgp_closed) = {
+            let config = self.config()?;
+            (config.manage_host, !config.tenant_bgp)
+        };
+        let mut routed = self.register.networks();
+        routed.retain(|record| record.as_ref().is_ok_and(|record| record.network.vrf.is_some()));
+        let networks: Vec<Network> = routed.into_iter().flatten().map(|record| record.network).collect();
+        let Some(first) = networks.first().filter(|_| manage_host) else { return Ok(out) };
+        let wants6 = networks.iter().flat_map(|network| &network.gateway).any(|gateway| gateway.addr().is_ipv6());
+        let seen = observe(self.kernel()?, wants6)?;
+        let mut plan = Plan::new();
+        crate::plan::network::host(wants6, bgp_closed, &seen, &mut plan);
+        if !plan.is_empty() {
+            remember(self, &plan)?;
+            self.walk(&plan, None, None)?;
+        }
+        // What stands in the way is told; what can be done beside it, is.
+        let now = HostSeen { rules: self.kernel()?.rules()?, ..HostSeen::default() };
+        out.problems.extend(no_rule_is_in_the_way(first, &now, bgp_closed).err().map(|why| why.to_string()));
+        out.steps = self.walked - before;
+        Ok(out)
+    }
 }
 
 /// Remembers each host-wide setting that this plan is about to change, as it is now. Returns which were not remembered before.
@@ -176,11 +204,7 @@ pub(super) fn remember(engine: &mut Engine, plan: &Plan) -> Result<Vec<String>, 
                     new.push(path.clone());
                 }
             }
-            Step::TenantBgp { .. } if engine.register.remember_host(TENANT_BGP, "open")? => {
-                new.push(TENANT_BGP.to_owned())
-            }
-            Step::TenantBgp { .. } => {}
-            _ if engine.register.remember_host(LOCAL_RULE, "first")? => new.push(LOCAL_RULE.to_owned()),
+            _ if engine.register.remember_host(RULES, "plain")? => new.push(RULES.to_owned()),
             _ => {}
         }
     }
@@ -192,7 +216,7 @@ pub(super) fn put_back(engine: &mut Engine, keys: &[String]) -> Result<(), Engin
     if keys.is_empty() {
         return Ok(());
     }
-    restore(engine, |key| keys.iter().any(|k| k == key))?;
+    restore(engine, None, |key| keys.iter().any(|k| k == key))?;
     Ok(engine.register.forget_host(keys)?)
 }
 
@@ -206,15 +230,43 @@ pub fn undo_host(engine: &mut Engine) -> Result<(), EngineError> {
         ));
     }
     let keys: Vec<String> = engine.register.host()?.into_keys().collect();
-    put_back(engine, &keys)
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let user = forwards_for_others(engine.kernel()?)?;
+    restore(engine, user.as_ref(), |_| true)?;
+    Ok(engine.register.forget_host(&keys)?)
 }
 
-fn restore(engine: &mut Engine, wanted: impl Fn(&str) -> bool) -> Result<(), EngineError> {
+/// Does somebody else count on this host's forwarding by now? It was off when the first VRF came, but docker, libvirt's own networks, a kubelet and VPNs
+/// turn it on themselves and say so to nobody. Any bridge, tunnel or VRF with an address says that the host routes.
+fn forwards_for_others(kernel: &mut Kernel) -> Result<Option<IfName>, EngineError> {
+    let addressed: HashSet<u32> = kernel.addresses(None)?.iter().filter(|a| a.global).map(|a| a.index).collect();
+    let routes = |link: &Link| match &link.kind {
+        LinkKind::Bridge { .. } | LinkKind::Vrf { .. } | LinkKind::Vxlan { .. } => true,
+        LinkKind::Other(kind) => matches!(kind.as_str(), "wireguard" | "tun" | "gre" | "ipip" | "veth"),
+    };
+    Ok(kernel.all_links()?.into_iter().find(|l| l.up && addressed.contains(&l.index) && routes(l)).map(|l| l.name))
+}
+
+/// With `user` forwarding stays on, and uplinks take router advertisements all the same.
+fn restore(engine: &mut Engine, user: Option<&IfName>, wanted: impl Fn(&str) -> bool) -> Result<(), EngineError> {
     let mut plan = Plan::new();
+    let stays = |path: &str| user.is_some() && (FORWARDING.contains(&path) || path.ends_with("/accept_ra"));
     for (key, was) in engine.register.host()?.into_iter().filter(|(key, _)| wanted(key)) {
         let step = match key.as_str() {
-            LOCAL_RULE => Step::LocalRuleLast { last: false },
-            TENANT_BGP => Step::TenantBgp { closed: false },
+            RULES => Step::Rules { order: Order::Plain { moved: false } },
+            LOCAL_RULE | TENANT_BGP => Step::Rules { order: Order::Plain { moved: true } },
+            path if stays(path) => {
+                if let Some(user) = user.filter(|_| FORWARDING.contains(&path)) {
+                    let setting = path.replace('/', ".");
+                    let what = format!(
+                        "{setting} is left on, for {user}: 'sysctl -w {setting}={was}' where nothing else routes"
+                    );
+                    engine.journal.say(&Message::Warning(&what));
+                }
+                continue;
+            }
             path if path.split('/').all(|part| part == "all" || part == "conf" || part.parse::<IfName>().is_ok()) => {
                 Step::Sysctl { path: key, value: was }
             }

@@ -148,6 +148,9 @@ pub(super) fn observe_vrf(
         seen.vrf_foreign_slaves = slaves.filter(|n| !ours(n)).collect();
     }
     seen.unreachable = kernel.unreachable(vrf.table)?;
+    if seen.vrf.is_none() {
+        seen.table_has = kernel.route_of_others(vrf.table)?;
+    }
     Ok(())
 }
 

@@ -155,9 +155,18 @@ impl Engine {
     /// Walks a plan, all or nothing; returns what the speaker has of ours then, `added` being what it had before.
     fn walk(&mut self, plan: &Plan, frr: Option<&mut Frr>, added: Option<Added>) -> Result<Option<Added>, EngineError> {
         self.kernel()?;
+        let arranges = plan.iter().any(|planned| matches!(planned.step, Step::Rules { .. }));
+        // Two that delete the same spare rule for table local would delete both. Held no longer than that: FRR comes behind it.
+        let mut lock = if arranges { Some(self.register.lock_host()?) } else { None };
         let Engine { kernel: Some(kernel), journal, walked, .. } = self else { return Ok(added) };
         let mut hands = Hands { kernel, frr, added };
-        let done = all(plan, &mut hands, &mut noting(journal));
+        let mut note = noting(journal);
+        let done = all(plan, &mut hands, &mut |done| {
+            if matches!(done.step, Step::Rules { .. }) {
+                lock = None;
+            }
+            note(done);
+        });
         hands.kernel.forget();
         done?;
         *walked += plan.len();
@@ -222,7 +231,7 @@ fn noting(journal: &mut Journal) -> impl FnMut(Done) + '_ {
 /// Does a step change more than our own devices? Sysctls of one device do not, but for an uplink's accept_ra.
 fn is_host_wide(step: &Step) -> bool {
     match step {
-        Step::LocalRuleLast { .. } | Step::TenantBgp { .. } => true,
+        Step::Rules { .. } => true,
         Step::Sysctl { path, value } => {
             path == "net/ipv4/ip_forward"
                 || path == "net/ipv6/conf/all/forwarding"

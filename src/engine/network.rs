@@ -9,7 +9,7 @@ use crate::event::NetworkPhase;
 use crate::journal::Message;
 use crate::model::{IfName, NetName};
 use crate::plan::bridge::{Found, given_back, remember};
-use crate::plan::network::{OurVrf, Ours, Seen, Wanted, down, precheck, up, vrf_down};
+use crate::plan::network::{OurVrf, Ours, Seen, Wanted, down, no_rule_is_in_the_way, precheck, up, vrf_down};
 use crate::plan::seen::{LinkKind, World};
 use crate::plan::{Plan, Planned, Refusal, Step};
 use crate::register::{GuestRecord, NetworkRecord, VrfRecord};
@@ -159,7 +159,17 @@ impl Engine {
         self.check_owner(&network)?;
         self.check_vtep(&network, vtep)?;
         let world = around(self.kernel()?, &network, Clashes::Sought)?;
-        let seen = observe(self.kernel()?, &world, &network)?;
+        let mut seen = observe(self.kernel()?, &world, &network)?;
+        // One that is up and has lost its device may have routes left.
+        if let Some(vrf) = &network.vrf
+            && self.register.vrf(&vrf.name)?.is_some()
+        {
+            seen.table_has = None;
+        }
+        let config = self.config()?;
+        if config.manage_host && network.vrf.is_some() {
+            no_rule_is_in_the_way(&network, &seen.host, !config.tenant_bgp)?;
+        }
         Ok(precheck(&network, &seen)?)
     }
 
@@ -308,6 +318,8 @@ impl Engine {
         seen.made.extend(vrf_before.iter().flat_map(|b| b.made.clone()));
         let devices = devices_of(network).into_iter().chain(network.vrf.iter().flat_map(devices_of_vrf));
         seen.made.extend(devices.filter(|dev| world.link(dev).is_some_and(|l| l.ours)));
+        // One that is up and has lost its device may have routes left.
+        seen.table_has = seen.table_has.filter(|_| vrf_before.is_none());
         seen.before = network_before.as_ref().map(|record| record.before(vrf_before.as_ref()));
         if let (None, Some(bridge)) = (&seen.before, &seen.bridge)
             && network.origin != Origin::Libvirt

@@ -84,8 +84,7 @@ impl Kernel {
             Step::Sysctl { path, value } => return self.write_sysctl(step, path, value),
             Step::AddUnreachable { table } => self.unreachable_routes(*table, true),
             Step::DelUnreachable { table } => self.unreachable_routes(*table, false),
-            Step::LocalRuleLast { last } => self.local_rule(*last),
-            Step::TenantBgp { closed } => self.tenant_bgp(*closed),
+            Step::Rules { order } => self.arrange_rules(*order),
             Step::Hear { dev, hears } => match (self.index(step, dev)?, hears) {
                 (Some(index), hears) => self.hear(index, *hears),
                 (None, Hears::All) => Ok(()),

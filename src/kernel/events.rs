@@ -11,14 +11,17 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::time::Timespec;
+use socket2::SockFilter;
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-/// `RTNLGRP_LINK`, `_NEIGH`, `_IPV4_IFADDR`, `_IPV4_RULE`, `_IPV6_IFADDR`, `_IPV6_RULE`, include/uapi/linux/rtnetlink.h. A bridge's FDB comes with the neighbours.
-const GROUPS: [u32; 6] = [1, 3, 5, 8, 9, 19];
+/// `RTNLGRP_LINK`, `_NEIGH`, `_TC`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV4_RULE`, `_IPV6_IFADDR`, `_IPV6_ROUTE`, `_IPV6_RULE`, `_IPV4_NETCONF`,
+/// `_IPV6_NETCONF`, include/uapi/linux/rtnetlink.h. A bridge's FDB comes with the neighbours. Of routes only what [`filter`] lets in: a router has
+/// millions, and nobody may be woken for them.
+const GROUPS: [u32; 11] = [1, 3, 4, 5, 7, 8, 9, 11, 19, 24, 25];
 
 /// `RTM_*`, likewise.
 const NEWLINK: u16 = 16;
@@ -27,8 +30,19 @@ const NEWADDR: u16 = 20;
 const DELADDR: u16 = 21;
 const NEWNEIGH: u16 = 28;
 const DELNEIGH: u16 = 29;
+const NEWROUTE: u16 = 24;
+const DELROUTE: u16 = 25;
 const NEWRULE: u16 = 32;
 const DELRULE: u16 = 33;
+const DELQDISC: u16 = 37;
+const DELTFILTER: u16 = 45;
+const NEWNETCONF: u16 = 80;
+
+/// `RTN_UNREACHABLE`, `RTA_TABLE`, likewise; `NETCONFA_IFINDEX` and `_ALL`, include/uapi/linux/netconf.h.
+const RTN_UNREACHABLE: u8 = 7;
+const RTA_TABLE: u16 = 15;
+const NETCONFA_IFINDEX: u16 = 1;
+const NETCONFA_IFINDEX_ALL: u32 = -1_i32 as u32;
 
 const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
@@ -123,6 +137,21 @@ pub enum Event {
     },
     /// A routing rule came or went.
     Rule,
+    /// An unreachable route is gone.
+    RouteGone {
+        /// Out of this table.
+        table: u32,
+    },
+    /// A device lost a filter, or the place where filters are.
+    FilterGone {
+        /// The device's index.
+        index: u32,
+    },
+    /// A setting below net/ipv4/conf or net/ipv6/conf changed: forwarding, rp_filter and the like.
+    Setting {
+        /// The device's index; none where it is the host's.
+        index: Option<u32>,
+    },
     /// More happened than the socket could hold, or something that does not parse: all must be looked at again.
     Lost,
 }
@@ -143,6 +172,7 @@ impl Events {
                 rustix::net::sockopt::set_socket_recv_buffer_size(&socket, BACKLOG)?;
             }
             socket.bind_auto()?;
+            socket2::SockRef::from(&socket).attach_filter(&filter())?;
             for group in GROUPS {
                 socket.add_membership(group)?;
             }
@@ -211,6 +241,9 @@ fn event(kind: u16, body: &[u8]) -> Option<Event> {
         NEWNEIGH | DELNEIGH => neigh(kind == DELNEIGH, body),
         NEWADDR | DELADDR => Some(Event::Address { index: word(body, 4)?, gone: kind == DELADDR }),
         NEWRULE | DELRULE => Some(Event::Rule),
+        DELROUTE => route_gone(body),
+        DELQDISC | DELTFILTER => Some(Event::FilterGone { index: word(body, 4)? }),
+        NEWNETCONF => setting(body),
         _ => None,
     }
 }
@@ -274,6 +307,44 @@ fn neigh(gone: bool, body: &[u8]) -> Option<Event> {
     Some(Event::Neigh { ip: ip?, mac, index, gone, permanent, ext_learned })
 }
 
+/// `struct rtmsg`: family, lengths, tos, table, protocol, scope, type, flags. A table above 255 is an attribute alone.
+fn route_gone(body: &[u8]) -> Option<Event> {
+    let table = attributes(body, 12).find(|(kind, _)| *kind == RTA_TABLE).and_then(|(_, value)| word(value, 0));
+    let table = table.unwrap_or((*body.get(4)?).into());
+    (*body.get(7)? == RTN_UNREACHABLE).then_some(Event::RouteGone { table })
+}
+
+/// `struct netconfmsg`: the family, padded to four bytes.
+fn setting(body: &[u8]) -> Option<Event> {
+    let index =
+        attributes(body, 4).find(|(kind, _)| *kind == NETCONFA_IFINDEX).and_then(|(_, value)| word(value, 0))?;
+    match index.cast_signed() {
+        1.. => Some(Event::Setting { index: Some(index) }),
+        _ if index == NETCONFA_IFINDEX_ALL => Some(Event::Setting { index: None }),
+        _ => None,
+    }
+}
+
+/// Classic BPF (Documentation/networking/filter.rst), run on each message before it is queued (net/netlink/af_netlink.c `do_one_broadcast`): of
+/// routes it lets in that an unreachable one is gone, and all that is not of routes.
+fn filter() -> Vec<SockFilter> {
+    const LOAD_HALF: u16 = 0x28;
+    const LOAD_BYTE: u16 = 0x30;
+    const IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    // A load turns network byte order into the host's; the type is in the host's already.
+    let (new, gone) = (NEWROUTE.to_be().into(), DELROUTE.to_be().into());
+    vec![
+        SockFilter::new(LOAD_HALF, 0, 0, 4), // struct nlmsghdr: length, type
+        SockFilter::new(IF_EQUAL, 3, 0, new),
+        SockFilter::new(IF_EQUAL, 0, 3, gone),
+        SockFilter::new(LOAD_BYTE, 0, 0, 16 + 7), // the route's type
+        SockFilter::new(IF_EQUAL, 1, 0, RTN_UNREACHABLE.into()),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,7 +352,7 @@ mod tests {
     #[test]
     fn what_does_not_parse_ends_nothing_but_itself() {
         for length in 0..24 {
-            for kind in [NEWLINK, DELLINK, NEWADDR, NEWNEIGH, DELNEIGH] {
+            for kind in [NEWLINK, DELLINK, NEWADDR, NEWNEIGH, DELNEIGH, DELROUTE, DELQDISC, NEWNETCONF] {
                 for family in [AF_UNSPEC, AF_INET, AF_BRIDGE] {
                     let mut body = vec![0xff; length];
                     body.iter_mut().take(1).for_each(|b| *b = family);

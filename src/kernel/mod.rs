@@ -4,7 +4,7 @@
 //! - `observe`: links, addresses, neighbours, FDB entries, rules, as the nouns of [`crate::plan::seen`].
 //! - `events`: what changes, as it changes: [`Events`].
 //! - `nftables`: [`Tables`], which hears of losses there.
-//! - `apply`: [`Kernel::apply`], with `entries` (address, FDB, neighbour), `routing` (rules, routes, sysctl) and `hears` (what a bridge hands up to
+//! - `apply`: [`Kernel::apply`], with `entries` (address, FDB, neighbour), `routing` (routes, sysctl), `rules` and `hears` (what a bridge hands up to
 //!   the host) beside it.
 //!
 //! Questions block on purpose: rtnetlink answers inside the `send` system call, so a runtime would only add start-up time to a hook.
@@ -22,13 +22,13 @@ pub mod netlink;
 mod nftables;
 mod observe;
 mod routing;
+mod rules;
 pub(crate) mod untrusted;
 
 pub use error::{KernelError, NetlinkError};
 pub use events::{Event, Events};
 pub use nftables::Tables;
 pub use observe::sysctl;
-pub use routing::VrfRules;
 
 use crate::model::IfName;
 use netlink::Socket;

@@ -1,7 +1,8 @@
 //! Every reader of this room at once, for [`crate::untrusted`]: the netlink crates' types stay in here.
 
 use super::netlink::Answer;
-use super::{Event, decode, events, hears, nftables, routing};
+use super::{Event, decode, events, hears, nftables, routing, rules};
+use crate::plan::rules::Rules;
 use crate::plan::seen::{Address, Fdb, Link, Neigh, Remote, Route};
 use netlink_packet_core::NetlinkDeserializable;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -18,7 +19,7 @@ pub(crate) struct Read {
     pub(crate) vteps: Vec<IpAddr>,
     pub(crate) addresses: Vec<Address>,
     pub(crate) routes: Vec<Route>,
-    pub(crate) rules: usize,
+    pub(crate) rules: Rules,
     pub(crate) filters: usize,
     pub(crate) lost: bool,
     pub(crate) events: VecDeque<Event>,
@@ -49,9 +50,7 @@ pub(crate) fn read(datagram: &[u8], flags: u16) -> Read {
             }
             RouteNetlinkMessage::NewAddress(address) => read.addresses.extend(decode::address(address)),
             RouteNetlinkMessage::NewRoute(route) => read.routes.extend(routing::leaves_by(&route)),
-            RouteNetlinkMessage::NewRule(rule) if routing::is_local(&rule) => {
-                read.rules += usize::from(routing::preference(&rule) > 0);
-            }
+            RouteNetlinkMessage::NewRule(rule) => read.rules.push(rules::of(&rule)),
             RouteNetlinkMessage::NewTrafficFilter(filter) => {
                 read.filters += usize::from(hears::of(&filter).is_some());
             }

@@ -2,6 +2,7 @@
 
 use super::Hears;
 use super::network::{HostSeen, Seen, Wanted};
+use super::rules::{KERNEL, Kind, Order, Rule, Rules, apply, changes};
 use super::seen::{Link, LinkKind, PortFlags};
 use crate::config::{Network, Origin, Vrf};
 use crate::model::{IfName, Mac, Vni};
@@ -81,9 +82,17 @@ pub(super) fn vrf(dev: &str, index: u32, table: u32) -> Link {
     link(dev, index, LinkKind::Vrf { table: table.try_into().unwrap() })
 }
 
+/// The kernel's own rules, put into an order.
+pub(crate) fn ruled(order: Order) -> Rules {
+    let mut rules = vec![Rule { preference: 0, protocol: KERNEL, kind: Kind::Local }];
+    changes(&rules.clone(), order).into_iter().for_each(|change| apply(&mut rules, change));
+    rules
+}
+
 /// A host that has seen no VRF yet.
 pub(super) fn fresh() -> Seen {
-    let host = HostSeen { forward6: Some(false), accepts_ra: vec![name("eth0")], ..HostSeen::default() };
+    let rules = vec![ruled(Order::Plain { moved: false }); 2];
+    let host = HostSeen { forward6: Some(false), rules, accepts_ra: vec![name("eth0")], ..HostSeen::default() };
     Seen { host, ..Seen::default() }
 }
 
@@ -112,8 +121,7 @@ pub(super) fn whole() -> Seen {
         host: HostSeen {
             forward4: true,
             forward6: Some(true),
-            local_rule_last: true,
-            bgp_closed: true,
+            rules: vec![ruled(Order::VrfsFirst { bgp_closed: true }); 2],
             accepts_ra: vec![],
         },
         unreachable: true,

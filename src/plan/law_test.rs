@@ -110,8 +110,7 @@ impl Model<'_> {
                 }
                 _ => {}
             },
-            Step::LocalRuleLast { last } => self.seen.host.local_rule_last = *last,
-            Step::TenantBgp { closed } => self.seen.host.bgp_closed = *closed,
+            Step::Rules { order } => self.seen.host.rules = vec![crate::plan::fixture::ruled(*order); 2],
             Step::Hear { dev, hears } => {
                 assert_eq!(*dev, self.network.bridge);
                 self.link(dev);

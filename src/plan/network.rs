@@ -1,6 +1,7 @@
 //! A tenant segment up and down.
 
 use super::bridge::{self, Found, is_the_hosts, mtu_of, rp_filter_loose, set};
+use super::rules::{self, Order, Rules};
 use super::seen::{Link, LinkKind, PortFlags};
 use super::{Hears, Plan, Planned, Refusal, Step, order, plain, with_undo};
 use crate::config::{Before, Network, Origin, PortSecurity, Vrf};
@@ -42,6 +43,8 @@ pub struct Seen {
     pub strangers: Vec<IfName>,
     /// The VRFs on the wanted table: it belongs to one.
     pub vrfs: Vec<Link>,
+    /// A route of others in the wanted table, in words; nobody looks where the VRF is there, or was.
+    pub table_has: Option<String>,
     /// The device with the VRF's name, whatever it is.
     pub vrf: Option<Link>,
     /// Its slaves that are not ours.
@@ -69,10 +72,8 @@ pub struct HostSeen {
     pub forward4: bool,
     /// `net.ipv6.conf.all.forwarding`; `None` without IPv6.
     pub forward6: Option<bool>,
-    /// The rule for table local stands behind the l3mdev rule.
-    pub local_rule_last: bool,
-    /// Guests get no answer from the host's BGP daemon ([`Step::TenantBgp`]).
-    pub bgp_closed: bool,
+    /// The routing rules of each family.
+    pub rules: Vec<Rules>,
     /// Devices that take router advertisements now and would stop once the host forwards (`accept_ra` is 1).
     pub accepts_ra: Vec<IfName>,
 }
@@ -127,7 +128,9 @@ pub fn up(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
     finish(seen, &mut plan);
     if let Some(vrf) = &network.vrf {
         if want.manage_host {
-            host(want, &seen.host, &mut plan);
+            no_rule_is_in_the_way(network, &seen.host, !want.tenant_bgp)?;
+            let wants6 = network.gateway.iter().any(|g| matches!(g, IpNet::V6(_)));
+            host(wants6, !want.tenant_bgp, &seen.host, &mut plan);
         }
         vrf_up(want, vrf, seen, &mut plan)?;
     }
@@ -188,6 +191,12 @@ pub fn precheck(network: &Network, seen: &Seen) -> Result<(), Refusal> {
                 vrf.table, other.name, vrf.name
             ));
         }
+    }
+    if let Some(route) = &seen.table_has {
+        return refuse(format!(
+            "routing table {} has a route that is not VRF {}'s: '{route}': give the VRF another table, or delete the route",
+            vrf.table, vrf.name
+        ));
     }
     if let (Some(bridge), vrf_link) = (&seen.bridge, &seen.vrf)
         && bridge.master.is_some()
@@ -266,13 +275,12 @@ fn tunnel(seen: &Seen, vni: Vni) -> Option<&Link> {
     seen.vxlans.iter().find(|l| l.name == vni.device())
 }
 
-/// IP forwarding and the local rule, each only where it is not so yet.
-fn host(want: &Wanted, host: &HostSeen, plan: &mut Plan) {
+/// IP forwarding and the routing rules, each only where it is not so yet.
+pub fn host(wants6: bool, bgp_closed: bool, host: &HostSeen, plan: &mut Plan) {
     let set = |path: &str, value: &str| plain(Step::Sysctl { path: path.to_owned(), value: value.to_owned() });
     if !host.forward4 {
         plan.push(set("net/ipv4/ip_forward", "1"));
     }
-    let wants6 = want.network.gateway.iter().any(|g| matches!(g, IpNet::V6(_)));
     if wants6 && host.forward6 == Some(false) {
         // Forwarding makes accept_ra=1 mean "no" (Documentation/networking/ip-sysctl.rst); 2 keeps an uplink that lives on
         // router advertisements alive.
@@ -281,12 +289,21 @@ fn host(want: &Wanted, host: &HostSeen, plan: &mut Plan) {
         }
         plan.push(set("net/ipv6/conf/all/forwarding", "1"));
     }
-    if !host.local_rule_last {
-        plan.push(plain(Step::LocalRuleLast { last: true }));
+    // That FRR is open to guests is only its own `router bgp … vrf`'s doing.
+    let order = Order::VrfsFirst { bgp_closed };
+    if host.rules.iter().any(|rules| rules::next(rules, order).is_some()) {
+        plan.push(plain(Step::Rules { order }));
     }
-    // Which only FRR's own `router bgp … vrf` makes it open.
-    if host.bgp_closed == want.tenant_bgp {
-        plan.push(plain(Step::TenantBgp { closed: !want.tenant_bgp }));
+}
+
+/// A rule of others that a tenant's packets would meet before their VRF, or the host's own before table local.
+pub fn no_rule_is_in_the_way(network: &Network, host: &HostSeen, bgp_closed: bool) -> Result<(), Refusal> {
+    match host.rules.iter().find_map(|rules| rules::in_the_way(rules, bgp_closed)) {
+        None => Ok(()),
+        Some(rule) => Err(Refusal(format!(
+            "network {}: routing rule '{rule}' would be asked before the VRFs: add it again with 'preference 1' or more, and delete this one",
+            network.name
+        ))),
     }
 }
 

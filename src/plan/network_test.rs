@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::plan::fixture::*;
+use crate::plan::rules::{Kind, Rule};
 use crate::plan::shown;
 
 #[track_caller]
@@ -17,8 +18,7 @@ fn refuses(network: &Network, seen: &Seen, words: &str) {
 const HOST: &str = "sysctl -w net.ipv4.ip_forward=1
 sysctl -w net.ipv6.conf.eth0.accept_ra=2
 sysctl -w net.ipv6.conf.all.forwarding=1
-ip rule add pref 32765 table local; ip rule del pref 0 (and ip -6)
-ip rule add pref 999 l3mdev iif lo ipproto tcp sport 179 prohibit (and ip -6)
+ip rule (and ip -6), at preference 0: l3mdev iif lo ipproto tcp sport 179 prohibit; l3mdev; table local
 ";
 const VRF: &str = "ip link add red type vrf table 10
 ip route add unreachable default metric 4278198272 table 10 (and ip -6)
@@ -127,12 +127,14 @@ fn whose_bridge_the_host_does_not_hear() {
 fn guests_reach_the_hosts_bgp_only_where_it_is_wanted() {
     let network = red(Origin::Config);
     let open = Wanted { tenant_bgp: true, ..want(&network) };
-    let rule = |verb| format!("ip rule {verb} pref 999 l3mdev iif lo ipproto tcp sport 179 prohibit (and ip -6)\n");
-    let heard = rule("del") + "tc filter del dev red-l2 ingress prio 69\n";
+    let bgp = "l3mdev iif lo ipproto tcp sport 179 prohibit; ";
+    let rule = |bgp| format!("ip rule (and ip -6), at preference 0: {bgp}l3mdev; table local\n");
+    let heard = rule("") + "tc filter del dev red-l2 ingress prio 69\n";
     assert_eq!(shown(&up(&open, &whole()).unwrap()), heard);
-    let opened = Seen { host: HostSeen { bgp_closed: false, ..whole().host }, hears: Hears::All, ..whole() };
+    let rules = vec![ruled(Order::VrfsFirst { bgp_closed: false }); 2];
+    let opened = Seen { host: HostSeen { rules, ..whole().host }, hears: Hears::All, ..whole() };
     assert_eq!(shown(&up(&open, &opened).unwrap()), "");
-    assert_eq!(shown(&up(&want(&network), &opened).unwrap()), rule("add") + TCP);
+    assert_eq!(shown(&up(&want(&network), &opened).unwrap()), rule(bgp) + TCP);
     let not_ours = Wanted { manage_host: false, ..want(&network) };
     assert_eq!(shown(&up(&not_ours, &opened).unwrap()), TCP);
 }
@@ -190,7 +192,7 @@ fn half_done_states_get_what_is_missing() {
     plans(&|s| s.vrf_before_routes = true, "");
     plans(&|s| s.speaker_has_vrf = false, "vtysh: add vrf red vni 10, router bgp vrf red\n");
     plans(&|s| s.host.forward4 = false, "sysctl -w net.ipv4.ip_forward=1\n");
-    plans(&|s| s.host.local_rule_last = false, "ip rule add pref 32765 table local; ip rule del pref 0 (and ip -6)\n");
+    plans(&|s| _ = s.host.rules[1].remove(1), &format!("{}\n", HOST.lines().last().unwrap()));
     plans(&|s| s.bridge.as_mut().unwrap().mtu = 1500, "ip link set red-l2 mtu 1450\n");
     plans(&|s| s.bridge_addresses.truncate(1), "ip address replace fd00:1::1/64 dev red-l2 nodad\n");
     plans(
@@ -252,6 +254,17 @@ fn what_contradicts_is_refused() {
     refuses(&|s| s.vrf = other("red"), "device red is there and is not a VRF: use another VRF name");
     refuses(&|s| s.vrf = Some(vrf("red", 5, 12)), "VRF red is there with table 12, not 10: make the two agree");
     refuses(&|s| s.vrfs.push(vrf("mine", 51, 10)), "table 10 is VRF mine's already: give VRF red another");
+    refuses(
+        &|s| s.table_has = Some("default via 192.0.2.254 dev eth1".into()),
+        "routing table 10 has a route that is not VRF red's: 'default via 192.0.2.254 dev eth1': give the VRF another table, or delete the route",
+    );
+    refuses(
+        &|s| {
+            s.host.rules[1]
+                .insert(0, Rule { preference: 0, protocol: 0, kind: Kind::Other("0: from all lookup 7".into()) })
+        },
+        "routing rule '0: from all lookup 7' would be asked before the VRFs: add it again with 'preference 1' or more, and delete this one",
+    );
     refuses(&|s| s.l3_bridge = other("red-l3"), "device red-l3 is there and is not a bridge: rename it, or the VRF");
     refuses(
         &|s| s.bridge.as_mut().unwrap().master = Some(50),

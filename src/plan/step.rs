@@ -1,6 +1,7 @@
 //! The vocabulary between deciding and doing: one effect each, small enough that its undo is another step.
 
 use super::guard::Lets;
+use super::rules::Order;
 use crate::config::Vrf;
 use crate::model::{IfName, Mac, TableId, Vni};
 use ipnet::IpNet;
@@ -149,16 +150,11 @@ pub enum Step {
         /// The VRF's table.
         table: TableId,
     },
-    /// Move the rule for table local from preference 0 behind the l3mdev rule, to 32765, IPv4 and IPv6; `false` moves it back.
-    LocalRuleLast {
-        /// To 32765, or back to 0.
-        last: bool,
-    },
-    /// A guest of a VRF gets no answer from a BGP daemon of this host: `router bgp … vrf X` makes bgpd listen on port 179 there, for nobody. One rule for
-    /// all VRFs, on what leaves the host from that port.
-    TenantBgp {
-        /// No answer, or an answer again.
-        closed: bool,
+    /// Put the host's routing rules into this order, IPv4 and IPv6 (see [`rules`](super::rules)). The rule against BGP takes what bgpd answers to a VRF's
+    /// guests: `router bgp … vrf X` makes it listen on port 179 there, for nobody.
+    Rules {
+        /// Which.
+        order: Order,
     },
     /// What the host takes from this bridge. What goes from port to port is not asked.
     Hear {
@@ -292,8 +288,7 @@ impl Step {
             Step::Sysctl { .. } => "sysctl",
             Step::AddUnreachable { .. } => "add-unreachable",
             Step::DelUnreachable { .. } => "del-unreachable",
-            Step::LocalRuleLast { .. } => "local-rule",
-            Step::TenantBgp { .. } => "tenant-bgp",
+            Step::Rules { .. } => "rules",
             Step::Hear { .. } => "hear",
             Step::AddFdb { .. } => "add-fdb",
             Step::DelFdb { .. } => "del-fdb",
@@ -344,10 +339,9 @@ impl Step {
             Step::Sysctl { .. }
             | Step::AddUnreachable { .. }
             | Step::DelUnreachable { .. }
-            | Step::LocalRuleLast { .. }
+            | Step::Rules { .. }
             | Step::LayGuards
             | Step::LiftGuards
-            | Step::TenantBgp { .. }
             | Step::AwaitVrf { .. }
             | Step::SpeakerAddVrf { .. }
             | Step::SpeakerDelVrf { .. } => None,
@@ -391,15 +385,12 @@ impl fmt::Display for Step {
             Step::DelUnreachable { table } => {
                 write!(f, "ip route del unreachable default metric 4278198272 table {table} (and ip -6)")
             }
-            Step::LocalRuleLast { last: true } => {
-                write!(f, "ip rule add pref 32765 table local; ip rule del pref 0 (and ip -6)")
+            Step::Rules { order: Order::VrfsFirst { bgp_closed } } => {
+                let bgp = if *bgp_closed { "l3mdev iif lo ipproto tcp sport 179 prohibit; " } else { "" };
+                write!(f, "ip rule (and ip -6), at preference 0: {bgp}l3mdev; table local")
             }
-            Step::LocalRuleLast { last: false } => {
-                write!(f, "ip rule add pref 0 table local; ip rule del pref 32765 (and ip -6)")
-            }
-            Step::TenantBgp { closed } => {
-                let verb = if *closed { "add" } else { "del" };
-                write!(f, "ip rule {verb} pref 999 l3mdev iif lo ipproto tcp sport 179 prohibit (and ip -6)")
+            Step::Rules { order: Order::Plain { .. } } => {
+                f.write_str("ip rule (and ip -6), at preference 0: table local alone")
             }
             Step::Hear { dev, hears: Hears::Nothing } => {
                 write!(

@@ -1,13 +1,16 @@
 //! What wakes those who wait for a change, the agent and `status --watch`: the kernel's events and the files' signs, so that nothing falls
-//! between them. [`watch`] is the files' part.
+//! between them. [`watch`] is the files' part, [`settings`] that of /proc/sys.
 
+pub mod settings;
 pub mod watch;
 
 use crate::kernel::{Event, Events, KernelError};
+use crate::model::IfName;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::time::Timespec;
-use std::collections::BTreeSet;
+use settings::Settings;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -31,12 +34,23 @@ pub enum SensesError {
 pub struct Senses {
     events: Events,
     watch: Watch,
+    settings: Settings,
 }
 
 impl Senses {
     /// Listens from now on: look at the present state after this, never before.
     pub fn open(places: Vec<(Place, PathBuf)>) -> Result<Senses, SensesError> {
-        Ok(Senses { events: Events::open()?, watch: Watch::new(places)? })
+        Ok(Senses { events: Events::open()?, watch: Watch::new(places)?, settings: Settings::new()? })
+    }
+
+    /// Watches the settings of these devices by index, and of no others.
+    pub fn watch_settings(&mut self, devices: &HashMap<u32, IfName>) {
+        self.settings.watch(devices);
+    }
+
+    /// The devices of which a setting was written since the last call.
+    pub fn written(&mut self) -> Result<BTreeSet<IfName>, SensesError> {
+        Ok(self.settings.take()?)
     }
 
     /// Sleeps until something comes, here or to one of these, or until then.
@@ -48,6 +62,7 @@ impl Senses {
         let mut fds = vec![
             PollFd::from_borrowed_fd(self.events.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.watch.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.settings.as_fd(), PollFlags::IN),
         ];
         fds.extend(others);
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));

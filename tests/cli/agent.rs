@@ -1,6 +1,6 @@
 //! evpn-agent as systemd would run it, on a host of its own: what it says, and what it puts right when somebody else takes it away.
 
-use crate::common::sh;
+use crate::common::{has_vrf, sh, skip};
 use crate::host::{BIN, CONFIG, Host, Run, fdb, finish, neighbours, tap};
 use crate::on_a_host;
 use crate::xml::{domain, guest, interface};
@@ -185,6 +185,80 @@ on_a_host!(what_is_deleted_by_hand_comes_back, {
     until("the VXLAN device", || is_up("vxlan20"));
     sh("ip address del 10.1.0.1/24 dev flat-l2");
     until("the gateway", || sh("ip -4 address show dev flat-l2").contains("10.1.0.1/24"));
+});
+
+// agent.md 5: it is put up once, and was never watched.
+on_a_host!(what_keeps_a_layer_2_tenant_apart_comes_back, {
+    let host = Host::new(CONFIG);
+    host.run(&["network", "up", "other"]).ok();
+    let whole = || host.run(&["network", "up", "other", "--dry-run"]).stdout == "nothing to do\n";
+    for damage in [
+        "tc qdisc del dev other-l2 clsact",
+        "tc filter del dev other-l2 ingress prio 69",
+        "sysctl -qw net.ipv4.conf.other-l2.arp_ignore=0",
+        "sysctl -qw net.ipv6.conf.other-l2.accept_ra=1",
+        "sysctl -qw net.ipv6.conf.all.accept_ra=1 net.ipv6.conf.other-l2.accept_ra=1 net.ipv4.conf.other-l2.arp_ignore=0",
+    ] {
+        assert!(whole(), "before {damage}");
+        // Each time anew: it waits longer with each repair.
+        let _agent = Agent::start();
+        sh(damage);
+        let broken = Instant::now();
+        until(damage, whole);
+        eprintln!("{damage}: back after {:?}", broken.elapsed());
+    }
+    // Made anew it has other files below /proc/sys.
+    let agent = Agent::start();
+    sh("ip link del other-l2");
+    until("the bridge", whole);
+    sh("sysctl -qw net.ipv4.conf.other-l2.arp_ignore=0");
+    until("a new bridge's setting", whole);
+    assert!(agent.sleeps(), "it wakes up though nothing happens");
+});
+
+// agent.md 3 and 5, hook.md 1, field F01.
+on_a_host!(what_keeps_a_routed_tenant_apart_comes_back, {
+    if !has_vrf() {
+        return skip("what_keeps_a_routed_tenant_apart_comes_back", "this kernel has no VRF");
+    }
+    let host = Host::new(CONFIG);
+    assert_eq!(host.run(&["network", "up", "routed"]).status, 0);
+    let agent = Agent::start();
+    let rules = sh("ip -d rule; ip -6 -d rule");
+    let whole = || {
+        host.run(&["network", "up", "routed", "--dry-run"]).stdout == "nothing to do\n"
+            && sh("ip -d rule; ip -6 -d rule") == rules
+    };
+    for damage in [
+        "ip rule del pref 0 table local",
+        "ip rule del pref 0 table local; ip -6 rule del pref 0 table local",
+        "ip rule del pref 0 l3mdev; ip rule del pref 0 l3mdev",
+        "ip -6 rule del pref 0 l3mdev",
+        "ip route del unreachable default metric 4278198272 table 10",
+        "ip -6 route del unreachable default metric 4278198272 table 10",
+        "sysctl -qw net.ipv4.ip_forward=0",
+        "sysctl -qw net.ipv6.conf.all.forwarding=0",
+        "sysctl -qw net.ipv4.conf.red-l3.rp_filter=0",
+        "tc qdisc del dev red-l2 clsact",
+    ] {
+        until(&format!("all, before {damage}"), whole);
+        // Again and again: no patience where the host's own addresses are gone. With a network's there is.
+        for _ in 0..if damage.contains("rule") || damage.contains("forward") { 3 } else { 1 } {
+            sh(damage);
+            let broken = Instant::now();
+            until(damage, whole);
+            eprintln!("{damage}: back after {:?}", broken.elapsed());
+        }
+    }
+    assert!(agent.sleeps(), "it wakes up though nothing happens");
+    // A million routes of others wake nobody.
+    let naps = agent.naps();
+    sh("ip link add up0 type dummy && ip link set up0 up");
+    sh(
+        "for a in 1 2 3 4; do for n in $(seq 250); do echo route add 198.18.$a.$n/32 dev up0 proto bgp; done; done | ip -batch -",
+    );
+    sh("ip route flush root 198.18.0.0/16");
+    assert!(agent.naps() - naps < 50, "{}", agent.naps() - naps);
 });
 
 // libvirt moves the tap first and says so last.

@@ -33,6 +33,7 @@ mod mtu;
 mod networks;
 mod record;
 mod routed;
+mod rules;
 mod security;
 mod status;
 mod sync;

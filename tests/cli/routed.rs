@@ -21,7 +21,10 @@ on_a_host!(a_vrf_comes_with_its_first_network_and_goes_with_its_last, {
         up.contains("address \"red-l2\" \"10.3.0.1\" 24") && up.contains("address \"red-l2\" \"fd00:3::1\" 64"),
         "{up}"
     );
-    assert!(up.contains("ip_forward = 1") && up.contains("32765:\tfrom all lookup local"), "{up}");
+    assert!(
+        up.contains("ip_forward = 1") && up.contains("0:\tfrom all lookup [l3mdev-table]\n0:\tfrom all lookup local\n"),
+        "{up}"
+    );
     assert_eq!(host.run(&["network", "up", "routed", "--dry-run"]).ok().stdout, "nothing to do\n");
     assert_eq!(host.status()["networks"][0]["state"], "up");
     // One VRF, two descriptions: libvirt's networks know nothing of one another.
@@ -90,4 +93,20 @@ on_a_host!(uninstall_puts_the_host_back, {
     sh("mount -t tmpfs none /etc && mount -t tmpfs none /usr/share");
     assert_eq!(host.run(&["uninstall"]).status, 0);
     assert_eq!(rules(), before);
+});
+
+// hook.md, smaller: docker, a kubelet, libvirt's own nat networks turn it on and tell nobody.
+on_a_host!(uninstall_leaves_forwarding_to_who_counts_on_it_by_now, {
+    if !has_vrf() {
+        return skip("uninstall_leaves_forwarding_to_who_counts_on_it_by_now", "this kernel has no VRF");
+    }
+    let host = Host::new(CONFIG);
+    sh("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0");
+    assert_eq!(host.run(&["network", "up", "routed"]).status, 0);
+    sh("ip link add docker0 type bridge && ip link set docker0 up && ip address add 172.17.0.1/16 dev docker0");
+    assert_eq!(host.run(&["network", "down", "routed"]).status, 0);
+    sh("mount -t tmpfs none /etc && mount -t tmpfs none /usr/share");
+    let run = host.run(&["uninstall"]);
+    assert!(run.status == 0 && run.stderr.contains("net.ipv4.ip_forward is left on, for docker0"), "{run:?}");
+    assert_eq!(sh("sysctl -n net.ipv4.ip_forward net.ipv6.conf.all.forwarding"), "1\n1\n");
 });

@@ -176,13 +176,18 @@ fn faults<'a>(fabric: &'a Fabric, comp3: &'a Host) -> Vec<Fault<'a>> {
         fault("rp_filter is strict", "sysctl -qw net.ipv4.conf.red-l2.rp_filter=1", "rp-filter", Heal::Printed),
         fault(
             "table local is asked first",
-            "ip rule add pref 0 table local; ip rule del pref 32765",
+            "ip rule del pref 0 l3mdev; ip rule del pref 0 l3mdev; ip rule add pref 0 l3mdev iif lo ipproto tcp sport 179 prohibit protocol kernel",
             "ip-rule",
             Heal::Fix,
         ),
         fault("the host does not forward", "sysctl -qw net.ipv4.ip_forward=0", "forwarding", Heal::Fix),
         fault("the gateway does not forward", "sysctl -qw net.ipv4.conf.red-l2.forwarding=0", "forwarding", Heal::Fix),
-        fault("guests reach bgpd", "ip rule del pref 999; ip -6 rule del pref 999", "tenant-bgp", Heal::Fix),
+        fault(
+            "guests reach bgpd",
+            "ip rule del pref 0 ipproto tcp sport 179; ip -6 rule del pref 0 ipproto tcp sport 179",
+            "tenant-bgp",
+            Heal::Fix,
+        ),
         fault("guests reach it by link-local", "tc filter del dev red-l2 ingress prio 69", "tenant-bgp", Heal::Fix),
         fault(
             "the gateway answers for others",

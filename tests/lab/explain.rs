@@ -190,7 +190,7 @@ const AT_HOME: &[(&str, &str, &str, &str)] = &[
     ("VRF gone", "ip link del red", "vrf", ""),
     ("VRF down", "ip link set red down", "vrf", ""),
     ("unreachable default of the VRF gone", "ip route del unreachable default metric 4278198272 table 10", "vrf", ""),
-    ("local rule before the VRFs'", "ip rule add pref 0 table local", "vrf", ""),
+    ("local rule before the VRFs'", "ip rule del pref 0 l3mdev; ip rule del pref 0 l3mdev", "vrf", ""),
     ("forwarding off", "sysctl -qw net.ipv4.ip_forward=0", "vrf", ""),
     ("L3VNI missing in FRR", "vtysh -c 'configure terminal' -c 'vrf red' -c 'no vni 10'", "l3vni", ""),
     ("L3VNI's VXLAN down", "ip link set vxlan10 down", "l3vni", ""),

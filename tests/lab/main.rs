@@ -44,6 +44,7 @@ mod ipv6;
 mod isolation;
 mod kinds;
 mod late;
+mod managers;
 mod migration;
 mod moves;
 mod neighbourhood;

@@ -45,7 +45,9 @@ netns!(a_device_is_told_of_from_its_birth_to_its_end, kernel, {
     sh("ip link set v0 master br0 up");
     assert!(told(&mut events).contains(&link("v0", Some(bridge), true)));
     sh("ip link set v0 down && ip link set v0 name w0");
-    assert_eq!(told(&mut events).last(), Some(&link("w0", Some(bridge), false)));
+    let renamed = told(&mut events);
+    let last = renamed.iter().rfind(|event| !matches!(event, Event::Setting { .. })); // its settings move with its name
+    assert_eq!(last, Some(&link("w0", Some(bridge), false)));
     sh("bridge link set dev w0 neigh_suppress on");
     assert!(told(&mut events).contains(&Event::Port { index: v0 }));
     sh("ip link set w0 nomaster");
@@ -107,6 +109,39 @@ netns!(addresses_and_rules_are_told, kernel, {
     sh("ip rule add pref 7 table main && ip -6 rule add pref 7 table main");
     assert_eq!(told(&mut events).iter().filter(|e| **e == Event::Rule).count(), 2);
 });
+
+// agent.md 5: what keeps tenants apart. Of routes only that an unreachable one is gone: a router has a million of the others.
+netns!(filters_settings_and_unreachable_routes_are_told_and_no_other_routes, kernel, {
+    let (mut events, bridge, _) = segment(kernel);
+    sh(
+        "ip link set lo up; ip route add unreachable default metric 4278198272 table 10; ip -6 route add unreachable default table 1000",
+    );
+    sh(
+        "for n in $(seq 250); do echo route add 198.51.100.$n/32 dev br0; done | ip -batch -; ip route add blackhole 203.0.113.0/24",
+    );
+    sh("ip route flush root 198.51.100.0/24; ip route del blackhole 203.0.113.0/24");
+    sleep_out(&mut events);
+    assert_eq!(told(&mut events), []);
+    sh("ip route add 198.51.100.1/32 dev br0; ip route del 198.51.100.1/32; ip route add unreachable 203.0.113.0/24");
+    assert_eq!(told(&mut events), [], "neither what comes nor what is no unreachable route");
+    sh("ip route del unreachable default table 10; ip -6 route del unreachable default table 1000");
+    assert_eq!(told(&mut events), [Event::RouteGone { table: 10 }, Event::RouteGone { table: 1000 }]);
+    sh("sysctl -qw net.ipv4.conf.br0.rp_filter=2");
+    assert_eq!(told(&mut events), [Event::Setting { index: Some(bridge) }]);
+    let forwards = sh("cat /proc/sys/net/ipv4/ip_forward") == "1\n";
+    sh(&format!("sysctl -qw net.ipv4.ip_forward={}", u8::from(!forwards)));
+    assert!(told(&mut events).contains(&Event::Setting { index: None }));
+    kernel.apply(&Step::Hear { dev: name("br0"), hears: Hears::Nothing }).unwrap();
+    sleep_out(&mut events);
+    sh("tc qdisc del dev br0 clsact");
+    let gone = told(&mut events);
+    assert!(!gone.is_empty() && gone.iter().all(|event| *event == Event::FilterGone { index: bridge }), "{gone:?}");
+});
+
+/// Takes what has come so far.
+fn sleep_out(events: &mut Events) {
+    drop(told(events));
+}
 
 netns!(a_burst_of_thousands_fits_and_what_does_not_fit_is_said, kernel, {
     let (mut events, bridge, _) = segment(kernel);

@@ -9,6 +9,7 @@ mod events;
 mod links;
 mod reading;
 mod routing;
+mod rules;
 mod snoop;
 
 use common::{again, has_vlan_filtering, has_vrf, ip_link, json, sh, skip, try_sh};

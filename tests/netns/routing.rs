@@ -1,93 +1,7 @@
-//! Rules and routes.
+//! Routes.
 
 use crate::*;
 use evpn_hook::plan::seen::Route;
-
-fn rules(family: &str) -> Vec<(u64, String)> {
-    let list = json(&format!("ip {family} -j rule show"));
-    let rule = |rule: &serde_json::Value| {
-        (rule["priority"].as_u64().unwrap(), rule["table"].as_str().unwrap_or("-").to_owned())
-    };
-    list.as_array().unwrap().iter().map(rule).collect()
-}
-
-netns!(the_local_rule_goes_last_and_comes_back, kernel, {
-    let first = [rules("-4"), rules("-6")];
-    assert!(!kernel.vrf_rules().unwrap().local_last);
-    for _ in 0..2 {
-        kernel.apply(&Step::LocalRuleLast { last: true }).unwrap();
-        assert!(kernel.vrf_rules().unwrap().local_last);
-        for family in ["-4", "-6"] {
-            let local: Vec<_> = rules(family).into_iter().filter(|(_, table)| table == "local").collect();
-            assert_eq!(local, [(32765, "local".to_owned())], "{family}");
-        }
-    }
-    sh("ip link set lo up && ping -c1 -W1 127.0.0.1");
-    for _ in 0..2 {
-        kernel.apply(&Step::LocalRuleLast { last: false }).unwrap();
-        assert!(!kernel.vrf_rules().unwrap().local_last);
-        assert_eq!([rules("-4"), rules("-6")], first);
-    }
-});
-
-netns!(the_rule_against_bgp_in_vrfs_comes_and_goes, kernel, {
-    if !try_sh("ip rule add pref 5 l3mdev prohibit").0 {
-        return skip("the_rule_against_bgp_in_vrfs_comes_and_goes", "this kernel has no l3mdev rules");
-    }
-    sh("ip rule del pref 5");
-    let first = [sh("ip rule"), sh("ip -6 rule")];
-    assert!(!kernel.vrf_rules().unwrap().bgp_closed);
-    for _ in 0..2 {
-        kernel.apply(&Step::TenantBgp { closed: true }).unwrap();
-        assert!(kernel.vrf_rules().unwrap().bgp_closed);
-        assert!(!kernel.vrf_rules().unwrap().local_last, "it is no l3mdev rule that looks up a table");
-        for family in ["-4", "-6"] {
-            let rules = sh(&format!("ip {family} rule"));
-            let ours: Vec<&str> = rules.lines().filter(|line| line.starts_with("999:")).collect();
-            assert!(
-                matches!(ours[..], [one] if one.contains("iif lo") && one.contains("ipproto tcp sport 179 prohibit")),
-                "{rules}"
-            );
-        }
-    }
-    sh("ip -6 rule del pref 999");
-    assert!(!kernel.vrf_rules().unwrap().bgp_closed, "half is not all");
-    for _ in 0..2 {
-        kernel.apply(&Step::TenantBgp { closed: false }).unwrap();
-        assert_eq!([sh("ip rule"), sh("ip -6 rule")], first);
-    }
-});
-
-netns!(a_half_moved_local_rule_is_finished, kernel, {
-    sh("ip rule add pref 32765 table local && ip -6 rule add pref 32765 table local");
-    assert!(!kernel.vrf_rules().unwrap().local_last, "the one at 0 is asked first still");
-    kernel.apply(&Step::LocalRuleLast { last: true }).unwrap();
-    assert!(kernel.vrf_rules().unwrap().local_last);
-    sh("ip rule del pref 32765 && ip -6 rule del pref 32765"); // an accident: no local rule at all
-    assert!(!kernel.vrf_rules().unwrap().local_last);
-    kernel.apply(&Step::LocalRuleLast { last: true }).unwrap();
-    assert!(kernel.vrf_rules().unwrap().local_last);
-});
-
-netns!(an_admins_own_local_rules_are_left_alone, kernel, {
-    sh("ip rule add pref 100 fwmark 7 table local && ip rule add pref 101 from 10.0.0.0/8 iif lo table local");
-    kernel.apply(&Step::LocalRuleLast { last: true }).unwrap();
-    assert!(kernel.vrf_rules().unwrap().local_last);
-    let seen = rules("-4").into_iter().filter(|(_, table)| table == "local").map(|(at, _)| at).collect::<Vec<_>>();
-    assert_eq!(seen, [100, 101, 32765]);
-});
-
-netns!(the_local_rule_behind_an_l3mdev_rule_is_last, kernel, {
-    if !try_sh("ip rule add pref 1000 l3mdev protocol kernel && ip -6 rule add pref 1000 l3mdev protocol kernel").0 {
-        return skip("the_local_rule_behind_an_l3mdev_rule_is_last", "this kernel has no l3mdev rules");
-    }
-    sh("ip rule add pref 2000 table local && ip rule del pref 0");
-    assert!(!kernel.vrf_rules().unwrap().local_last, "IPv6's is first still");
-    sh("ip -6 rule add pref 2000 table local && ip -6 rule del pref 0");
-    assert!(kernel.vrf_rules().unwrap().local_last);
-    sh("ip rule add pref 500 table local");
-    assert!(!kernel.vrf_rules().unwrap().local_last);
-});
 
 netns!(a_vrfs_misses_do_not_reach_the_main_table, kernel, {
     let table = 10.try_into().unwrap();
@@ -127,8 +41,6 @@ netns!(a_vrf_table_is_unreachable_but_for_its_own, kernel, {
     kernel.apply(&Step::AddVrf { name: name("red"), table }).unwrap();
     kernel.apply(&Step::AddUnreachable { table }).unwrap();
     kernel.apply(&Step::SetUp { dev: name("red"), up: true }).unwrap();
-    kernel.apply(&Step::LocalRuleLast { last: true }).unwrap();
-    assert!(kernel.vrf_rules().unwrap().local_last);
     sh("ip link set lo up");
     // EHOSTUNREACH is the route's own answer; without it the main table would be asked, and say ENETUNREACH here.
     let (ok, text) = try_sh("ip route get vrf red 192.0.2.1");

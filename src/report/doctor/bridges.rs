@@ -225,10 +225,7 @@ fn drift(base: &Base, with_other_mac: &[String]) -> Vec<Finding> {
                 let evidence = "arp_ignore is neither 1 nor 2: it answers ARP also for addresses of other networks";
                 found.push(Finding::problem("arp-ignore", dev, evidence).sync());
             }
-            Step::LocalRuleLast { .. }
-            | Step::TenantBgp { .. }
-            | Step::AwaitVrf { .. }
-            | Step::SpeakerAddVrf { .. } => {}
+            Step::Rules { .. } | Step::AwaitVrf { .. } | Step::SpeakerAddVrf { .. } => {}
             Step::Sysctl { path, .. } if path == "net/ipv4/ip_forward" || path == "net/ipv6/conf/all/forwarding" => {}
             step => rest.push(step),
         }
@@ -374,8 +371,7 @@ mod tests {
         assert_eq!(only(&step(Step::SetUp { dev: name("vxlan20"), up: true })).0, "drift");
         // Told by host and speaker.
         assert_eq!(step(sysctl("net/ipv4/ip_forward")), []);
-        assert_eq!(step(Step::LocalRuleLast { last: true }), []);
-        assert_eq!(step(Step::TenantBgp { closed: true }), []);
+        assert_eq!(step(Step::Rules { order: crate::plan::rules::Order::VrfsFirst { bgp_closed: true } }), []);
         let many = finds(|base, _| base.drift = vec![ghost; 25]);
         assert_eq!((many.len(), many[10].evidence.as_str()), (11, "15 more such neighbours"));
     }

@@ -6,6 +6,7 @@ use crate::engine::{Engine, EngineError};
 use crate::exec;
 use crate::kernel::sysctl;
 use crate::model::IfName;
+use crate::plan::rules::{self, Rules};
 use crate::plan::seen::LinkKind;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -39,8 +40,10 @@ pub struct Seen {
     features: BTreeMap<&'static str, bool>,
     /// Below /proc/sys; one that this kernel does not have is missing.
     settings: BTreeMap<String, String>,
-    local_rule_last: bool,
-    bgp_closed: bool,
+    /// The routing rules of each family.
+    rules: Vec<Rules>,
+    /// Our devices that systemd-networkd manages, with its file.
+    claimed: Vec<(IfName, String)>,
     /// Why it could not be read.
     firewall: Result<Ruleset, String>,
 }
@@ -55,13 +58,12 @@ pub fn observe(engine: &mut Engine, base: &Base) -> Result<Seen, EngineError> {
             settings.insert(path, value);
         }
     }
-    let rules = engine.kernel()?.vrf_rules()?;
     Ok(Seen {
         features: features(base, &release),
         release,
         settings,
-        local_rule_last: rules.local_last,
-        bgp_closed: rules.bgp_closed,
+        rules: engine.kernel()?.rules()?,
+        claimed: claimed(base),
         firewall: firewall::observe(PATIENCE, LONG),
     })
 }
@@ -122,6 +124,7 @@ pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
     let mut found = kernel(base, seen);
     found.extend(routing(base, seen));
     found.extend(settings(base, seen));
+    found.extend(claims(seen));
     found.extend(neighbour_table(base, seen));
     match &seen.firewall {
         Ok(rules) => found.extend(firewall::judge(base, rules)),
@@ -170,17 +173,49 @@ fn routing(base: &Base, seen: &Seen) -> Vec<Finding> {
         true => finding.sync(),
         false => finding.run(command),
     };
-    if !seen.local_rule_last {
+    let both = |rules: &[&str]| {
+        let commands =
+            ["ip", "ip -6"].map(|ip| rules.iter().map(|rule| format!("{ip} rule {rule}")).collect::<Vec<_>>());
+        commands.concat().join("; ")
+    };
+    let (effect, bgp_closed) = (rules::effect(&seen.rules), !base.config.tenant_bgp);
+    if !effect.local {
+        let evidence = "there is no rule for table local: the host does not know its own addresses";
+        let command = both(&["add pref 0 table local protocol kernel"]);
+        found.push(mended(Finding::problem("ip-rule", "ip rule", evidence), &command));
+    } else if !effect.vrfs_first {
         let evidence =
             "table local is asked before the VRFs: a tenant's packets to an address that the host has as well end here";
-        let command = "ip rule add pref 32765 table local; ip rule del pref 0; ip -6 rule add pref 32765 table local; ip -6 rule del pref 0";
-        found.push(mended(Finding::problem("ip-rule", "ip rule", evidence), command));
+        let command = both(&[
+            "add pref 0 l3mdev protocol kernel",
+            // One after the other: iproute2 adds no rule twice.
+            "add pref 0 table local",
+            "del pref 0 table local protocol kernel",
+            "add pref 0 table local protocol kernel",
+            "del pref 0 table local",
+        ]);
+        found.push(mended(Finding::problem("ip-rule", "ip rule", evidence), &command));
     }
-    if !seen.bgp_closed && !base.config.tenant_bgp {
+    let order = rules::Order::VrfsFirst { bgp_closed };
+    let in_order = !base.config.manage_host || seen.rules.iter().all(|rules| rules::next(rules, order).is_none());
+    if effect.local && effect.vrfs_first && effect.bgp_closed && !in_order {
+        let evidence = "the VRFs' rules are not all at preference 0, where yours cannot come before them";
+        found.push(Finding::problem("ip-rule", "ip rule", evidence).sync());
+    }
+    let before = seen.rules.iter().filter(|_| effect.vrfs_first).find_map(|rules| rules::before_vrfs(rules));
+    if let Some(rule) = before {
+        let evidence =
+            format!("'{rule}' is asked before the VRFs: a tenant's packet that fits it takes the host's routes");
+        found.push(
+            Finding::problem("ip-rule", "ip rule", evidence)
+                .by("give it a larger preference than the rule 'lookup [l3mdev-table]' has"),
+        );
+    }
+    if !effect.bgp_closed && bgp_closed {
         let evidence =
             "guests can connect to this host's bgpd: FRR listens on port 179 in each VRF with a BGP instance";
-        let rule = "rule add pref 999 l3mdev iif lo ipproto tcp sport 179 prohibit protocol 69";
-        found.push(mended(Finding::problem("tenant-bgp", "ip rule", evidence), &format!("ip {rule}; ip -6 {rule}")));
+        let command = both(&["add pref 0 l3mdev iif lo ipproto tcp sport 179 prohibit protocol kernel"]);
+        found.push(mended(Finding::problem("tenant-bgp", "ip rule", evidence), &command));
     }
     let is_off = |path: &str| seen.settings.get(path).is_some_and(|value| value == "0");
     let has6 = |record: &crate::register::NetworkRecord| record.network.gateway.iter().any(|g| g.addr().is_ipv6());
@@ -199,6 +234,39 @@ fn routing(base: &Base, seen: &Seen) -> Vec<Finding> {
         }
     }
     found
+}
+
+/// networkd gives what it manages the addresses, and the master, that its file says: none (systemd.network(5), KeepMaster=).
+fn claims(seen: &Seen) -> Vec<Finding> {
+    let finding = |(device, file): &(IfName, String)| {
+        let evidence = format!("systemd-networkd manages it, by {file}: it takes it out of its bridge or VRF");
+        let mend = "put '[Match] Name=vxlan* VRFS BRIDGES' and '[Link] Unmanaged=yes' into /etc/systemd/network/05-evpn-hook.network, then 'networkctl reload'";
+        Finding::problem("networkd", device, evidence).by(mend)
+    };
+    seen.claimed.iter().map(finding).collect()
+}
+
+/// Of a device's state as networkd keeps it: the file by which it manages it.
+fn claimed_by(state: &str) -> Option<String> {
+    let of = |key: &str| state.lines().find_map(|line| line.strip_prefix(key));
+    let manages = matches!(of("ADMIN_STATE=")?, "configuring" | "configured" | "failed");
+    manages.then(|| of("NETWORK_FILE=").unwrap_or("a file of its own").to_owned())
+}
+
+/// Our devices that networkd manages.
+fn claimed(base: &Base) -> Vec<(IfName, String)> {
+    let of = |record: &crate::register::NetworkRecord| {
+        let (network, vrf) = (&record.network, record.network.vrf.iter());
+        let vrfs = vrf
+            .flat_map(|vrf| [Some(vrf.name.clone()), vrf.l3_bridge().ok().flatten(), vrf.vni.map(|vni| vni.device())]);
+        [network.bridge.clone(), network.vni.device()].into_iter().chain(vrfs.flatten()).collect::<Vec<_>>()
+    };
+    let mut devices: Vec<IfName> = base.networks.iter().flat_map(of).collect();
+    devices.sort();
+    devices.dedup();
+    let file = |index: u32| std::fs::read_to_string(format!("/run/systemd/netif/links/{index}")).ok();
+    let claim = |device: IfName| Some((claimed_by(&file(base.world.link(&device)?.index)?)?, device));
+    devices.into_iter().filter_map(claim).map(|(file, device)| (device, file)).collect()
 }
 
 fn settings(base: &Base, seen: &Seen) -> Vec<Finding> {
@@ -251,6 +319,8 @@ mod tests {
     use super::super::fixture::base;
     use super::super::{Fix, Severity};
     use super::*;
+    use crate::plan::fixture::ruled;
+    use crate::plan::rules::{Kind, Order, Rule, UNSPEC};
     use crate::plan::seen::Neigh;
 
     fn seen() -> Seen {
@@ -268,8 +338,8 @@ mod tests {
             release: "6.1.0-18-amd64".into(),
             features: FEATURES.iter().map(|(_, module)| (*module, true)).collect(),
             settings: settings.map(|(path, value)| (path.to_owned(), value.to_owned())).into(),
-            local_rule_last: true,
-            bgp_closed: true,
+            rules: vec![ruled(Order::VrfsFirst { bgp_closed: true }); 2],
+            claimed: Vec::new(),
             firewall: Ok(Ruleset::default()),
         }
     }
@@ -320,21 +390,56 @@ mod tests {
 
     #[test]
     fn the_rule_before_bgp() {
-        let found = finds(|_, seen| seen.bgp_closed = false);
+        let found = finds(|_, seen| seen.rules = vec![ruled(Order::VrfsFirst { bgp_closed: false }); 2]);
         assert_eq!((checks(&found), &found[0].fix), (vec![("tenant-bgp", Severity::Problem)], &Some(Fix::Sync)));
-        assert_eq!(finds(|base, seen| (base.config.tenant_bgp, seen.bgp_closed) = (true, false)), []);
+        assert_eq!(
+            finds(|base, seen| {
+                base.config.tenant_bgp = true;
+                seen.rules = vec![ruled(Order::VrfsFirst { bgp_closed: false }); 2];
+            }),
+            []
+        );
+    }
+
+    fn plain(seen: &mut Seen) {
+        seen.rules = vec![ruled(Order::Plain { moved: false }), ruled(Order::VrfsFirst { bgp_closed: true })];
+        seen.rules[0].insert(0, Rule { preference: 0, protocol: UNSPEC, kind: Kind::Bgp });
+    }
+
+    #[test]
+    fn what_networkd_manages() {
+        let state = "ADMIN_STATE=configured\nOPER_STATE=routable\nNETWORK_FILE=/etc/systemd/network/all.network\n";
+        assert_eq!(claimed_by(state).as_deref(), Some("/etc/systemd/network/all.network"));
+        assert_eq!(claimed_by("ADMIN_STATE=unmanaged\n"), None);
+        let device: IfName = "red-l2".parse().unwrap();
+        let found = finds(|_, seen| seen.claimed = vec![(device, "all.network".into())]);
+        assert_eq!(checks(&found), [("networkd", Severity::Problem)]);
+    }
+
+    #[test]
+    fn a_rule_before_the_vrfs() {
+        let kind = Kind::Other("0: from all lookup main".into());
+        let found = finds(|_, seen| seen.rules[1].insert(0, Rule { preference: 0, protocol: UNSPEC, kind }));
+        assert_eq!(checks(&found), [("ip-rule", Severity::Problem)]);
+        assert!(found[0].evidence.starts_with("'0: from all lookup main' is asked before"), "{found:?}");
+        let none = finds(|_, seen| seen.rules[1].retain(|rule| rule.kind != Kind::Local));
+        assert_eq!(checks(&none), [("ip-rule", Severity::Problem)]);
+        assert!(none[0].evidence.starts_with("there is no rule for table local"), "{none:?}");
     }
 
     #[test]
     fn the_local_rule() {
-        let found = finds(|_, seen| seen.local_rule_last = false);
+        let found = finds(|_, seen| plain(seen));
         assert_eq!((checks(&found), &found[0].fix), (vec![("ip-rule", Severity::Problem)], &Some(Fix::Sync)));
-        let unmanaged = finds(|base, seen| (base.config.manage_host, seen.local_rule_last) = (false, false));
+        let unmanaged = finds(|base, seen| {
+            base.config.manage_host = false;
+            plain(seen);
+        });
         assert!(unmanaged[0].runnable && unmanaged[0].fix.is_none() && unmanaged[0].mend.starts_with("ip rule add"));
         assert_eq!(
             finds(|base, seen| {
                 base.networks[0].network.vrf = None;
-                seen.local_rule_last = false;
+                plain(seen);
             }),
             []
         );

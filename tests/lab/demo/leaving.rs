@@ -46,7 +46,7 @@ pub fn all(stage: &mut Stage, vms: Vec<RunningVm>, containers: Vec<RunningContai
 
     stage.story.chapter("What is left");
     stage.story.run(comp1, "evpn-hook status");
-    stage.story.say("Two things stay until they are asked for: the local routing rule, which VRFs need behind their own, and one against guests at FRR's port 179.");
+    stage.story.say("Two routing rules stay until they are asked for: the one that asks VRFs first, and one against guests at FRR's port 179.");
     for host in [comp1, comp2] {
         stage.story.run(host, "evpn-hook uninstall");
     }

@@ -1,0 +1,250 @@
+//! What else manages a host's network: systemd-networkd and NetworkManager start again, read their files anew, see a NIC come. What they do not know they
+//! take for foreign; ours has to stay as it is, and nobody may notice. With and without an agent.
+
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::fabric::{Agent, Container, Host, Pinger, wait_until};
+use crate::tenant::{GREEN, Network, Red, SOON, container_on, joined};
+
+const PACE: Duration = Duration::from_millis(20);
+/// Some pings are lost to a busy machine; a host without table local, or a tenant without its VRF, is longer without.
+const LONGEST: Duration = Duration::from_millis(1500);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Manager {
+    Networkd,
+    NetworkManager,
+}
+
+/// One that runs on a node, with a message bus. It waits for udev where it may write to /sys, and there is none.
+struct Running<'a> {
+    host: &'a Host,
+    manager: Manager,
+    children: Vec<Child>,
+}
+
+impl<'a> Running<'a> {
+    fn start(host: &'a Host, manager: Manager) -> Running<'a> {
+        host.sh("mkdir -p /run/dbus /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/network /run/NetworkManager
+            chown -R systemd-network: /run/systemd/netif
+            ip link add nic0 type veth peer name nic0-far; ip link set nic0-far up");
+        for nic in ["nic0", "nic1"] {
+            let number = &nic[3..];
+            host.write(
+                &format!("/run/systemd/network/10-{nic}.network"),
+                &format!("[Match]\nName={nic}\n[Network]\nAddress=192.0.2.{number}1/24\nIPv6AcceptRA=no\n[RoutingPolicyRule]\nFrom=192.0.2.{number}1\nTable=77\nPriority=300\n"),
+            );
+            host.write(
+                &format!("/etc/NetworkManager/system-connections/{nic}.nmconnection"),
+                &format!("[connection]\nid={nic}\ntype=ethernet\ninterface-name={nic}\n[ipv4]\nmethod=manual\naddresses=192.0.2.{number}1/24\nrouting-rule1=priority 300 from 192.0.2.{number}1 table 77\n[ipv6]\nmethod=link-local\n"),
+            );
+        }
+        // Without udev nobody tells it that a veth is not for it (85-nm-unmanaged.rules).
+        host.write(
+            "/etc/NetworkManager/NetworkManager.conf",
+            "[main]\nplugins=keyfile\nno-auto-default=*\ndns=none\nhostname-mode=none\n",
+        );
+        host.sh("chmod 600 /etc/NetworkManager/system-connections/*");
+        let bus = daemon(host, "dbus", "exec dbus-daemon --system --nofork --nopidfile");
+        let mut running = Running { host, manager, children: vec![bus] };
+        wait_until("the message bus", SOON, || host.run(&["test", "-S", "/run/dbus/system_bus_socket"]).code == 0);
+        running.launch();
+        running.configured("nic0");
+        running
+    }
+
+    fn launch(&mut self) {
+        let line = match self.manager {
+            Manager::Networkd => "mount -o remount,bind,ro /sys; exec /lib/systemd/systemd-networkd",
+            Manager::NetworkManager => "mount -o remount,bind,ro /sys; exec NetworkManager --no-daemon",
+        };
+        self.children.push(daemon(self.host, "manager", line));
+    }
+
+    fn configured(&self, nic: &str) {
+        let address = format!("192.0.2.{}1/24", &nic[3..]);
+        wait_until(&format!("{:?} to configure {nic}", self.manager), SOON, || {
+            self.host.run(&["ip", "-4", "address", "show", "dev", nic]).stdout.contains(&address)
+                && self.host.sh("ip rule").contains("lookup 77")
+        });
+    }
+
+    /// As its owner does it, or an upgrade, or `netplan apply`.
+    fn restart(&mut self) {
+        let mut old = self.children.pop().expect("it runs");
+        self.host.sh(&format!("kill {}", old.id()));
+        old.wait().expect("it ends");
+        self.launch();
+        // It has read the kernel's state once it answers.
+        let ask = match self.manager {
+            Manager::Networkd => "networkctl --no-pager list",
+            Manager::NetworkManager => "nmcli device",
+        };
+        wait_until(&format!("{:?} to answer", self.manager), SOON, || {
+            let answer = self.host.run(&["sh", "-c", ask]);
+            answer.code == 0
+                && answer
+                    .stdout
+                    .lines()
+                    .any(|l| l.contains("nic0") && (l.contains("configured") || l.contains("connected")))
+        });
+        self.configured("nic0");
+    }
+
+    fn reconfigure(&self) {
+        self.host.sh(match self.manager {
+            Manager::Networkd => "sed -i 's/300/301/' /run/systemd/network/10-nic0.network; networkctl reload; networkctl reconfigure nic0",
+            Manager::NetworkManager => "sed -i 's/300/301/' /etc/NetworkManager/system-connections/nic0.nmconnection
+                nmcli general reload; nmcli connection reload; nmcli connection up nic0; nmcli device reapply nic0",
+        });
+        wait_until(&format!("{:?} to read its file anew", self.manager), SOON, || {
+            self.host.sh("ip rule").contains("301:")
+        });
+        self.configured("nic0");
+    }
+
+    fn a_nic_comes(&self) {
+        self.host.sh("ip link add nic1 type veth peer name nic1-far; ip link set nic1-far up");
+        self.configured("nic1");
+    }
+}
+
+fn daemon(host: &Host, name: &str, line: &str) -> Child {
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(host.path(&format!("/var/log/{name}.log")))
+        .expect("a log");
+    let mut command = host.command(&["unshare", "--mount", "--", "sh", "-euc", line]);
+    command.stdout(Stdio::null()).stderr(log).spawn().expect("it starts")
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        for child in self.children.iter_mut().rev() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        self.host.run(&[
+            "sh",
+            "-c",
+            "ip link del nic0; ip link del nic1; rm -rf /run/systemd /run/dbus /run/NetworkManager /etc/NetworkManager
+             while ip rule del table 77; do :; done 2>/dev/null",
+        ]);
+    }
+}
+
+/// What is ours of the host, and what tenants have.
+fn ours(host: &Host) -> String {
+    host.sh("for ip in 'ip -4' 'ip -6'; do $ip -d rule | grep -v 'lookup 77'
+                for table in 10 30; do $ip route show table $table | sed 's/ nhid [0-9]*//; s/ *$//' | grep -v fe80 | sort; done; done
+             for dev in red-l2 red-l3 green-l2 vxlan20 vxlan10 red green; do ip -o link show dev $dev | grep -o 'master [^ ]*' || true; done
+             ip -br address show dev red-l2 | grep -o '10[^ ]*'; ip address show dev lo | grep -o '10[^ ]*'
+             sysctl net.ipv4.ip_forward net.ipv4.conf.red-l2.arp_ignore net.ipv6.conf.red-l2.accept_ra net.ipv4.conf.red-l3.rp_filter")
+}
+
+/// The longest time without an answer.
+fn longest(answered: impl IntoIterator<Item = Instant>, until: Instant) -> Duration {
+    let times: Vec<Instant> = answered.into_iter().chain([until]).collect();
+    times.windows(2).map(|pair| pair[1].saturating_duration_since(pair[0])).max().unwrap_or_default()
+}
+
+/// The host asks itself whether it has its own address, as long as this lives.
+struct Itself<'a> {
+    host: &'a Host,
+    child: Child,
+}
+
+impl<'a> Itself<'a> {
+    fn start(host: &'a Host) -> Itself<'a> {
+        host.sh("rm -f /run/itself");
+        let line = format!("exec ping -D -i 0.02 -I {0} {0} >/run/itself 2>&1", host.address());
+        let child = host.command(&["sh", "-c", &line]).spawn().expect("ping starts");
+        Itself { host, child }
+    }
+
+    /// Seconds between two answers, at most.
+    fn longest(&self) -> f64 {
+        let text = self.host.sh("date +[%s.%N] >>/run/itself; cat /run/itself");
+        let times = text
+            .lines()
+            .filter(|line| !line.contains("Unreachable"))
+            .filter_map(|line| line.strip_prefix('[')?.split_once(']')?.0.parse::<f64>().ok());
+        let times: Vec<f64> = times.collect();
+        assert!(times.len() > 20, "{text}");
+        times.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max)
+    }
+}
+
+impl Drop for Itself<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn stays(red: &Red, guests: &[(Container, &str)], manager: Manager, agent: bool) {
+    let host = red.comp1;
+    let before = ours(host);
+    let _agent = agent.then(|| Agent::start(host));
+    let mut running = Running::start(host, manager);
+    let pingers: Vec<Pinger> =
+        guests.iter().map(|(from, to)| Pinger::start(from, to.parse().expect("an address"), PACE)).collect();
+    let itself = Itself::start(host);
+    for pinger in &pingers {
+        wait_until("the first answers", SOON, || pinger.answered() > 20);
+    }
+    let began = Instant::now();
+    let acts: [(&str, fn(&mut Running)); 4] = [
+        ("restart", |running| running.restart()),
+        ("reconfiguration", |running| running.reconfigure()),
+        ("a NIC that comes", |running| running.a_nic_comes()),
+        ("restart with it", |running| running.restart()),
+    ];
+    for (what, act) in acts {
+        act(&mut running);
+        let now = ours(host);
+        assert_eq!(now, before, "{manager:?}, {what}, agent {agent}");
+    }
+    // What was sent last has its answer.
+    let counts: Vec<usize> = pingers.iter().map(Pinger::answered).collect();
+    for (pinger, count) in pingers.iter().zip(counts) {
+        wait_until("answers at the end", SOON, || pinger.answered() > count + 5);
+    }
+    let until = Instant::now();
+    let tenants: Vec<Duration> = pingers
+        .iter()
+        .map(|pinger| {
+            let answered = pinger.pings().into_iter().filter(|ping| ping.rtt.is_some() && ping.sent >= began);
+            longest(answered.map(|ping| ping.sent), until)
+        })
+        .collect();
+    let own = itself.longest();
+    println!(
+        "{manager:?}, agent {agent}: longest without an answer: the host's own address {own:.3} s, tenants {tenants:.3?}"
+    );
+    assert!(own < LONGEST.as_secs_f64() && tenants.iter().all(|time| *time < LONGEST), "{own} {tenants:?}");
+}
+
+lab_test! {
+    /// hook.md 1, agent.md 3, field F01, F41.
+    fn network_managers_leave_what_is_ours(fabric) {
+        let red = Red::and(fabric, &[GREEN]);
+        let _green = Network::shipped(red.comp1, "green");
+        joined(fabric, 40);
+        let guest = |host, name, tenant, number: u8, ip| {
+            Container::start(host, name, &container_on(tenant, &format!("00:16:3e:02:00:{number:02x}"), Some(ip)))
+        };
+        let (_r2, _g2) = (guest(red.comp2, "r2", "red", 2, "10.1.0.12"), guest(red.comp2, "g2", "green", 4, "10.2.0.22"));
+        let guests = [
+            (guest(red.comp1, "r1", "red", 1, "10.1.0.11"), "10.1.0.12"),
+            (guest(red.comp1, "g1", "green", 3, "10.2.0.21"), "10.2.0.22"),
+        ];
+        for manager in [Manager::Networkd, Manager::NetworkManager] {
+            for agent in [false, true] {
+                stays(&red, &guests, manager, agent);
+            }
+        }
+    }
+}
