@@ -4,10 +4,13 @@
 //! `status`, `doctor` and `sync` tell, and `network up` applies what a running network can take over. libvirt's own word is another matter: what it
 //! tells a hook, or its status file, is what somebody has just asked of that network, so its DHCP hosts and port security are followed.
 
+use super::look::Clashes;
 use super::{Engine, EngineError};
 use crate::config::{Config, Network, Origin};
 use crate::hypervisor;
 use crate::input::InputError;
+use crate::journal::Message;
+use crate::model::NetName;
 use crate::register::NetworkRecord;
 use std::net::IpAddr;
 
@@ -57,6 +60,99 @@ impl Engine {
         };
         Ok(Told::of(&record.network, config, listed.as_ref().map(|(_, said)| said)))
     }
+
+    /// `network up NAME`: from config.toml, or again as it was recorded.
+    pub fn network_by_name(&mut self, name: &NetName) -> Result<Network, EngineError> {
+        // One that libvirt started stays libvirt's, with what its XML says by now, though config.toml describes it as well.
+        let record = self.register.network(name)?.filter(|r| r.network.origin != Origin::Config);
+        let of_libvirt = match record {
+            None => None,
+            Some(record) => Some(match self.told_of(&record)? {
+                Told::Network(told) => told.completed(&record.network),
+                _ => record.network,
+            }),
+        };
+        match of_libvirt.or(self.config()?.network(name).cloned()) {
+            Some(network) => Ok(network),
+            None => EngineError::refused(format!(
+                "network {name} is unknown: start it with 'virsh net-start {name}', or describe it in config.toml and run 'evpn-hook network up {name}'"
+            )),
+        }
+    }
+
+    /// What a network that is up cannot take over: it has to come up anew.
+    pub(super) fn check_up(&mut self, network: &Network, vtep: IpAddr) -> Result<(), EngineError> {
+        let Some(before) = self.register.network(&network.name)? else { return Ok(()) };
+        let (name, down) = (&network.name, way_down(&network.name));
+        // A second VXLAN beside the first would join two segments; a VXLAN device does not change its VNI or VTEP.
+        if (before.network.vni, before.vtep) != (network.vni, vtep) {
+            return EngineError::refused(format!(
+                "network {name}: it is up with VNI {} and VTEP {}, not VNI {} and VTEP {vtep}: take it down first ({down})",
+                before.network.vni, before.vtep, network.vni
+            ));
+        }
+        // Its guests' routes, and those of the VRF's other networks, would be in two tables.
+        let how = match (&before.network.vrf, &network.vrf) {
+            (was, now) if was == now => return Ok(()),
+            (Some(was), Some(now)) => format!("in VRF {was}, not in {now}"),
+            (Some(was), None) => format!("in VRF {was}, not without one"),
+            (None, Some(now)) => format!("without a VRF, not in {now}"),
+            (None, None) => return Ok(()),
+        };
+        let vrf = before.network.vrf.as_ref().map(|vrf| &vrf.name);
+        let stays = vrf.is_some() && vrf == network.vrf.as_ref().map(|vrf| &vrf.name);
+        let others = self.register.networks().into_iter().flatten().map(|r| r.network);
+        let others: Vec<String> = others
+            .filter(|n| stays && n.name != *name && n.vrf.as_ref().map(|vrf| &vrf.name) == vrf)
+            .map(|n| n.name.to_string())
+            .collect();
+        let all = if others.is_empty() {
+            String::new()
+        } else {
+            format!(" and what else is in that VRF ({})", others.join(", "))
+        };
+        EngineError::refused(format!("network {name}: it is up {how}: take it{all} down first ({down})"))
+    }
+
+    /// libvirt says that a network has changed, or that a guest is about to join it.
+    pub(super) fn network_updated(&mut self, network: &Network) -> Result<(), EngineError> {
+        let up = self.network_follows(network)?.filter(|up| up.origin != Origin::Config);
+        let Some(up) = up else { return Ok(()) };
+        for difference in changed(&up, network) {
+            self.journal.say(&Message::Warning(&format_args!("network {}: {difference}", up.name)));
+        }
+        Ok(())
+    }
+
+    /// Takes over what libvirt may change in a running network: its DHCP hosts, and what its guests may send. What is left out of the XML is no
+    /// wish to lift it. Returns what it is up with then, where it is up.
+    pub(super) fn network_follows(&mut self, network: &Network) -> Result<Option<Network>, EngineError> {
+        let follows = |record: &NetworkRecord| {
+            record.network.hosts != network.hosts || network.asks_to_hold(&record.network).is_some()
+        };
+        let up = |record: &NetworkRecord| record.network.name == network.name;
+        // libvirt says it at every guest's start, which must not wait for a network that is busy with FRR.
+        let Some(record) = self.register.network_of_bridge(&network.bridge)?.filter(up) else { return Ok(None) };
+        if !follows(&record) {
+            return Ok(Some(record.network));
+        }
+        let _lock = self.register.lock_network(&record.network)?;
+        // Whoever had the lock may have changed it, or taken it down.
+        let still = |now: &NetworkRecord| up(now) && now.network.vrf == record.network.vrf;
+        let Some(mut now) = self.register.network_of_bridge(&network.bridge)?.filter(still) else { return Ok(None) };
+        if let Some(security) = network.asks_to_hold(&now.network) {
+            now.network.port_security = Some(security);
+            // With the rules that it needs, and for the guests that are there.
+            self.bring_up(&now.network, now.vtep, Clashes::Known)?;
+            now = self.register.network_of_bridge(&network.bridge)?.unwrap_or(now);
+        }
+        if now.network.hosts != network.hosts {
+            now.network.hosts.clone_from(&network.hosts);
+            self.register.put_network(&now)?;
+            self.hosts_changed(&now.network);
+        }
+        Ok(Some(now.network))
+    }
 }
 
 /// The same from what was told of it.
@@ -64,7 +160,11 @@ pub(super) fn differences_from(record: &NetworkRecord, told: &Told, vtep: Option
     let network = &record.network;
     let mut found = match told {
         Told::Nothing => Vec::new(),
-        Told::Unread(error) => vec![error.clone()],
+        // The reader names the network, as who asks does.
+        Told::Unread(error) => {
+            let named = format!("network {}: ", network.name);
+            vec![error.strip_prefix(&named).unwrap_or(error).to_owned()]
+        }
         Told::Gone => vec![forgotten(network)],
         Told::Network(told) => changed(network, told),
     };
@@ -74,7 +174,8 @@ pub(super) fn differences_from(record: &NetworkRecord, told: &Told, vtep: Option
     found
 }
 
-pub(super) fn changed(network: &Network, told: &Network) -> Vec<String> {
+/// Each field that differs.
+fn changed(network: &Network, told: &Network) -> Vec<String> {
     let who = if network.origin == Origin::Config { "config.toml" } else { "libvirt" };
     let line = |change: crate::config::Change| match change.anew {
         true => format!("{who} says {}: {}", change.what, down_and_up(network)),
@@ -90,7 +191,7 @@ fn forgotten(network: &Network) -> String {
             "config.toml does not describe it any more: describe it there again, or 'evpn-hook network down {name}'"
         ),
         _ => format!(
-            "libvirt's XML has no <evpn:network> any more: put it back, or 'virsh net-destroy {name}' and 'virsh net-start {name}'"
+            "neither libvirt's XML nor config.toml makes it evpn-hook's any more: put its <evpn:network> back, or 'virsh net-destroy {name}' and 'virsh net-start {name}'"
         ),
     }
 }
@@ -105,4 +206,9 @@ fn down_and_up(network: &Network) -> String {
         }
         _ => format!("it takes that over when it starts anew: 'virsh net-destroy {name}' and 'virsh net-start {name}'"),
     }
+}
+
+/// What takes a network down, whoever brought it up.
+pub(super) fn way_down(name: &NetName) -> String {
+    format!("'virsh net-destroy {name}' or 'evpn-hook network down {name}'")
 }

@@ -1,6 +1,6 @@
 //! Networks: start, started, updated, stopped.
 
-use super::change::{Told, changed};
+use super::change::way_down;
 use super::look::{Clashes, around, around_with_ports, devices_of, devices_of_vrf, observe, observe_vrf};
 use super::{Engine, EngineError, host};
 use crate::advice::{self, Advice};
@@ -260,40 +260,6 @@ impl Engine {
         result
     }
 
-    /// What a network that is up cannot take over: it has to come up anew.
-    fn check_up(&mut self, network: &Network, vtep: IpAddr) -> Result<(), EngineError> {
-        let Some(before) = self.register.network(&network.name)? else { return Ok(()) };
-        let (name, down) = (&network.name, way_down(&network.name));
-        // A second VXLAN beside the first would join two segments; a VXLAN device does not change its VNI or VTEP.
-        if (before.network.vni, before.vtep) != (network.vni, vtep) {
-            return EngineError::refused(format!(
-                "network {name}: it is up with VNI {} and VTEP {}, not VNI {} and VTEP {vtep}: take it down first ({down})",
-                before.network.vni, before.vtep, network.vni
-            ));
-        }
-        // Its guests' routes, and those of the VRF's other networks, would be in two tables.
-        let how = match (&before.network.vrf, &network.vrf) {
-            (was, now) if was == now => return Ok(()),
-            (Some(was), Some(now)) => format!("in VRF {was}, not in {now}"),
-            (Some(was), None) => format!("in VRF {was}, not without one"),
-            (None, Some(now)) => format!("without a VRF, not in {now}"),
-            (None, None) => return Ok(()),
-        };
-        let vrf = before.network.vrf.as_ref().map(|vrf| &vrf.name);
-        let stays = vrf.is_some() && vrf == network.vrf.as_ref().map(|vrf| &vrf.name);
-        let others = self.register.networks().into_iter().flatten().map(|r| r.network);
-        let others: Vec<String> = others
-            .filter(|n| stays && n.name != *name && n.vrf.as_ref().map(|vrf| &vrf.name) == vrf)
-            .map(|n| n.name.to_string())
-            .collect();
-        let all = if others.is_empty() {
-            String::new()
-        } else {
-            format!(" and what else is in that VRF ({})", others.join(", "))
-        };
-        EngineError::refused(format!("network {name}: it is up {how}: take it{all} down first ({down})"))
-    }
-
     /// What somebody else's bridge is to the host. Its ports are a look at all devices, so only who is about to take one over asks.
     fn found(&mut self, bridge: u32) -> Result<Found, EngineError> {
         let kernel = self.kernel()?;
@@ -369,7 +335,12 @@ impl Engine {
     }
 
     /// observe → plan → claim → apply → journal, and what is to be said of it. Call with the VRF's lock held.
-    fn bring_up(&mut self, network: &Network, vtep: IpAddr, clashes: Clashes) -> Result<Vec<Advice>, EngineError> {
+    pub(super) fn bring_up(
+        &mut self,
+        network: &Network,
+        vtep: IpAddr,
+        clashes: Clashes,
+    ) -> Result<Vec<Advice>, EngineError> {
         let mut frr = self.frr()?;
         let world = around(self.kernel()?, network, clashes)?;
         let mut asked = self.ask(&world, network, frr.as_mut().map_or(Tells::Nobody, Tells::Frr))?;
@@ -515,45 +486,6 @@ impl Engine {
         }
     }
 
-    /// libvirt says that a network has changed, or that a guest is about to join it.
-    fn network_updated(&mut self, network: &Network) -> Result<(), EngineError> {
-        let Some(up) = self.network_follows(network)? else { return Ok(()) };
-        for difference in changed(&up, network) {
-            self.journal.say(&Message::Warning(&format_args!("network {}: {difference}", up.name)));
-        }
-        Ok(())
-    }
-
-    /// Takes over what libvirt may change in a running network: its DHCP hosts, and what its guests may send. What is left out of the XML is no
-    /// wish to lift it. Returns what it is up with then, where it is up.
-    pub(super) fn network_follows(&mut self, network: &Network) -> Result<Option<Network>, EngineError> {
-        let follows = |record: &NetworkRecord| {
-            record.network.hosts != network.hosts || network.asks_to_hold(&record.network).is_some()
-        };
-        let up = |record: &NetworkRecord| record.network.name == network.name;
-        // libvirt says it at every guest's start, which must not wait for a network that is busy with FRR.
-        let Some(record) = self.register.network_of_bridge(&network.bridge)?.filter(up) else { return Ok(None) };
-        if !follows(&record) {
-            return Ok(Some(record.network));
-        }
-        let _lock = self.register.lock_network(&record.network)?;
-        // Whoever had the lock may have changed it, or taken it down.
-        let still = |now: &NetworkRecord| up(now) && now.network.vrf == record.network.vrf;
-        let Some(mut now) = self.register.network_of_bridge(&network.bridge)?.filter(still) else { return Ok(None) };
-        if let Some(security) = network.asks_to_hold(&now.network) {
-            now.network.port_security = Some(security);
-            // With the rules that it needs, and for the guests that are there.
-            self.bring_up(&now.network, now.vtep, Clashes::Known)?;
-            now = self.register.network_of_bridge(&network.bridge)?.unwrap_or(now);
-        }
-        if now.network.hosts != network.hosts {
-            now.network.hosts.clone_from(&network.hosts);
-            self.register.put_network(&now)?;
-            self.hosts_changed(&now.network);
-        }
-        Ok(Some(now.network))
-    }
-
     /// libvirt says it of every network; one that `network up` brought up from config.toml is not libvirt's to stop.
     pub(super) fn network_stopped(&mut self, name: &NetName) -> Result<(), EngineError> {
         match self.register.network(name)? {
@@ -676,25 +608,6 @@ impl Engine {
         Ok(ours.map(|n| crate::plan::Planned { step: del(n.ip), undo: Vec::new() }).collect())
     }
 
-    /// `network up NAME`: from config.toml, or again as it was recorded.
-    pub fn network_by_name(&mut self, name: &NetName) -> Result<Network, EngineError> {
-        // One that libvirt started stays libvirt's, with what its XML says by now, though config.toml describes it as well.
-        let record = self.register.network(name)?.filter(|r| r.network.origin != Origin::Config);
-        let of_libvirt = match record {
-            None => None,
-            Some(record) => Some(match self.told_of(&record)? {
-                Told::Network(told) => told.completed(&record.network),
-                _ => record.network,
-            }),
-        };
-        match of_libvirt.or(self.config()?.network(name).cloned()) {
-            Some(network) => Ok(network),
-            None => EngineError::refused(format!(
-                "network {name} is unknown: start it with 'virsh net-start {name}', or describe it in config.toml and run 'evpn-hook network up {name}'"
-            )),
-        }
-    }
-
     /// `network up`
     pub fn network_up_by_name(&mut self, name: &NetName) -> Result<(), EngineError> {
         self.journal.object = name.to_string();
@@ -749,10 +662,6 @@ impl Engine {
             (speaker, _) => Ok(self.register.put_vrf(&VrfRecord { speaker, ..record.clone() })?),
         }
     }
-}
-
-fn way_down(name: &NetName) -> String {
-    format!("'virsh net-destroy {name}' or 'evpn-hook network down {name}'")
 }
 
 fn names(devices: &[IfName]) -> String {

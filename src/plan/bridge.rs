@@ -245,10 +245,10 @@ pub fn remember(want: &Wanted, seen: &Seen, plan: &Plan) -> Before {
         match (step, theirs) {
             (Step::SetMaster { dev, master: Some(_) }, _) if dev == name => before.entered = true,
             // libvirt's own it takes off itself.
-            (Step::AddAddress { dev, address }, _) if dev == name && network.origin != Origin::Libvirt => {
-                if !seen.bridge_addresses.contains(address) {
-                    before.addresses.insert(*address);
-                }
+            (Step::AddAddress { dev, address }, _)
+                if dev == name && network.origin != Origin::Libvirt && !seen.bridge_addresses.contains(address) =>
+            {
+                before.addresses.insert(*address);
             }
             (Step::SetMtu { dev, .. }, Some(was)) if dev == name => drop(before.mtu.get_or_insert(was.mtu)),
             (Step::SetMac { dev, .. }, Some(was)) if dev == name => before.mac = before.mac.or(was.mac),

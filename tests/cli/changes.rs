@@ -254,7 +254,13 @@ on_a_host!(net_metadata_that_changes_more_is_told, {
     }
     status_file("");
     let sync = host.run(&["sync"]);
-    assert!(sync.stderr.contains("network lab: libvirt's XML has no <evpn:network> any more"), "{sync:?}");
+    assert!(
+        sync.stderr.contains("network lab: neither libvirt's XML nor config.toml makes it evpn-hook's any more"),
+        "{sync:?}"
+    );
+    assert_eq!(snapshot(), up);
+    status_file("<evpn:network vni='40'><evpn:vfr/></evpn:network>");
+    host.run(&["sync"]).says(1, &["network lab: <evpn:vfr>"]);
     assert_eq!(snapshot(), up);
     status_file("<evpn:network vni='40'/>");
     assert_eq!(host.run(&["sync"]).ok().stdout, "nothing to do\n");
