@@ -90,7 +90,7 @@ fn every_list_comes_to_an_end_and_never_without_table_local() {
     let tails = [vec![], vec![CILIUMS], EARLIER.to_vec(), vec![EARLIER[1].clone()]];
     let mut lists: Vec<Rules> = vec![vec![]];
     for length in 0..4 {
-        let longer = |list: &Rules| kinds.each_ref().map(|kind| [&list[..], &[kind.clone()]].concat());
+        let longer = |list: &Rules| kinds.each_ref().map(|kind| [&list[..], std::slice::from_ref(kind)].concat());
         let longest = lists.iter().filter(|list| list.len() == length);
         let longer: Vec<Rules> = longest.flat_map(longer).collect();
         lists.extend(longer);
