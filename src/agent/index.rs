@@ -105,6 +105,17 @@ struct Segment {
     devices: Box<[IfName]>,
     routed: bool,
     guarded: bool,
+    waits: Waits,
+}
+
+/// What a network is not whole without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    No,
+    /// This host's tunnel end: any address may be it.
+    Address,
+    /// A route to another VTEP, which tells its MTU: there is one where something of another VTEP is told.
+    Route,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -190,7 +201,12 @@ impl Index {
         let key = Key::from(key);
         devices.iter().for_each(|device| put_key(&mut self.by_network_device, device, &key));
         let (name, guarded) = (network.name.clone(), network.security() != PortSecurity::Off);
-        let segment = Segment { name, devices: devices.into(), routed: network.vrf.is_some(), guarded };
+        let waits = match record {
+            Some(record) if record.vtep.is_none() => Waits::Address,
+            Some(record) if record.unsettled => Waits::Route,
+            _ => Waits::No,
+        };
+        let segment = Segment { name, devices: devices.into(), routed: network.vrf.is_some(), guarded, waits };
         self.networks.insert(key, segment);
     }
 
@@ -324,7 +340,12 @@ impl Index {
                 Some(device) => self.of_network_device(&device.name, Why::Lost),
                 None => Vec::new(),
             },
-            Event::Address { gone: false, .. } => Vec::new(),
+            // A guest's own port gets a link-local address of the kernel's.
+            Event::Address { index, gone: false } => match self.links.get(index) {
+                Some(device) if self.by_device.contains_key(&device.name) => Vec::new(),
+                Some(device) if self.by_network_device.contains_key(&device.name) => Vec::new(),
+                _ => self.without_tunnels(),
+            },
             Event::Rule => {
                 let routed = self.networks.values().filter(|segment| segment.routed);
                 routed.map(|segment| Look::Network(segment.name.clone(), Why::Lost)).collect()
@@ -333,6 +354,16 @@ impl Index {
                 let (Some(port), Some(bridge)) = (self.links.get(port), self.links.get(master)) else {
                     return Vec::new();
                 };
+                let mut looks = Vec::new();
+                if *ext_learned
+                    && !gone
+                    && let Some(segment) = self.networks.get_mut(bridge.name.as_str())
+                    && segment.waits == Waits::Route
+                {
+                    // Once: where no route tells now, the next of its MACs tells no more.
+                    segment.waits = Waits::No;
+                    looks.push(Look::Network(segment.name.clone(), Why::Lost));
+                }
                 let judge = |nic: &Nic| {
                     if nic.mac != Some(*mac) || nic.bridge != bridge.name {
                         return None;
@@ -352,7 +383,8 @@ impl Index {
                         (false, false, _) => Some(Why::Lost),
                     }
                 };
-                self.judged(self.by_mac.get(mac), judge)
+                looks.extend(self.judged(self.by_mac.get(mac), judge));
+                looks
             }
             Event::Neigh { ip, mac, index, gone, permanent, ext_learned } => {
                 let Some(bridge) = self.links.get(index) else { return Vec::new() };
@@ -374,6 +406,12 @@ impl Index {
             }
             Event::Lost => vec![Look::Everything],
         }
+    }
+
+    /// The networks that wait for this host's tunnel end.
+    pub fn without_tunnels(&self) -> Vec<Look> {
+        let waiting = self.networks.values().filter(|segment| segment.waits == Waits::Address);
+        waiting.map(|segment| Look::Network(segment.name.clone(), Why::Lost)).collect()
     }
 
     fn judged(&self, keys: Option<&Vec<Key>>, judge: impl Fn(&Nic) -> Option<Why>) -> Vec<Look> {

@@ -3,7 +3,7 @@
 mod file;
 mod once;
 
-pub use file::{ConfigError, load, parse};
+pub use file::{ConfigError, emptied, is_blank, load, parse, parse_all, text};
 
 use crate::model::{BadValue, IfName, Mac, NetName, TableId, Vni, quoted};
 use ipnet::IpNet;
@@ -252,6 +252,12 @@ impl Network {
     /// What its guests may send.
     pub fn security(&self) -> PortSecurity {
         self.port_security.unwrap_or_default()
+    }
+
+    /// Its port security once it is described anew while it is up. What a description leaves open changes nothing that runs: it may come from a config.toml
+    /// that is being written, or could not be read. Off is what says `off`.
+    pub fn security_after(&self, told: &Network) -> Option<PortSecurity> {
+        told.port_security.or(self.port_security)
     }
 
     /// Where two descriptions of the same network (libvirt's XML and config.toml) disagree: `field: one and other`.

@@ -23,6 +23,7 @@ mod nftables;
 mod observe;
 mod routing;
 pub(crate) mod untrusted;
+mod ways;
 
 pub use error::{KernelError, NetlinkError};
 pub use events::{Event, Events};

@@ -39,7 +39,7 @@ pub(super) fn red(origin: Origin) -> Network {
 pub(super) fn want(network: &Network) -> Wanted<'_> {
     Wanted {
         network,
-        vtep: "10.0.0.1".parse().unwrap(),
+        vtep: "10.0.0.1".parse().ok(),
         port: 4789,
         manage_speaker: true,
         manage_host: true,

@@ -6,6 +6,7 @@
 //! - `guard`: what a guest may send on its own port
 //! - `duplicate`: what of an endpoint another guest has already
 //! - `learn`: an address that a guest shows to have, and whose it is
+//! - `underlay`: by which devices tunnels leave
 //! - `step`, `seen`: the vocabulary of what goes out and what comes in
 
 pub mod duplicate;
@@ -18,6 +19,7 @@ pub mod network;
 mod order;
 pub mod seen;
 mod step;
+pub mod underlay;
 
 pub use step::{Hears, Step};
 

@@ -4,6 +4,7 @@
 //! nothing is left behind. Then the ways that work, as a user or a hypervisor would call.
 
 mod agent;
+mod boot;
 mod broken_host;
 mod clash;
 #[path = "../common/mod.rs"]
@@ -35,6 +36,7 @@ mod sync;
 #[path = "../common/table.rs"]
 mod table;
 mod trouble;
+mod unread;
 mod wrong;
 mod xml;
 

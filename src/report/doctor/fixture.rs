@@ -80,7 +80,12 @@ pub fn base() -> Base {
     let guest = Guest::new(GuestKind::Manual, "one", "one").unwrap();
     Base {
         config: Config::default(),
-        networks: vec![NetworkRecord { network: network(), vtep: "10.0.0.1".parse().unwrap(), made: BTreeSet::new() }],
+        networks: vec![NetworkRecord {
+            network: network(),
+            vtep: "10.0.0.1".parse().ok(),
+            unsettled: false,
+            made: BTreeSet::new(),
+        }],
         guests: vec![GuestRecord { endpoints: vec![endpoint], ..GuestRecord::new(guest) }],
         world: world(links()),
         drift: Vec::new(),

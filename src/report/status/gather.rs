@@ -5,7 +5,7 @@ use crate::config::Network;
 use crate::engine::{Engine, EngineError, boot_seconds, host_wants, lacks};
 use crate::model::{Guest, NetName};
 use crate::plan::seen::{self, World};
-use crate::register::{Endpoint, Stage};
+use crate::register::{Endpoint, NetworkRecord, Stage};
 use crate::report::duplicates::{self, Claims};
 use crate::speaker::{Dump, Frr, SpeakerError};
 use std::collections::{BTreeMap, HashMap};
@@ -23,7 +23,7 @@ pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
         // One dump a network instead of questions per endpoint: a host may have thousands.
         let vni = record.network.vni;
         dumps.push((record.network.name.clone(), frr.as_mut().map(|frr| frr.dump(vni))));
-        let mut status = network(engine, &world, &record.network, record.vtep, frr.as_mut())?;
+        let mut status = network(engine, &world, &record, frr.as_mut())?;
         status.remotes = tunnels.of_network(&world, &record.network);
         networks.push(status);
     }
@@ -99,12 +99,13 @@ impl Tunnels {
 fn network(
     engine: &mut Engine,
     world: &World,
-    network: &Network,
-    vtep: IpAddr,
+    record: &NetworkRecord,
     frr: Option<&mut Frr>,
 ) -> Result<NetworkStatus, EngineError> {
-    let (there, mut problems) = host_wants(engine, world, network, vtep)?;
-    match frr.map(|f| f.vni(network.vni)) {
+    let (network, vtep) = (&record.network, record.vtep);
+    let (there, mut problems) = host_wants(engine, world, record)?;
+    // Of one without its tunnels FRR cannot know.
+    match frr.filter(|_| vtep.is_some()).map(|f| f.vni(network.vni)) {
         Some(Ok(Some(_))) | None => {}
         Some(Ok(None)) => problems.push(format!(
             "FRR does not know VNI {}: is advertise-all-vni in 'address-family l2vpn evpn'?",
@@ -117,7 +118,7 @@ fn network(
         (true, false) => "degraded",
         (true, true) => "up",
     };
-    Ok(NetworkStatus { vtep: Some(vtep), problems, ..of(network, state) })
+    Ok(NetworkStatus { vtep, problems, ..of(network, state) })
 }
 
 fn endpoint(
