@@ -51,7 +51,7 @@ install: build manual install-files install-manual ## DESTDIR and PREFIX are hon
 install-files: # what `install` does once the binary is built
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $$(packaging/build --path) $$(dirname $$(packaging/build --path))/evpn-agent
 	install -d $(UNITS)
-	sed 's,/usr/bin/,$(PREFIX)/bin/,' packaging/evpn-agent.service >$(UNITS)/evpn-agent.service
+	for unit in evpn-agent evpn-networks; do sed 's,/usr/bin/,$(PREFIX)/bin/,' packaging/$$unit.service >$(UNITS)/$$unit.service; done
 	install -d $(SHARE)/libvirt-networks $(SHARE)/lxc
 	install -m 644 libvirt-networks/*.xml $(SHARE)/libvirt-networks/
 	install -m 644 lxc-templates/*.conf $(SHARE)/lxc/
@@ -66,7 +66,7 @@ install-manual: # what packaging/manual has written
 
 uninstall: ## takes out what `make install` put there
 	$(DESTDIR)$(PREFIX)/bin/evpn-hook uninstall --root $(DESTDIR)/
-	rm -rf $(DESTDIR)$(PREFIX)/bin/evpn-hook $(DESTDIR)$(PREFIX)/bin/evpn-agent $(UNITS)/evpn-agent.service $(SHARE)
+	rm -rf $(DESTDIR)$(PREFIX)/bin/evpn-hook $(DESTDIR)$(PREFIX)/bin/evpn-agent $(UNITS)/evpn-agent.service $(UNITS)/evpn-networks.service $(SHARE)
 	rm -f $(DATA)/man/man8/evpn-hook.8 $(DATA)/man/man8/evpn-hook-*.8 $(DATA)/man/man8/evpn-agent.8
 	rm -f $(foreach name,evpn-hook evpn-agent,$(DATA)/bash-completion/completions/$(name) $(DATA)/zsh/vendor-completions/_$(name) $(DATA)/fish/vendor_completions.d/$(name).fish)
 

@@ -6,9 +6,8 @@
 use clap::Parser;
 use evpn_hook::agent::arrival;
 use evpn_hook::cli::{Attach, Cli, Command, Common, HookCall, Install, NetworkArgs, Status, hook_call, one_sentence};
-use evpn_hook::config::Config;
 use evpn_hook::engine::{self, Engine, EngineError};
-use evpn_hook::event::Nic;
+use evpn_hook::event::{Event, Nic};
 use evpn_hook::input::{self, InputError, libvirt_network, libvirt_qemu};
 use evpn_hook::journal::{Journal, Message};
 use evpn_hook::model::{Address, Guest, IfName, NetName, Source};
@@ -266,15 +265,22 @@ fn run_hook(call: &HookCall, engine: &mut Engine) -> Result<(), HookError> {
             let xml = stdin()?;
             // A broken config.toml must not keep a network from stopping, nor one from starting that it cannot describe.
             let starting = args.get(1).is_some_and(|op| op == "start" || op == "started");
-            match engine.config() {
-                Ok(config) => libvirt_network::read(args, &xml, &config.clone())?,
-                Err(error) => match libvirt_network::read(args, &xml, &Config::default())? {
-                    // One of ours must not start on a guess; the others on this host are not ours to stop.
-                    Some(_) if starting => return Err(HookError::Engine(error, true)),
-                    None if starting => return Err(HookError::Engine(error, false)),
-                    event => event,
-                },
+            let wrong = match engine.config_that_holds() {
+                Ok(wrong) => wrong.map(EngineError::from),
+                Err(error) => Some(error),
+            };
+            let config = engine.config().cloned().unwrap_or_default();
+            let event = libvirt_network::read(args, &xml, &config)?;
+            match wrong {
+                // One of ours must not start on a guess; the others on this host are not ours to stop.
+                Some(error) if starting => return Err(HookError::Engine(error, event.is_some())),
+                // What stops needs none of it.
+                Some(error) if matches!(event, Some(Event::Network { .. })) => {
+                    engine.journal.say(&Message::Warning(&error))
+                }
+                _ => {}
             }
+            event
         }
         HookCall::Lxc(network) => {
             let env = |key: &str| {
@@ -316,7 +322,8 @@ fn network(common: &Common, args: &NetworkArgs) -> Result<(), Failure> {
     // One that fails keeps no other from its turn.
     let act = if up { Engine::network_up_by_name } else { Engine::network_down_by_name };
     let failures = names.iter().filter_map(|name| act(&mut engine, name).err()).map(Failure::from);
-    let failure = failures.reduce(|a, b| Failure(a.0.max(b.0), format!("{}; {}", a.1, b.1)));
+    // A line each.
+    let failure = failures.reduce(|a, b| Failure(a.0.max(b.0), format!("{}\nevpn-hook: {}", a.1, b.1)));
     if args.dry_run {
         report::plan(&engine.planned);
     }
@@ -341,7 +348,8 @@ fn sync(common: &Common, dry_run: bool) -> Result<(), Failure> {
             steps => writeln!(out, "mended in {steps} steps"),
         };
     }
-    if synced.problems.is_empty() { Ok(()) } else { Err(failed(synced.problems.join("; "))) }
+    let status = if synced.misconfigured { WRONG } else { FAILED };
+    if synced.problems.is_empty() { Ok(()) } else { Err(Failure(status, synced.problems.join("; "))) }
 }
 
 /// Up: config.toml's, and those that run already, whose part in FRR may be gone after its restart. Down: config.toml's that run.
@@ -349,6 +357,9 @@ fn all_networks(engine: &mut Engine, up: bool) -> Result<Vec<NetName>, Failure> 
     let mut running = Vec::new();
     for record in engine.register.networks() {
         running.push(record.map_err(failed)?.network.name);
+    }
+    if let Some(error) = engine.config_that_holds()? {
+        engine.journal.say(&Message::Warning(&error));
     }
     let mut names: Vec<NetName> = engine.config()?.networks.iter().map(|n| n.name.clone()).collect();
     if up {

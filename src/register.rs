@@ -9,6 +9,7 @@
 //! host.json                host-wide settings as they were before we changed them
 //! hints/                   what spares a hook a look at everything; `sync` makes them anew
 //!     underlay.json        Underlay: by which devices tunnelled packets leave, as it was when all devices were looked at
+//!     config.json          what config.toml said when it could be read last: it holds while the file is broken, or being written
 //!     <bridge>.used        guests may be on this bridge; it outlives the network, whose guests wait for it to come back
 //! *.lock                   flock; one per guest, per VRF and per network without one, so that no two guests ever wait for each other
 //! ```
@@ -80,8 +81,12 @@ fn way_out(error: &io::Error) -> &'static str {
 pub struct NetworkRecord {
     /// What is wanted, the MTU resolved.
     pub network: Network,
-    /// This host's VTEP when it was set up.
-    pub vtep: IpAddr,
+    /// This host's VTEP when it was set up; none while it has no address, and the network no tunnels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vtep: Option<IpAddr>,
+    /// Nobody gave its MTU, and it was resolved before it was known by which devices the tunnels leave: it is resolved again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unsettled: bool,
     /// Of its bridge and VXLAN device those that we made, and take down again.
     #[serde(default)]
     pub made: BTreeSet<IfName>,
@@ -150,8 +155,27 @@ impl VrfRecord {
 pub struct Underlay {
     /// The VTEP that they leave from.
     pub vtep: IpAddr,
-    /// The devices: the one that has that address, or all uplinks where it is a loopback's.
+    /// The devices: the one that has that address; where that is a loopback, those of the routes to other VTEPs.
     pub devices: BTreeSet<IfName>,
+    /// They are known for good; otherwise no route told yet, and they are a guess.
+    #[serde(default)]
+    pub settled: bool,
+}
+
+impl NetworkRecord {
+    /// What is wanted, with what is still open left open.
+    pub fn wanted(&self) -> Network {
+        let mut network = self.network.clone();
+        if self.unsettled {
+            network.mtu = None;
+        }
+        network
+    }
+
+    /// It waits for an address of this host, or for routes to others.
+    pub fn waits(&self) -> bool {
+        self.vtep.is_none() || self.unsettled
+    }
 }
 
 /// How far an endpoint has come.
@@ -570,6 +594,18 @@ impl Register {
     /// Serialises those who arrange the host's routing rules.
     pub fn lock_host(&self) -> Result<Lock, RegisterError> {
         self.lock("host.lock")
+    }
+    /// What config.toml said when it could be read last.
+    pub fn config(&self) -> Option<String> {
+        self.read("hints/config.json").ok().flatten()
+    }
+    /// Keeps what it says now, or that there is no such file.
+    pub fn put_config(&self, text: Option<&str>) -> Result<(), RegisterError> {
+        match (self.config().as_deref(), text) {
+            (known, text) if known == text => Ok(()),
+            (_, Some(text)) => self.write("hints/config.json", &text),
+            (_, None) => self.remove("hints/config.json"),
+        }
     }
     /// Remembers one host-wide setting as it was; the first memory wins. Is this the first?
     pub fn remember_host(&self, key: &str, was: &str) -> Result<bool, RegisterError> {

@@ -134,9 +134,15 @@ fn f37_no_mac_of_the_gateway() {
     assert!(mend.starts_with("use <mac address='02:00:00:00:00:14'/>"), "{mend}");
     assert_eq!(said(|n| (made_up(n), n.gateway = vec![]).1), [], "no gateway, no MAC that matters");
     for origin in [Origin::Config, Origin::LibvirtBridge] {
-        let (check, costs, mend) = only(&said(|n| (n.origin, n.mac, described(n).own_mac) = (origin, None, true)));
-        assert_eq!((check, costs), ("anycast-mac", true));
-        assert!(mend.starts_with("mac = \"02:00:00:00:00:14\""), "{mend}");
+        let without = |n: &mut Network| (n.origin, n.mac, described(n).own_mac) = (origin, None, true);
+        let mut network = red();
+        without(&mut network);
+        let ours = ["red-l2".parse().unwrap()].into();
+        assert_eq!(of(&network, Some(&bridge(false, true)), &ours), [], "ours is made from the VNI");
+        assert_eq!(of(&network, None, &BTreeSet::new()), [], "it will be ours");
+        let advice = of(&network, Some(&bridge(false, false)), &BTreeSet::new());
+        assert_eq!((advice.len(), advice[0].check, advice[0].costs), (1, "anycast-mac", true), "{advice:#?}");
+        assert!(advice[0].mend.starts_with("mac = \"02:00:00:00:00:14\""), "{advice:#?}");
     }
 }
 

@@ -139,7 +139,7 @@ fn services(Case { network, .. }: &Case) -> Option<Said> {
 }
 
 /// A guest that moves keeps what it knows of its gateway.
-fn anycast_mac(Case { network, .. }: &Case) -> Option<Said> {
+fn anycast_mac(Case { network, their_stp }: &Case) -> Option<Said> {
     let described = network.described.as_ref().filter(|_| !network.gateway.is_empty())?;
     let [_, a, b, c] = network.vni.get().to_be_bytes();
     let example = format!("02:00:00:{a:02x}:{b:02x}:{c:02x}");
@@ -153,10 +153,13 @@ fn anycast_mac(Case { network, .. }: &Case) -> Option<Said> {
             );
             Some((false, what, format!("use <mac address='{example}'/> or another, {same}")))
         }
+        // A bridge of ours has one made from the VNI. Another's is its maker's choice.
+        _ if their_stp.is_none() => None,
         _ => {
-            let what =
-                "no MAC is given for the gateway, so each host has its own: a guest that moves keeps the old host's"
-                    .to_owned();
+            let what = format!(
+                "no MAC is given for the gateway, and bridge {} was there before: each host's may have its own, and a guest that moves keeps the old host's",
+                network.bridge
+            );
             Some((true, what, format!("mac = \"{example}\" or another in config.toml, {same}")))
         }
     }

@@ -105,6 +105,9 @@ pub(super) struct Agent {
 
 /// Runs until it is killed or cannot listen any more.
 pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError> {
+    if let Some(error) = engine.config_that_holds()? {
+        engine.journal.say(&Message::Warning(&error));
+    }
     let speaker = &engine.config()?.speaker;
     let (speaker, vtysh) = match speaker.kind {
         SpeakerKind::Frr => (Some(speaker.socket_dir.clone()), Some(speaker.vtysh.clone())),
@@ -374,6 +377,8 @@ impl Agent {
             Ok(()) => {
                 self.told.remove(&Task::Config);
                 self.open_scrape();
+                // It may say now where tunnels end.
+                self.index.without_tunnels().into_iter().for_each(|look| self.look(look));
             }
             Err(error) => {
                 let what = format!("{error}; what it said before still holds");

@@ -112,6 +112,17 @@ struct Segment {
     /// Its VRF's, where it has one.
     table: Option<u32>,
     guarded: bool,
+    waits: Waits,
+}
+
+/// What a network is not whole without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    No,
+    /// This host's tunnel end: any address may be it.
+    Address,
+    /// A route to another VTEP, which tells its MTU: there is one where something of another VTEP is told.
+    Route,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -202,7 +213,12 @@ impl Index {
         devices.iter().for_each(|device| put_key(&mut self.by_network_device, device, &key));
         let (name, guarded) = (network.name.clone(), network.security() != PortSecurity::Off);
         let table = network.vrf.as_ref().map(|vrf| vrf.table.get());
-        let segment = Segment { name, devices: devices.into(), l3, table, guarded };
+        let waits = match record {
+            Some(record) if record.vtep.is_none() => Waits::Address,
+            Some(record) if record.unsettled => Waits::Route,
+            _ => Waits::No,
+        };
+        let segment = Segment { name, devices: devices.into(), l3, table, guarded, waits };
         self.networks.insert(key, segment);
     }
 
@@ -351,7 +367,12 @@ impl Index {
                 Some(device) => self.of_network_device(&device.name, Why::Lost),
                 None => Vec::new(),
             },
-            Event::Address { gone: false, .. } => Vec::new(),
+            // A guest's own port gets a link-local address of the kernel's.
+            Event::Address { index, gone: false } => match self.links.get(index) {
+                Some(device) if self.by_device.contains_key(&device.name) => Vec::new(),
+                Some(device) if self.by_network_device.contains_key(&device.name) => Vec::new(),
+                _ => self.without_tunnels(),
+            },
             Event::Rule | Event::Setting { index: None } => {
                 let routed = self.networks.values().any(|segment| segment.table.is_some());
                 if routed { vec![Look::Host] } else { Vec::new() }
@@ -368,6 +389,16 @@ impl Index {
                 let (Some(port), Some(bridge)) = (self.links.get(port), self.links.get(master)) else {
                     return Vec::new();
                 };
+                let mut looks = Vec::new();
+                if *ext_learned
+                    && !gone
+                    && let Some(segment) = self.networks.get_mut(bridge.name.as_str())
+                    && segment.waits == Waits::Route
+                {
+                    // Once: where no route tells now, the next of its MACs tells no more.
+                    segment.waits = Waits::No;
+                    looks.push(Look::Network(segment.name.clone(), Why::Lost));
+                }
                 let judge = |nic: &Nic| {
                     if nic.mac != Some(*mac) || nic.bridge != bridge.name {
                         return None;
@@ -387,7 +418,7 @@ impl Index {
                         (false, false, _) => Some(Why::Lost),
                     }
                 };
-                let mut looks = self.judged(self.by_mac.get(mac), judge);
+                looks.extend(self.judged(self.by_mac.get(mac), judge));
                 looks.extend(self.of_l3(&bridge.name, *gone));
                 looks
             }
@@ -420,6 +451,12 @@ impl Index {
         let mut of =
             self.by_network_device.get(bridge).filter(|_| gone)?.iter().filter_map(|key| self.networks.get(key));
         of.any(|segment| segment.l3.as_ref() == Some(bridge)).then_some(Look::Stanzas)
+    }
+
+    /// The networks that wait for this host's tunnel end.
+    pub fn without_tunnels(&self) -> Vec<Look> {
+        let waiting = self.networks.values().filter(|segment| segment.waits == Waits::Address);
+        waiting.map(|segment| Look::Network(segment.name.clone(), Why::Lost)).collect()
     }
 
     fn judged(&self, keys: Option<&Vec<Key>>, judge: impl Fn(&Nic) -> Option<Why>) -> Vec<Look> {

@@ -69,7 +69,7 @@ fn network(vrf: bool) -> NetworkRecord {
         hosts: BTreeMap::new(),
         described: None,
     };
-    NetworkRecord { network, vtep: ip("10.0.0.1"), made: Default::default(), before: None }
+    NetworkRecord { network, vtep: Some(ip("10.0.0.1")), unsettled: false, made: Default::default(), before: None }
 }
 
 /// A network with its bridge and VXLAN device, a guest on its tap, and another's tap.
@@ -365,4 +365,35 @@ fn what_zebra_kept_on_the_l3vnis_bridge_goes_with_it() {
     let of_l2 =
         Event::Fdb { mac: router, port: VXLAN, master: BRIDGE, gone: true, is_static: false, ext_learned: true };
     assert_eq!(known(true).react(&of_l2), []);
+}
+
+#[test]
+fn an_address_of_the_host_is_a_reason_for_a_network_that_waits_for_its_tunnel_end() {
+    let mut index = index(Stage::Registered);
+    index.put_links(vec![link(1, "lo", None), link(BRIDGE, "red-l2", None), link(TAP, "vnet0", Some(BRIDGE))]);
+    let came = |index| Event::Address { index, gone: false };
+    assert_eq!(index.react(&came(1)), [], "it waits for none");
+    index.put_network("red-l2", Some(&NetworkRecord { vtep: None, ..network(true) }));
+    assert_eq!(index.react(&came(1)), red(Why::Lost));
+    assert_eq!(index.react(&came(99)), red(Why::Lost), "of a device that came just now");
+    for own in [BRIDGE, TAP] {
+        assert_eq!(index.react(&came(own)), [], "the kernel's own, of a tenant's device");
+    }
+}
+
+#[test]
+fn what_another_vtep_has_is_a_reason_for_a_network_whose_mtu_is_a_guess() {
+    let mut index = index(Stage::Registered);
+    let far = Event::Fdb {
+        mac: "52:54:00:00:00:77".parse().unwrap(),
+        port: VXLAN,
+        master: BRIDGE,
+        gone: false,
+        is_static: false,
+        ext_learned: true,
+    };
+    assert_eq!(index.react(&far), []);
+    index.put_network("red-l2", Some(&NetworkRecord { unsettled: true, ..network(true) }));
+    assert_eq!(index.react(&far), red(Why::Lost));
+    assert_eq!(index.react(&far), [], "asked once, the routes say what they say");
 }

@@ -25,11 +25,31 @@ impl From<Untold> for ConfigError {
 
 /// Reads the file. One that is not there is the default, unless somebody asked for it by name.
 pub fn load(path: &Path, must_exist: bool) -> Result<Config, ConfigError> {
-    let shown = path.display().to_string();
-    match tape::asked("config.toml", || read(path, &shown, must_exist))? {
-        Some(text) => parse(&text, &shown),
-        None => Ok(Config::default()),
-    }
+    let text = text(path, must_exist)?;
+    parse_all(text.as_deref(), path)
+}
+
+/// What the file says; `None` where it is not there, and may be so.
+pub fn text(path: &Path, must_exist: bool) -> Result<Option<String>, ConfigError> {
+    tape::asked("config.toml", || read(path, &path.display().to_string(), must_exist))
+}
+
+/// What a text is when read; `path` is for messages alone.
+pub fn parse_all(text: Option<&str>, path: &Path) -> Result<Config, ConfigError> {
+    text.map_or(Ok(Config::default()), |text| parse(text, &path.display().to_string()))
+}
+
+/// Says a file nothing at all, not even in a comment? So it is while somebody writes it anew (`>config.toml`, open(2) with O_TRUNC).
+pub fn is_blank(text: &str) -> bool {
+    text.trim().is_empty()
+}
+
+/// Why an empty file is not believed.
+pub fn emptied(path: &Path) -> ConfigError {
+    ConfigError(short_line(&format!(
+        "{}: it is empty, and was not before: it is taken for one that is being written; where nothing is meant, remove it",
+        path.display()
+    )))
 }
 
 fn read(path: &Path, shown: &str, must_exist: bool) -> Result<Option<String>, ConfigError> {

@@ -7,7 +7,7 @@ mod once;
 
 pub use before::Before;
 pub use change::Change;
-pub use file::{ConfigError, load, parse};
+pub use file::{ConfigError, emptied, is_blank, load, parse, parse_all, text};
 
 use crate::model::{BadValue, IfName, Mac, NetName, TableId, Vni, quoted};
 use ipnet::IpNet;

@@ -5,6 +5,7 @@
 //! tells a hook, or its status file, is what somebody has just asked of that network, so its DHCP hosts and port security are followed.
 
 use super::look::Clashes;
+use super::network::Tunnelled;
 use super::{Engine, EngineError};
 use crate::config::{Config, Network, Origin};
 use crate::hypervisor;
@@ -68,8 +69,8 @@ impl Engine {
         let of_libvirt = match record {
             None => None,
             Some(record) => Some(match self.told_of(&record)? {
-                Told::Network(told) => told.completed(&record.network),
-                _ => record.network,
+                Told::Network(told) => told.completed(&record.wanted()),
+                _ => record.wanted(),
             }),
         };
         match of_libvirt.or(self.config()?.network(name).cloned()) {
@@ -81,14 +82,18 @@ impl Engine {
     }
 
     /// What a network that is up cannot take over: it has to come up anew.
-    pub(super) fn check_up(&mut self, network: &Network, vtep: IpAddr) -> Result<(), EngineError> {
+    pub(super) fn check_up(&mut self, network: &Network, vtep: Option<IpAddr>) -> Result<(), EngineError> {
         let Some(before) = self.register.network(&network.name)? else { return Ok(()) };
         let (name, down) = (&network.name, way_down(&network.name));
         // A second VXLAN beside the first would join two segments; a VXLAN device does not change its VNI or VTEP.
-        if (before.network.vni, before.vtep) != (network.vni, vtep) {
+        if before.network.vni != network.vni || before.vtep.is_some() && before.vtep != vtep {
+            let end = |vtep: Option<IpAddr>| vtep.map_or("no VTEP yet".to_owned(), |vtep| format!("VTEP {vtep}"));
             return EngineError::refused(format!(
-                "network {name}: it is up with VNI {} and VTEP {}, not VNI {} and VTEP {vtep}: take it down first ({down})",
-                before.network.vni, before.vtep, network.vni
+                "network {name}: it is up with VNI {} and {}, not VNI {} and {}: take it down first ({down})",
+                before.network.vni,
+                end(before.vtep),
+                network.vni,
+                end(vtep)
             ));
         }
         // Its guests' routes, and those of the VRF's other networks, would be in two tables.
@@ -143,7 +148,7 @@ impl Engine {
         if let Some(security) = network.asks_to_hold(&now.network) {
             now.network.port_security = Some(security);
             // With the rules that it needs, and for the guests that are there.
-            self.bring_up(&now.network, now.vtep, Clashes::Known)?;
+            self.bring_up(&now.network, Tunnelled { vtep: now.vtep, unsettled: now.unsettled }, Clashes::Known)?;
             now = self.register.network_of_bridge(&network.bridge)?.unwrap_or(now);
         }
         if now.network.hosts != network.hosts {
@@ -168,9 +173,12 @@ pub(super) fn differences_from(record: &NetworkRecord, told: &Told, vtep: Option
         Told::Gone => vec![forgotten(network)],
         Told::Network(told) => changed(network, told),
     };
-    found.extend(vtep.filter(|vtep| *vtep != record.vtep).map(|vtep| {
-        format!("this host's VTEP is {vtep}, and it is up with {}: {}", record.vtep, down_and_up(network))
-    }));
+    // One that has none yet takes this one as it is.
+    if let (Some(now), Some(was)) = (vtep, record.vtep)
+        && now != was
+    {
+        found.push(format!("this host's VTEP is {now}, and it is up with {was}: {}", down_and_up(network)));
+    }
     found
 }
 

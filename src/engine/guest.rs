@@ -87,13 +87,15 @@ impl Engine {
         let Some(network) = nic.network.as_ref().filter(|_| nic.chosen && nic.bridge.is_none()) else {
             return Ok(None);
         };
-        if self.config()?.allow_guest_networks.has(network) {
+        let allows = self.config().map(|config| config.allow_guest_networks.has(network));
+        if matches!(allows, Ok(true)) {
             return Ok(None);
         }
         let is_it = |e: &Endpoint| e.network == *network && e.mac == nic.mac && Some(&e.device) == nic.device.as_ref();
         if self.register.guest(guest)?.is_some_and(|record| record.endpoints.iter().any(is_it)) {
             return Ok(None);
         }
+        allows?;
         Ok(Some(format!(
             "{guest}: its metadata chooses network {network} for MAC {}, which config.toml does not allow: add allow_guest_networks = [{:?}] at its top",
             nic.mac.map(|mac| mac.to_string()).unwrap_or_default(),

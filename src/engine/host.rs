@@ -2,16 +2,19 @@
 
 use super::sync::Synced;
 use super::{Engine, EngineError, is_host_wide};
-use crate::config::{Config, Network, VtepSource};
+use crate::config::{Network, VtepSource};
 use crate::journal::Message;
 use crate::kernel::{Kernel, sysctl};
 use crate::model::IfName;
 use crate::plan::network::{HostSeen, no_rule_is_in_the_way};
 use crate::plan::rules::Order;
 use crate::plan::seen::{Address, Link, LinkKind, World};
+use crate::plan::underlay::{Carriers, carriers, is_uplink, tenants_mtu};
 use crate::plan::{Plan, Planned, Step};
-use crate::register::Underlay;
-use std::collections::HashSet;
+use crate::register::{NetworkRecord, Underlay};
+use crate::speaker::{Frr, Version};
+use crate::tape;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 /// What turns on the host's forwarding.
@@ -22,124 +25,209 @@ const RULES: &str = "rules";
 const LOCAL_RULE: &str = "local-rule";
 const TENANT_BGP: &str = "tenant-bgp";
 
-/// The largest tunnel header in bytes, by the VTEP's family: outer IP, UDP, VXLAN, inner Ethernet (RFC 7348 §5).
-fn overhead(vtep: IpAddr) -> u32 {
-    if vtep.is_ipv4() { 50 } else { 70 }
+/// Where this host's tunnels end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelEnd {
+    /// The address, or why there is none yet, with the way out.
+    pub address: Result<IpAddr, String>,
+    /// All that it is the first of, where it is one of several: another may be meant.
+    pub among: Vec<IpAddr>,
 }
 
-/// This host's VTEP address, and the MTU in bytes that its underlay leaves to tenants; all devices are looked at.
-pub fn vtep_and_mtu(config: &Config, kernel: &mut Kernel) -> Result<(IpAddr, u32), EngineError> {
-    let vtep = vtep(config, kernel)?;
-    let (links, addresses) = (kernel.all_links()?, kernel.addresses(None)?);
-    Ok((vtep, tenants_mtu(vtep, &underlay(vtep, links.iter(), addresses.iter()))))
-}
-
-/// The same of a hook: all devices are looked at once, and then those alone that are known to carry the tunnels. What joins them later is found by
-/// `sync`.
-pub(super) fn vtep_and_known_mtu(engine: &mut Engine, network: &Network) -> Result<(IpAddr, u32), EngineError> {
-    engine.config()?;
-    let config = engine.config.clone().unwrap_or_default();
-    let vtep = vtep(&config, engine.kernel()?)?;
-    if let Some(mtu) = network.mtu {
-        return Ok((vtep, mtu));
+impl TunnelEnd {
+    /// The address, where there is one.
+    pub fn known(&self) -> Option<IpAddr> {
+        self.address.as_ref().ok().copied()
     }
-    if let Some(known) = engine.register.underlay().filter(|known| known.vtep == vtep) {
+
+    /// That it was chosen, where it was.
+    pub fn chosen(&self) -> Option<String> {
+        let (first, among) = (self.known()?, &self.among);
+        let all = || among.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
+        (among.len() > 1).then(|| {
+            format!(
+                "VTEP {first} is the first of {}: if another is this host's own, set [vtep] address in config.toml",
+                all()
+            )
+        })
+    }
+}
+
+/// What a network gets of this host.
+pub(super) struct Underneath {
+    /// Where this host's tunnels end now.
+    pub end: TunnelEnd,
+    /// Where the network's do: as long as that address is away, where they did before.
+    pub vtep: Option<IpAddr>,
+    /// What the underlay leaves to it, in bytes, where nobody gave its MTU.
+    pub mtu: u32,
+    /// No route told yet by which devices the tunnels leave.
+    pub unsettled: bool,
+}
+
+impl Underneath {
+    /// The MTU of a network that is up: another guess is no better than the first.
+    pub fn mtu_after(&self, before: &NetworkRecord) -> Option<u32> {
+        if self.unsettled && before.vtep == self.vtep { before.network.mtu } else { Some(self.mtu) }
+    }
+}
+
+/// Whether the devices that tunnels leave by are looked for where they are a guess.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guess {
+    /// It holds.
+    Holds,
+    /// Routes are asked again.
+    Again,
+}
+
+/// This host's tunnel end, and the devices that tunnels leave by; all devices and routes are looked at.
+pub fn tunnel_end_and_carriers(engine: &mut Engine) -> Result<(TunnelEnd, Carriers), EngineError> {
+    let end = tunnel_end(engine)?;
+    let (links, addresses) = (engine.kernel()?.all_links()?, engine.kernel()?.addresses(None)?);
+    let carriers = look(engine, end.known(), &links, &addresses)?;
+    Ok((end, carriers))
+}
+
+/// What a hook asks: all devices are looked at once, and then those alone that are known to carry the tunnels. What joins them later is found by `sync`.
+pub(super) fn underneath(
+    engine: &mut Engine,
+    network: &Network,
+    before: Option<IpAddr>,
+    guess: Guess,
+) -> Result<Underneath, EngineError> {
+    let end = tunnel_end(engine)?;
+    let vtep = end.known().or(before);
+    if let Some(mtu) = network.mtu {
+        return Ok(Underneath { end, vtep, mtu, unsettled: false });
+    }
+    let known = engine.register.underlay().filter(|known| Some(known.vtep) == vtep);
+    if let Some(known) = known.filter(|known| known.settled || guess == Guess::Holds) {
         let mut links = Vec::new();
         // One alone may be the VTEP's own, of whatever kind.
-        let fits = |link: &Link| known.devices.len() == 1 || is_uplink(link);
+        let fits = |link: &Link| known.settled || known.devices.len() == 1 || is_uplink(link);
         for device in &known.devices {
             links.extend(engine.kernel()?.link(device)?.filter(fits));
         }
         if !links.is_empty() && links.len() == known.devices.len() {
-            return Ok((vtep, tenants_mtu(vtep, &links)));
+            return Ok(Underneath { end, vtep, mtu: tenants_mtu(vtep, &links), unsettled: !known.settled });
         }
     }
     let (links, addresses) = (engine.kernel()?.all_links()?, engine.kernel()?.addresses(None)?);
-    let found = underlay(vtep, links.iter(), addresses.iter());
-    learn_underlay(engine, vtep, &found)?;
-    Ok((vtep, tenants_mtu(vtep, &found)))
+    let found = look(engine, vtep, &links, &addresses)?;
+    learn_underlay(engine, vtep, &found, &links)?;
+    Ok(Underneath { end, vtep, mtu: found.tenants_mtu(vtep), unsettled: !found.settled })
 }
 
 /// Notes by which devices the tunnels leave now.
 pub(super) fn look_at_underlay(engine: &mut Engine, world: &World) -> Result<(), EngineError> {
-    engine.config()?;
-    let config = engine.config.clone().unwrap_or_default();
     // A VTEP that has no address yet is a problem of each network, told there.
-    let Ok(vtep) = vtep(&config, engine.kernel()?) else { return Ok(()) };
-    let addresses = world.links().flat_map(|link| world.addresses(link.index));
-    learn_underlay(engine, vtep, &underlay(vtep, world.links(), addresses))
+    let Some(vtep) = tunnel_end(engine)?.known() else { return Ok(()) };
+    let links: Vec<Link> = world.links().cloned().collect();
+    let addresses: Vec<Address> = links.iter().flat_map(|link| world.addresses(link.index)).cloned().collect();
+    let found = look(engine, Some(vtep), &links, &addresses)?;
+    learn_underlay(engine, Some(vtep), &found, &links)
 }
 
 /// The VTEP as it is by now; none where there is none.
 pub fn vtep_now(engine: &mut Engine) -> Result<Option<IpAddr>, EngineError> {
-    let config = engine.config()?.clone();
-    Ok(vtep(&config, engine.kernel()?).ok())
+    Ok(tunnel_end(engine)?.known())
 }
 
-fn learn_underlay(engine: &mut Engine, vtep: IpAddr, found: &[Link]) -> Result<(), EngineError> {
-    let now = Underlay { vtep, devices: found.iter().map(|l| l.name.clone()).collect() };
-    if engine.dry_run || now.devices.is_empty() || engine.register.underlay().as_ref() == Some(&now) {
+/// So many other VTEPs are asked for at most: their routes are alike.
+const PEERS: usize = 8;
+
+fn look(
+    engine: &mut Engine,
+    vtep: Option<IpAddr>,
+    links: &[Link],
+    addresses: &[Address],
+) -> Result<Carriers, EngineError> {
+    let v6 = vtep.is_some_and(|vtep| vtep.is_ipv6());
+    let kernel = engine.kernel()?;
+    let mut ways = kernel.ways(v6)?;
+    let found = carriers(vtep, links.iter(), addresses.iter(), &ways);
+    if found.settled || !links.iter().any(|l| matches!(l.kind, LinkKind::Vxlan { .. })) {
+        return Ok(found);
+    }
+    let peers: BTreeSet<IpAddr> = kernel.remotes()?.into_iter().map(|remote| remote.vtep).collect();
+    let peers = peers.into_iter().filter(|peer| peer.is_ipv6() == v6 && Some(*peer) != vtep);
+    ways.peers = kernel.leave_by(peers.take(PEERS))?;
+    Ok(carriers(vtep, links.iter(), addresses.iter(), &ways))
+}
+
+/// A guess does not take the place of what routes told, as long as those devices are up: other VTEPs may be away for a while.
+fn learn_underlay(
+    engine: &mut Engine,
+    vtep: Option<IpAddr>,
+    found: &Carriers,
+    links: &[Link],
+) -> Result<(), EngineError> {
+    let Some(vtep) = vtep.filter(|_| !engine.dry_run) else { return Ok(()) };
+    let devices: BTreeSet<IfName> = found.devices.iter().map(|l| l.name.clone()).collect();
+    let now = Underlay { vtep, devices, settled: found.settled };
+    let is_up = |name: &IfName| links.iter().any(|l| l.name == *name && l.up);
+    let holds = |known: &Underlay| {
+        *known == now || known.vtep == vtep && known.settled && !now.settled && known.devices.iter().all(is_up)
+    };
+    if now.devices.is_empty() || engine.register.underlay().is_some_and(|known| holds(&known)) {
         return Ok(());
     }
     Ok(engine.register.put_underlay(&now)?)
 }
 
-fn vtep(config: &Config, kernel: &mut Kernel) -> Result<IpAddr, EngineError> {
-    let name = match &config.vtep.source {
-        VtepSource::Address(address) => return Ok(*address),
-        VtepSource::Interface(name) => name,
+/// Where this host's tunnels end.
+pub(super) fn tunnel_end(engine: &mut Engine) -> Result<TunnelEnd, EngineError> {
+    let name = match &engine.config()?.vtep.source {
+        VtepSource::Address(address) => return Ok(TunnelEnd { address: Ok(*address), among: Vec::new() }),
+        VtepSource::Interface(name) => name.clone(),
     };
-    let addresses = match kernel.link(name)? {
+    let kernel = engine.kernel()?;
+    let addresses = match kernel.link(&name)? {
         Some(link) => kernel.addresses(Some(link.index))?,
         None => Vec::new(),
     };
-    match first_global(&addresses) {
-        Some(address) => Ok(address),
-        None => EngineError::refused(format!(
+    let among = candidates(&addresses);
+    // Where an address of each family comes at boot, IPv6's may be first: taken for the VTEP it would stay it. An FRR that cannot use it waits for the other.
+    if let Some(first) = among.first().copied().filter(IpAddr::is_ipv6)
+        && let Some(mut frr) = engine.frr()?
+        && let Some(why) = unspeakable(&mut frr, first)
+    {
+        return Ok(TunnelEnd { address: Err(why), among: Vec::new() });
+    }
+    let none = || {
+        format!(
             "no VTEP address: {name} has no global address: 'ip address add 10.0.0.1/32 dev {name}', or set [vtep] address in config.toml"
+        )
+    };
+    Ok(TunnelEnd { address: among.first().copied().ok_or_else(none), among })
+}
+
+/// Why this FRR cannot be trusted with an IPv6 tunnel end that nobody asked for.
+fn unspeakable(frr: &mut Frr, vtep: IpAddr) -> Option<String> {
+    match tape::told("FRR: version", || frr.version().ok().flatten()) {
+        Some(version) if version >= Version::IPV6_VTEP => None,
+        Some(version) => Some(speaks_no_ipv6(vtep, version)),
+        None => Some(format!(
+            "no VTEP address: {vtep} is IPv6, which FRR {} or newer speaks, and FRR does not say what it is: start FRR, or give this host an IPv4 VTEP ([vtep] address in config.toml)",
+            Version::IPV6_VTEP
         )),
     }
 }
 
+/// What an FRR that is too old makes of an IPv6 tunnel end.
+pub(super) fn speaks_no_ipv6(vtep: IpAddr, version: Version) -> String {
+    format!(
+        "VTEP {vtep} is IPv6, and FRR {version} would announce routes that lead to no VTEP: give this host an IPv4 VTEP ([vtep] address in config.toml), or FRR {} or newer",
+        Version::IPV6_VTEP
+    )
+}
+
 /// IPv4 before IPv6: the underlay of the reference fabric, and 20 bytes cheaper a packet.
-fn first_global(addresses: &[Address]) -> Option<IpAddr> {
-    let global = || addresses.iter().filter(|a| a.global && !a.net.addr().is_loopback());
-    let v4 = global().find(|a| a.net.addr().is_ipv4());
-    v4.or_else(|| global().next()).map(|a| a.net.addr())
-}
-
-/// The MTU in bytes where no device says another.
-const FIRST_MTU: u32 = 1500;
-
-/// What the devices that tunnelled packets leave by leave to tenants, in bytes.
-fn tenants_mtu(vtep: IpAddr, underlay: &[Link]) -> u32 {
-    underlay.iter().map(|l| l.mtu).min().unwrap_or(FIRST_MTU).saturating_sub(overhead(vtep))
-}
-
-/// The devices that tunnelled packets can leave by: the VTEP's own, or if that is a loopback, every device that is up, has an address and is
-/// nobody's port, bridge or tap.
-fn underlay<'a>(
-    vtep: IpAddr,
-    links: impl Iterator<Item = &'a Link> + Clone,
-    addresses: impl Iterator<Item = &'a Address> + Clone,
-) -> Vec<Link> {
-    let owner = addresses.clone().filter(|a| a.net.addr() == vtep).map(|a| a.index).min();
-    let own = links.clone().find(|l| Some(l.index) == owner);
-    match own.filter(|l| l.index != 1 && l.kind != LinkKind::Other("dummy".into())) {
-        Some(device) => vec![device.clone()],
-        None => {
-            let addressed: HashSet<u32> = addresses.map(|a| a.index).collect();
-            links.filter(|l| is_uplink(l) && addressed.contains(&l.index)).cloned().collect()
-        }
-    }
-}
-
-fn is_uplink(link: &Link) -> bool {
-    let kind = match &link.kind {
-        LinkKind::Other(kind) => !matches!(kind.as_str(), "tun" | "dummy" | "ifb" | "macvtap" | "macvlan"),
-        _ => false,
-    };
-    kind && link.index != 1 && link.up && link.master.is_none()
+fn candidates(addresses: &[Address]) -> Vec<IpAddr> {
+    let global = addresses.iter().filter(|a| a.global && !a.net.addr().is_loopback()).map(|a| a.net.addr());
+    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = global.partition(IpAddr::is_ipv4);
+    if v4.is_empty() { v6 } else { v4 }
 }
 
 /// Host-wide settings as they are; which devices take router advertisements only for who is about to turn on IPv6 forwarding.

@@ -5,7 +5,7 @@ use crate::config::{Network, PortSecurity, Vrf};
 use crate::guard;
 use crate::kernel::{Kernel, sysctl};
 use crate::model::{IfName, Vni};
-use crate::plan::network::Seen;
+use crate::plan::network::{IPV6_MTU, Seen};
 use crate::plan::seen::{Link, LinkKind, World};
 use std::collections::BTreeSet;
 
@@ -81,6 +81,8 @@ pub(super) fn observe(kernel: &mut Kernel, world: &World, network: &Network) -> 
     let ipv6_off = sysctl(&format!("net/ipv6/conf/{like}/disable_ipv6"))?;
     let accept_ra = sysctl(&format!("net/ipv6/conf/{like}/accept_ra"))?;
     let ignores_ra = accept_ra.as_ref().is_none_or(|v| v == "0");
+    // A bridge with a small MTU has none of its own (see `IPV6_MTU`).
+    let no_ipv6 = accept_ra.is_none() && bridge.is_none_or(|bridge| bridge.mtu >= IPV6_MTU);
     let arp_ignore = sysctl(&format!("net/ipv4/conf/{like}/arp_ignore"))?;
     let is_vxlan = |l: &Link| matches!(l.kind, LinkKind::Vxlan { .. });
     let named = own.iter().filter_map(|dev| world.link(dev)).filter(|l| is_vxlan(l));
@@ -88,6 +90,7 @@ pub(super) fn observe(kernel: &mut Kernel, world: &World, network: &Network) -> 
     let mut seen = Seen {
         bridge: bridge.cloned(),
         ignores_ra,
+        no_ipv6,
         arp_own: arp_ignore.as_ref().is_none_or(|v| matches!(v.trim(), "1" | "2")),
         bridge_ipv6_off: ipv6_off.as_ref().is_some_and(|v| v.trim() == "1"),
         vxlans: named.chain(others).cloned().collect(),

@@ -15,14 +15,14 @@ mod sync;
 
 pub use change::differences;
 pub use guest::{attach, boot_micros, boot_seconds, by_hand, detach, lacks, mends};
-pub use host::{undo_host, vtep_and_mtu, vtep_now};
+pub use host::{TunnelEnd, tunnel_end_and_carriers, undo_host, vtep_now};
 pub use learned::Learned;
 pub use lxc::{Inner, Large, inside};
 pub use network::{HostLacks, host_lacks, host_wants};
 pub use sync::Synced;
 
 use crate::apply::{ApplyError, Done, Hands, all, most};
-use crate::config::{Config, ConfigError, PortSecurity, SpeakerKind};
+use crate::config::{self, Config, ConfigError, PortSecurity, SpeakerKind};
 use crate::event::Event;
 use crate::guard::{self, GuardError};
 use crate::hypervisor;
@@ -92,6 +92,8 @@ pub struct Engine {
     walked: usize,
     kernel: Option<Kernel>,
     config: Option<Config>,
+    /// What was read of config.toml, where it was; none in it where there is no such file.
+    config_text: Option<Option<String>>,
 }
 
 impl Engine {
@@ -109,6 +111,7 @@ impl Engine {
             walked: 0,
             kernel: None,
             config: None,
+            config_text: None,
         }
     }
 
@@ -129,8 +132,41 @@ impl Engine {
 
     /// Reads config.toml anew; where that cannot be, what it said before still holds.
     pub fn reload_config(&mut self) -> Result<(), EngineError> {
-        self.config = Some(crate::config::load(&self.config_path.0, self.config_path.1)?);
+        let (path, must_exist) = &self.config_path;
+        let text = config::text(path, *must_exist)?;
+        let read = config::parse_all(text.as_deref(), path)?;
+        let said = |text: &String| !config::is_blank(text);
+        if text.as_ref().is_some_and(|text| !said(text)) && self.register.config().as_ref().is_some_and(said) {
+            return Err(config::emptied(path).into());
+        }
+        (self.config, self.config_text) = (Some(read), Some(text));
         Ok(())
+    }
+
+    /// The same for who must go on whatever is in that file: while it is broken, or being written, what it said last holds. Returns what is wrong with it; an
+    /// error where nobody has read it before.
+    pub fn config_that_holds(&mut self) -> Result<Option<ConfigError>, EngineError> {
+        let error = match self.config() {
+            Ok(_) => return Ok(None),
+            Err(EngineError::Config(error)) => error,
+            Err(error) => return Err(error),
+        };
+        let last = self.register.config().and_then(|text| config::parse_all(Some(&text), &self.config_path.0).ok());
+        match last {
+            Some(last) => {
+                self.config = Some(last);
+                Ok(Some(ConfigError(format!("{error}; what it said before still holds"))))
+            }
+            None => Err(error.into()),
+        }
+    }
+
+    /// Keeps what was read, for who finds the file broken later.
+    fn note_config(&mut self) {
+        let Some(text) = self.config_text.as_ref().filter(|_| !self.dry_run) else { return };
+        if let Err(error) = self.register.put_config(text.as_deref()) {
+            self.journal.say(&Message::Warning(&error));
+        }
     }
 
     /// This host's kernel, opened once.

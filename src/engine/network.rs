@@ -1,15 +1,16 @@
 //! Networks: start, started, updated, stopped.
 
 use super::change::way_down;
+use super::host::{self, Guess};
 use super::look::{Clashes, around, around_with_ports, devices_of, devices_of_vrf, observe, observe_vrf};
-use super::{Engine, EngineError, host};
+use super::{Engine, EngineError};
 use crate::advice::{self, Advice};
 use crate::config::{Before, Network, Origin, PortSecurity, Vrf};
 use crate::event::NetworkPhase;
 use crate::journal::Message;
 use crate::model::{IfName, NetName};
 use crate::plan::bridge::{Found, given_back, remember};
-use crate::plan::network::{OurVrf, Ours, Seen, Wanted, down, no_rule_is_in_the_way, precheck, up, vrf_down};
+use crate::plan::network::{OurVrf, Ours, Seen, Wanted, ahead, down, no_rule_is_in_the_way, precheck, up, vrf_down};
 use crate::plan::seen::{LinkKind, World};
 use crate::plan::{Plan, Planned, Refusal, Step};
 use crate::register::{GuestRecord, NetworkRecord, VrfRecord};
@@ -17,6 +18,24 @@ use crate::speaker::{Added, Frr, Version, Whole};
 use crate::tape;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+
+/// Is a network completed that is up already, or brought up?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// Brought up, or what changed of it applied.
+    No,
+    /// Completed: nothing is decided anew that holds.
+    Yes,
+}
+
+/// How a network is tunnelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tunnelled {
+    /// Where its tunnels end; none while it has none.
+    pub vtep: Option<IpAddr>,
+    /// Its MTU is a guess.
+    pub unsettled: bool,
+}
 
 /// What a network's plan begins with.
 struct Asked {
@@ -32,7 +51,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn wanted<'a>(&self, network: &'a Network, vtep: IpAddr) -> Wanted<'a> {
+    fn wanted<'a>(&self, network: &'a Network, vtep: Option<IpAddr>) -> Wanted<'a> {
         let Asked { port, manage_speaker, manage_host, tenant_bgp, .. } = *self;
         let l3_mtu = match &self.vrf_before {
             Some(vrf) => vrf.l3_mtu(&network.bridge, network.mtu),
@@ -76,15 +95,11 @@ impl Tells<'_> {
 }
 
 /// Why this speaker cannot announce that tunnel end; none where it can, or does not say what it is.
-fn speaks_not(frr: Option<&mut Frr>, vtep: IpAddr) -> Option<String> {
-    let version = frr.filter(|_| vtep.is_ipv6())?;
+fn speaks_not(frr: Option<&mut Frr>, vtep: Option<IpAddr>) -> Option<String> {
+    let vtep = vtep.filter(IpAddr::is_ipv6)?;
+    let version = frr?;
     let version = tape::told("FRR: version", || version.version().ok().flatten())?;
-    (version < Version::IPV6_VTEP).then(|| {
-        format!(
-            "VTEP {vtep} is IPv6, and FRR {version} would announce routes that lead to no VTEP: give this host an IPv4 VTEP ([vtep] address in config.toml), or FRR {} or newer",
-            Version::IPV6_VTEP
-        )
-    })
+    (version < Version::IPV6_VTEP).then(|| host::speaks_no_ipv6(vtep, version))
 }
 
 /// What is missing of a network on this host.
@@ -95,31 +110,32 @@ pub struct HostLacks {
     pub plan: Result<Plan, Refusal>,
     /// Why FRR cannot announce this host's tunnel end.
     pub speaks_not: Option<String>,
+    /// Why it has no tunnels: this host has no tunnel end yet.
+    pub no_tunnel: Option<String>,
 }
 
 /// What is missing of a network on this host; nothing is locked or written.
-pub fn host_lacks(
-    engine: &mut Engine,
-    world: &World,
-    network: &Network,
-    vtep: IpAddr,
-) -> Result<HostLacks, EngineError> {
+pub fn host_lacks(engine: &mut Engine, world: &World, record: &NetworkRecord) -> Result<HostLacks, EngineError> {
     let mut frr = engine.frr()?;
-    let mut asked = engine.ask(world, network, frr.as_mut().map_or(Tells::Nobody, Tells::Frr))?;
+    let (network, vtep) = engine.as_it_waits(record)?;
+    let mut asked = engine.ask(world, &network, frr.as_mut().map_or(Tells::Nobody, Tells::Frr))?;
     // A silent FRR is a problem of its own, which the caller tells.
     asked.seen.speaker_has_vrf |= asked.missing.is_none();
-    let plan = up(&asked.wanted(network, vtep), &asked.seen);
-    Ok(HostLacks { there: asked.seen.bridge.is_some(), plan, speaks_not: speaks_not(frr.as_mut(), vtep) })
+    let plan = up(&asked.wanted(&network, vtep), &asked.seen);
+    let no_tunnel = match vtep {
+        Some(_) => None,
+        None => host::tunnel_end(engine)?.address.err().map(|why| format!("{why}: until then it has no tunnels")),
+    };
+    Ok(HostLacks { there: asked.seen.bridge.is_some(), plan, speaks_not: speaks_not(frr.as_mut(), vtep), no_tunnel })
 }
 
 /// Is the network's bridge there, and what is missing of it, in words (`status`).
 pub fn host_wants(
     engine: &mut Engine,
     world: &World,
-    network: &Network,
-    vtep: IpAddr,
+    record: &NetworkRecord,
 ) -> Result<(bool, Vec<String>), EngineError> {
-    let lacks = host_lacks(engine, world, network, vtep)?;
+    let lacks = host_lacks(engine, world, record)?;
     let mut missing: Vec<String> = match lacks.plan {
         Ok(plan) => {
             let steps = plan.iter().map(|p| &p.step).filter(|step| !matches!(step, Step::AwaitVrf { .. }));
@@ -128,6 +144,7 @@ pub fn host_wants(
         Err(refusal) => vec![refusal.to_string()],
     };
     missing.extend(lacks.speaks_not);
+    missing.extend(lacks.no_tunnel);
     Ok((lacks.there, missing))
 }
 
@@ -147,17 +164,11 @@ impl Engine {
         }
     }
 
-    /// The VTEP, and the network with its MTU resolved.
-    fn resolve(&mut self, mut network: Network) -> Result<(Network, IpAddr), EngineError> {
-        let (vtep, mtu) = host::vtep_and_known_mtu(self, &network)?;
-        network.mtu.get_or_insert(mtu);
-        Ok((network, vtep))
-    }
-
-    fn check_network(&mut self, network: Network) -> Result<(), EngineError> {
-        let (network, vtep) = self.resolve(network)?;
+    fn check_network(&mut self, mut network: Network) -> Result<(), EngineError> {
+        let found = host::underneath(self, &network, None, Guess::Holds)?;
+        network.mtu.get_or_insert(found.mtu);
         self.check_owner(&network)?;
-        self.check_vtep(&network, vtep)?;
+        self.check_vtep(&network, found.end.known())?;
         let world = around(self.kernel()?, &network, Clashes::Sought)?;
         let mut seen = observe(self.kernel()?, &world, &network)?;
         // One that is up and has lost its device may have routes left.
@@ -170,12 +181,19 @@ impl Engine {
         if config.manage_host && network.vrf.is_some() {
             no_rule_is_in_the_way(&network, &seen.host, !config.tenant_bgp)?;
         }
-        Ok(precheck(&network, &seen)?)
+        precheck(&network, &seen)?;
+        let plan = ahead(&network, self.config()?.manage_host, &seen.host);
+        if self.dry_run {
+            self.planned.extend(plan);
+            return Ok(());
+        }
+        host::remember(self, &plan)?;
+        self.walk(&plan, None, None).map(drop)
     }
 
     /// Routes that lead nowhere are worse than none: other hosts would send this network's traffic to them.
-    fn check_vtep(&mut self, network: &Network, vtep: IpAddr) -> Result<(), EngineError> {
-        let mut frr = if vtep.is_ipv6() { self.frr()? } else { None };
+    fn check_vtep(&mut self, network: &Network, vtep: Option<IpAddr>) -> Result<(), EngineError> {
+        let mut frr = if vtep.is_some_and(|vtep| vtep.is_ipv6()) { self.frr()? } else { None };
         match speaks_not(frr.as_mut(), vtep) {
             Some(why) => EngineError::refused(format!("network {}: {why}", network.name)),
             None => Ok(()),
@@ -208,41 +226,68 @@ impl Engine {
 
     /// Brings a network up, or completes one that is half up.
     pub(super) fn network_up(&mut self, network: Network) -> Result<(), EngineError> {
-        self.network_up_if(network, Clashes::Sought, |network, _| Some(network)).map(drop)
+        self.network_up_if(network, Clashes::Sought, Again::No).map(drop)
     }
 
     /// The same where a person hears of it: who starts a network is told what will work badly.
     fn network_up_with_advice(&mut self, network: Network, clashes: Clashes) -> Result<(), EngineError> {
         let name = network.name.to_string();
-        for advice in self.network_up_if(network, clashes, |network, _| Some(network))? {
+        for advice in self.network_up_if(network, clashes, Again::No)? {
             self.journal.say(&Message::Advice { network: &name, advice: &advice });
         }
         Ok(())
     }
 
     /// Completes one that is up, as it is recorded by then, unless it was taken down meanwhile.
-    pub(super) fn network_again(&mut self, network: Network) -> Result<(), EngineError> {
-        let vrf = network.vrf.clone();
-        let still = |r: &NetworkRecord| (r.network.vrf == vrf).then(|| r.network.clone());
-        self.network_up_if(network, Clashes::Sought, |_, before| before.and_then(still)).map(drop)
+    pub(super) fn network_again(&mut self, record: &NetworkRecord) -> Result<(), EngineError> {
+        self.network_up_if(record.wanted(), Clashes::Sought, Again::Yes).map(drop)
     }
 
-    fn network_up_if(
-        &mut self,
-        network: Network,
-        clashes: Clashes,
-        wanted: impl FnOnce(Network, Option<&NetworkRecord>) -> Option<Network>,
-    ) -> Result<Vec<Advice>, EngineError> {
-        let (network, vtep) = self.resolve(network)?;
+    /// A network as it is recorded, and its VTEP, with what it waited for where that is there by now.
+    fn as_it_waits(&mut self, record: &NetworkRecord) -> Result<(Network, Option<IpAddr>), EngineError> {
+        if !record.waits() {
+            return Ok((record.network.clone(), record.vtep));
+        }
+        let mut network = record.wanted();
+        let found = host::underneath(self, &network, record.vtep, Guess::Again)?;
+        network.mtu = network.mtu.or(found.mtu_after(record));
+        Ok((network, record.vtep.or(found.vtep)))
+    }
+
+    fn network_up_if(&mut self, network: Network, clashes: Clashes, again: Again) -> Result<Vec<Advice>, EngineError> {
+        let guess = if again == Again::Yes { Guess::Again } else { Guess::Holds };
         self.check_owner(&network)?;
+        let before = self.register.network(&network.name)?;
+        let found = host::underneath(self, &network, before.as_ref().and_then(|b| b.vtep), guess)?;
+        let vtep = found.vtep;
         self.check_vtep(&network, vtep)?;
         self.check_up(&network, vtep)?;
+        let host = Tunnelled { vtep, unsettled: found.unsettled };
         // Held across vtysh, but by nobody else's network and by no guest.
         let _lock = if self.dry_run { None } else { Some(self.register.lock_network(&network)?) };
-        let result = match wanted(network.clone(), self.register.network(&network.name)?.as_ref()) {
-            Some(network) => self.bring_up(&network, vtep, clashes),
+        let vrf = network.vrf.clone();
+        let still = |r: &NetworkRecord| r.network.vrf == vrf;
+        let wanted = match again {
+            Again::No => Some(network.clone()),
+            Again::Yes => self.register.network(&network.name)?.filter(still).map(|record| record.wanted()),
+        };
+        let result = match wanted {
+            Some(mut wanted) => {
+                let mtu = before.as_ref().filter(|_| again == Again::Yes).and_then(|before| found.mtu_after(before));
+                wanted.mtu = wanted.mtu.or(mtu).or(Some(found.mtu));
+                self.bring_up(&wanted, host, clashes)
+            }
             None => Ok(Vec::new()),
         };
+        if let (Ok(_), false) = (&result, self.dry_run) {
+            let waits = found.end.address.as_ref().err().filter(|_| vtep.is_none());
+            let waits = waits.map(|why| format!("{why}: it is up without its tunnels until then"));
+            // Said once: it stays as it is.
+            let chosen = found.end.chosen().filter(|_| before.is_none());
+            for what in waits.into_iter().chain(chosen) {
+                self.journal.say(&Message::Warning(&format!("network {}: {what}", network.name)));
+            }
+        }
         let result = match result {
             // What the kernel refuses is another's, often: who that is shows a look at everything.
             Err(EngineError::Apply(error)) => Err(self.in_the_way(&network, vtep).unwrap_or(EngineError::Apply(error))),
@@ -320,15 +365,17 @@ impl Engine {
         let mut asked = self.ask(world, &record.network, speaker.map_or(Tells::Nobody, Tells::Whole))?;
         // A silent speaker lacks nothing that it could be given now.
         asked.seen.speaker_has_vrf |= asked.missing.is_none();
-        let plan = up(&asked.wanted(&record.network, record.vtep), &asked.seen)?;
+        let (network, vtep) = self.as_it_waits(record)?;
+        let plan = up(&asked.wanted(&network, vtep), &asked.seen)?;
         // What carries our mark goes with the network, and the record has to say so.
         let forgotten = |dev: &IfName| asked.seen.made.contains(dev) && !record.made.contains(dev);
         let forgets = devices_of(&record.network).iter().any(forgotten) || record.settled() != *record;
-        Ok(!plan.is_empty() || forgets || record.network.vrf.is_some() && asked.vrf_before.is_none())
+        let settled = record.vtep != vtep || record.network.mtu != network.mtu;
+        Ok(!plan.is_empty() || forgets || settled || record.network.vrf.is_some() && asked.vrf_before.is_none())
     }
 
     /// Why a network cannot be, seen with everything that is there; none where nothing is in its way.
-    fn in_the_way(&mut self, network: &Network, vtep: IpAddr) -> Option<EngineError> {
+    fn in_the_way(&mut self, network: &Network, vtep: Option<IpAddr>) -> Option<EngineError> {
         let world = self.kernel().and_then(|kernel| Ok(kernel.world()?)).ok()?;
         let asked = self.ask(&world, network, Tells::Nobody).ok()?;
         up(&asked.wanted(network, vtep), &asked.seen).err().map(EngineError::from)
@@ -338,7 +385,7 @@ impl Engine {
     pub(super) fn bring_up(
         &mut self,
         network: &Network,
-        vtep: IpAddr,
+        host: Tunnelled,
         clashes: Clashes,
     ) -> Result<Vec<Advice>, EngineError> {
         let mut frr = self.frr()?;
@@ -352,7 +399,7 @@ impl Engine {
                 network.name, before.vrf
             ));
         }
-        let want = asked.wanted(network, vtep);
+        let want = asked.wanted(network, host.vtep);
         let plan = up(&want, &asked.seen)?;
         if self.dry_run {
             self.planned.extend(plan);
@@ -363,7 +410,8 @@ impl Engine {
         let record = NetworkRecord {
             made: asked.made(&devices_of(network), &made_before, &plan),
             network: network.clone(),
-            vtep,
+            vtep: host.vtep,
+            unsettled: host.unsettled,
             before: Some(remember(&want, &asked.seen, &plan)),
         };
         let earlier = match (&asked.vrf_before, &network.vrf) {
@@ -424,6 +472,9 @@ impl Engine {
                 host::put_back(self, &touched)?;
             }
         }
+        if result.is_ok() {
+            self.note_config();
+        }
         let (bridge, vxlan) = (&network.bridge, network.vni.device());
         let entered = |p: &Planned| matches!(&p.step, Step::SetMaster { dev, master: Some(_) } if dev == bridge);
         let anew = |p: &Planned| match &p.step {
@@ -473,7 +524,8 @@ impl Engine {
             self.journal.say(&Message::Warning(&error));
         }
         let network = &record.network;
-        let detail = format!(" (VNI {}, VTEP {}, {} steps)", network.vni, record.vtep, plan.len());
+        let vtep = record.vtep.map_or("no VTEP yet".to_owned(), |vtep| format!("VTEP {vtep}"));
+        let detail = format!(" (VNI {}, {vtep}, {} steps)", network.vni, plan.len());
         self.journal.say(&Message::Done { what: "up", object: network.name.as_str(), detail: &detail });
         Ok(())
     }

@@ -24,6 +24,7 @@ mod observe;
 mod routing;
 mod rules;
 pub(crate) mod untrusted;
+mod ways;
 
 pub use error::{KernelError, NetlinkError};
 pub use events::{Event, Events};

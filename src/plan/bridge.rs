@@ -1,6 +1,6 @@
 //! A network's bridge: made or taken over, kept as its network says, and given back as it was.
 
-use super::network::{Seen, Wanted, leave_first, router_mac};
+use super::network::{IPV6_MTU, Seen, Wanted, gateway_mac, leave_first, router_mac};
 use super::seen::{Link, LinkKind};
 use super::{Hears, Plan, Planned, Refusal, Step, plain, with_undo};
 use crate::config::{Before, Network, Origin};
@@ -64,7 +64,7 @@ pub(super) fn up(want: &Wanted, seen: &Seen, plan: &mut Plan) {
     let name = &network.bridge;
     match &seen.bridge {
         None => {
-            let mac = network.mac.unwrap_or_else(|| router_mac(want.vtep));
+            let mac = network.mac.unwrap_or_else(|| gateway_mac(network.vni));
             plan.push(with_undo(
                 Step::AddBridge { name: name.clone(), mac, mtu: network.mtu },
                 Step::DelLink { name: name.clone() },
@@ -79,7 +79,9 @@ pub(super) fn up(want: &Wanted, seen: &Seen, plan: &mut Plan) {
         Some(bridge) => is_there(want, bridge, seen, plan),
     }
     // A guest's router advertisement must not configure the host.
-    if seen.bridge.is_none() || !seen.ignores_ra {
+    let has_ipv6 = !seen.no_ipv6 && network.mtu.is_none_or(|mtu| mtu >= IPV6_MTU);
+    let had_ipv6 = seen.bridge.as_ref().is_some_and(|bridge| bridge.mtu >= IPV6_MTU);
+    if has_ipv6 && !(had_ipv6 && seen.ignores_ra) {
         plan.push(set(sysctl("net/ipv6/conf", name, "accept_ra", "0"), seen));
     }
     // Linux answers for every address of the VRF, or of the host, on each of its devices.
@@ -126,8 +128,10 @@ fn is_there(want: &Wanted, bridge: &Link, seen: &Seen, plan: &mut Plan) {
     if let Some(mtu) = network.mtu {
         plan.extend(mtu_of(bridge, mtu));
     }
-    // One that somebody made has its MAC by chance where nobody asks for another; ours has the gateway's.
-    let mac = network.mac.or(seen.made.contains(name).then(|| router_mac(want.vtep)));
+    // One that somebody made has its MAC by chance where nobody asks for another; ours has the gateway's, or an earlier version's, which guests know.
+    let earlier = want.vtep.map(router_mac);
+    let ours = seen.made.contains(name) && (earlier.is_none() || bridge.mac != earlier);
+    let mac = network.mac.or(ours.then(|| gateway_mac(network.vni)));
     if let (Some(mac), Some(was)) = (mac, bridge.mac)
         && mac != was
     {

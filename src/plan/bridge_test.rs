@@ -187,7 +187,7 @@ fn a_network_that_is_up_takes_over() {
     );
     let other = |seen: &mut Seen| seen.bridge.as_mut().unwrap().mac = Some(mac("00:00:00:11:11:99"));
     plans(&red, &other, "ip link set red-l2 address 00:00:00:11:11:10\n");
-    plans(&Network { mac: None, ..red.clone() }, &other, "ip link set red-l2 address 02:45:0a:00:00:01\n");
+    plans(&Network { mac: None, ..red.clone() }, &other, "ip link set red-l2 address 06:45:00:00:00:14\n");
     let not_made = |seen: &mut Seen| {
         other(seen);
         seen.made.remove(&name("red-l2"));

@@ -42,7 +42,7 @@ pub(super) fn red(origin: Origin) -> Network {
 pub(super) fn want(network: &Network) -> Wanted<'_> {
     Wanted {
         network,
-        vtep: "10.0.0.1".parse().unwrap(),
+        vtep: "10.0.0.1".parse().ok(),
         port: 4789,
         l3_mtu: network.mtu,
         manage_speaker: true,

@@ -229,6 +229,19 @@ fn carried_out_a_plan_leaves_nothing_to_plan() {
 }
 
 #[test]
+fn up_without_a_vtep_and_completed_with_it_is_up() {
+    everywhere(|network, seen| {
+        let mut model = Model { network, seen: seen.clone(), next: 100 };
+        for vtep in [None, "10.0.0.1".parse().ok()] {
+            let want = Wanted { vtep, ..want(network) };
+            let plan = up(&want, &model.seen).unwrap(); // lawful() inside stops at a broken law
+            plan.iter().for_each(|p| model.take(&p.step));
+            assert_eq!(up(&want, &model.seen).unwrap(), [], "{seen:#?}\n{}", crate::plan::shown(&plan));
+        }
+    });
+}
+
+#[test]
 fn undone_from_anywhere_a_plan_leaves_what_was_there() {
     everywhere(|network, seen| {
         let plan = up(&want(network), seen).unwrap();

@@ -7,6 +7,7 @@
 //! - `duplicate`: what of an endpoint another guest has already
 //! - `learn`: an address that a guest shows to have, and whose it is
 //! - `rules`: the order of the host's routing rules
+//! - `underlay`: by which devices tunnels leave
 //! - `step`, `seen`: the vocabulary of what goes out and what comes in
 
 pub mod bridge;
@@ -21,6 +22,7 @@ mod order;
 pub mod rules;
 pub mod seen;
 mod step;
+pub mod underlay;
 
 pub use step::{Hears, Step};
 

@@ -25,6 +25,8 @@ pub struct Seen {
     pub found: Option<Found>,
     /// `net.ipv6.conf.<bridge>.accept_ra` is 0, or there is no IPv6.
     pub ignores_ra: bool,
+    /// This host has no IPv6 at all (`ipv6.disable=1`).
+    pub no_ipv6: bool,
     /// `net.ipv4.conf.<bridge>.arp_ignore` is 1 or 2: it answers for its own addresses only.
     pub arp_own: bool,
     /// What the host takes from the bridge.
@@ -83,8 +85,8 @@ pub struct HostSeen {
 pub struct Wanted<'a> {
     /// The network, its MTU resolved.
     pub network: &'a Network,
-    /// This host's tunnel end.
-    pub vtep: IpAddr,
+    /// This host's tunnel end; none while it has no address: then all is made but what has it in it, which comes with the address.
+    pub vtep: Option<IpAddr>,
     /// UDP port of the tunnels.
     pub port: u16,
     /// The MTU of the VRF's L3VNI: that of the largest of its networks, for what is routed between two of those must not be lost.
@@ -111,9 +113,26 @@ pub fn router_mac(vtep: IpAddr) -> Mac {
     Mac::from_bytes(&[0x02, 0x45, a, b, c, d]).expect("0x02 is unicast and not zero")
 }
 
+/// The MAC of a bridge that is given none: made from the VNI, so that it is the same on every host, as the gateway's has to be, and there before the
+/// VTEP's address is. Locally administered.
+pub fn gateway_mac(vni: Vni) -> Mac {
+    let [_, a, b, c] = vni.get().to_be_bytes();
+    Mac::from_bytes(&[0x06, 0x45, 0, a, b, c]).expect("0x06 is unicast and not zero")
+}
+
+/// The smallest MTU of a device with IPv6 in bytes (RFC 8200 §5). On one with less the kernel has none (net/ipv6/addrconf.c `addrconf_notify`), and
+/// nothing of it below /proc/sys/net/ipv6/conf.
+pub const IPV6_MTU: u32 = 1280;
+
 /// Brings a network up, or completes one that is half up; empty if nothing is missing.
 pub fn up(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
     let network = want.network;
+    // A tunnel that is there ends where it does, also while that address is away.
+    let ends = |link: &Link| match link.kind {
+        LinkKind::Vxlan { local, .. } => local,
+        _ => None,
+    };
+    let want = &Wanted { vtep: want.vtep.or(tunnel(seen, network.vni).and_then(ends)), ..want.clone() };
     let mut plan = Plan::new();
     if network.origin == Origin::Libvirt && seen.bridge.is_none() {
         return Err(Refusal(format!(
@@ -135,8 +154,12 @@ pub fn up(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
         vrf_up(want, vrf, seen, &mut plan)?;
     }
     bridge::up(want, seen, &mut plan);
-    vxlan_up(want, network.vni, network.mtu, &network.bridge, seen.bridge.as_ref(), seen, &mut plan)?;
-    for dev in [network.bridge.clone(), network.vni.device()] {
+    let mut own = vec![network.bridge.clone()];
+    if let Some(vtep) = want.vtep {
+        vxlan_up(want, vtep, network.vni, network.mtu, &network.bridge, seen.bridge.as_ref(), seen, &mut plan)?;
+        own.push(network.vni.device());
+    }
+    for dev in own {
         plan.extend(raised(dev, seen.vxlans.iter().chain(&seen.bridge), &plan));
     }
     Ok(order::lawful(plan))
@@ -258,10 +281,19 @@ fn vni_is_free(
         }
         let on = device.master.map_or("no bridge".to_owned(), |m| format!("bridge {}", name_of(m, seen)));
         return Err(Refusal(format!(
-            "network {}: VNI {vni} is already used by {} on {on} and wanted as {} on {bridge_name}: use another VNI, or delete that device",
+            "network {}: VNI {vni} is already used by {} on {on} and wanted as {} on {bridge_name}: use another VNI, or delete that device{}",
             network.name,
             device.name,
-            vni.device()
+            vni.device(),
+            // Another tool's of the same segment. Up, a device keeps its name before Linux 6.4 (net/core/dev.c `dev_change_name`).
+            match same_vni && (device.master.is_none() || device.master == bridge) {
+                true => format!(
+                    ", or rename it: 'ip link set {0} down; ip link set {0} name {1} up'",
+                    device.name,
+                    vni.device()
+                ),
+                false => String::new(),
+            }
         )));
     }
     Ok(())
@@ -282,11 +314,7 @@ pub fn host(wants6: bool, bgp_closed: bool, host: &HostSeen, plan: &mut Plan) {
         plan.push(set("net/ipv4/ip_forward", "1"));
     }
     if wants6 && host.forward6 == Some(false) {
-        // Forwarding makes accept_ra=1 mean "no" (Documentation/networking/ip-sysctl.rst); 2 keeps an uplink that lives on
-        // router advertisements alive.
-        for dev in &host.accepts_ra {
-            plan.push(set(&format!("net/ipv6/conf/{dev}/accept_ra"), "2"));
-        }
+        plan.extend(uplinks_keep_ra(host));
         plan.push(set("net/ipv6/conf/all/forwarding", "1"));
     }
     // That FRR is open to guests is only its own `router bgp … vrf`'s doing.
@@ -307,6 +335,25 @@ pub fn no_rule_is_in_the_way(network: &Network, host: &HostSeen, bgp_closed: boo
     }
 }
 
+/// What has to be done before libvirt starts the network: it turns IPv6 forwarding on by itself, and refuses where an uplink has a route by router
+/// advertisements without accept_ra 2 (libvirt's src/util/virnetdevip.c `virNetDevIPCheckIPv6Forwarding`).
+pub fn ahead(network: &Network, manage_host: bool, host: &HostSeen) -> Plan {
+    match network.vrf.is_some() && routes6(network) && manage_host && host.forward6 == Some(false) {
+        true => uplinks_keep_ra(host).collect(),
+        false => Plan::new(),
+    }
+}
+
+fn routes6(network: &Network) -> bool {
+    network.gateway.iter().any(|gateway| matches!(gateway, IpNet::V6(_)))
+}
+
+/// Forwarding makes accept_ra=1 mean "no" (Documentation/networking/ip-sysctl.rst); 2 keeps an uplink that lives on router advertisements alive.
+fn uplinks_keep_ra(host: &HostSeen) -> impl Iterator<Item = Planned> {
+    let path = |dev: &IfName| format!("net/ipv6/conf/{dev}/accept_ra");
+    host.accepts_ra.iter().map(move |dev| plain(Step::Sysctl { path: path(dev), value: "2".to_owned() }))
+}
+
 fn vrf_up(want: &Wanted, vrf: &Vrf, seen: &Seen, plan: &mut Plan) -> Result<(), Refusal> {
     if seen.vrf.is_none() {
         plan.push(with_undo(
@@ -321,7 +368,9 @@ fn vrf_up(want: &Wanted, vrf: &Vrf, seen: &Seen, plan: &mut Plan) -> Result<(), 
         plan.push(with_undo(Step::AddUnreachable { table: vrf.table }, Step::DelUnreachable { table: vrf.table }));
     }
     plan.extend(raised(vrf.name.clone(), &seen.vrf, plan));
-    let Some(vni) = vrf.vni else { return Ok(()) };
+    // The L3VNI's bridge has the VTEP's own MAC. And FRR takes its router-id from the loopback's address: asked before that is there, it would be
+    // another host's or none.
+    let (Some(vni), Some(vtep)) = (vrf.vni, want.vtep) else { return Ok(()) };
     if want.manage_speaker && !seen.speaker_has_vrf {
         plan.push(with_undo(Step::SpeakerAddVrf { vrf: vrf.clone() }, Step::SpeakerDelVrf { vrf: vrf.clone() }));
     }
@@ -329,7 +378,7 @@ fn vrf_up(want: &Wanted, vrf: &Vrf, seen: &Seen, plan: &mut Plan) -> Result<(), 
     let entered = seen.l3_bridge.as_ref().zip(seen.vrf.as_ref()).is_some_and(|(l, v)| l.master == Some(v.index));
     if seen.l3_bridge.is_none() {
         plan.push(with_undo(
-            Step::AddBridge { name: bridge.clone(), mac: router_mac(want.vtep), mtu: want.l3_mtu },
+            Step::AddBridge { name: bridge.clone(), mac: router_mac(vtep), mtu: want.l3_mtu },
             Step::DelLink { name: bridge.clone() },
         ));
     }
@@ -343,7 +392,7 @@ fn vrf_up(want: &Wanted, vrf: &Vrf, seen: &Seen, plan: &mut Plan) -> Result<(), 
     if !(entered && seen.loose.contains(&bridge)) {
         plan.push(set(rp_filter_loose(&bridge), seen));
     }
-    vxlan_up(want, vni, want.l3_mtu, &bridge, seen.l3_bridge.as_ref(), seen, plan)?;
+    vxlan_up(want, vtep, vni, want.l3_mtu, &bridge, seen.l3_bridge.as_ref(), seen, plan)?;
     for dev in [bridge.clone(), vni.device()] {
         let mut planned = raised(dev, seen.vxlans.iter().chain(&seen.l3_bridge), plan);
         // An undo that deletes the bridge has zebra forget it before that, as `vrf_down` does, and for that the VXLAN stays up.
@@ -371,6 +420,7 @@ pub(super) fn leave_first(vni: Vni, bridge: Option<&Link>, seen: &Seen, plan: &m
 /// Each of its steps where it is missing: a run may have been killed between any two of them.
 fn vxlan_up(
     want: &Wanted,
+    vtep: IpAddr,
     vni: Vni,
     mtu: Option<u32>,
     bridge: &IfName,
@@ -379,21 +429,20 @@ fn vxlan_up(
     plan: &mut Plan,
 ) -> Result<(), Refusal> {
     let dev = vni.device();
-    let add =
-        with_undo(Step::AddVxlan { vni, local: want.vtep, port: want.port, mtu }, Step::DelLink { name: dev.clone() });
+    let add = with_undo(Step::AddVxlan { vni, local: vtep, port: want.port, mtu }, Step::DelLink { name: dev.clone() });
     let left = |plan: &Plan| plan.iter().any(|p| p.step == Step::SetMaster { dev: dev.clone(), master: None });
     let port = match tunnel(seen, vni) {
         None => {
             plan.push(add);
             None
         }
-        Some(link) if !tunnels_as_wanted(want, link) && !seen.made.contains(&dev) => {
+        Some(link) if !tunnels_as_wanted(want, vtep, link) && !seen.made.contains(&dev) => {
             return Err(Refusal(format!(
                 "network {}: {dev} is there, not made by evpn-hook, and not as wanted (local {}, dstport {}, nolearning): delete it, or use another VNI",
-                want.network.name, want.vtep, want.port
+                want.network.name, vtep, want.port
             )));
         }
-        Some(link) if !tunnels_as_wanted(want, link) => {
+        Some(link) if !tunnels_as_wanted(want, vtep, link) => {
             plan.push(plain(Step::DelLink { name: dev.clone() }));
             plan.push(add);
             None
@@ -414,9 +463,9 @@ fn vxlan_up(
 }
 
 /// The tunnel end, the UDP port, and no learning from the data plane: what a device cannot all be told later.
-fn tunnels_as_wanted(want: &Wanted, link: &Link) -> bool {
+fn tunnels_as_wanted(want: &Wanted, vtep: IpAddr, link: &Link) -> bool {
     matches!(link.kind, LinkKind::Vxlan { local: Some(local), port, learning: false, .. }
-        if (local, port) == (want.vtep, want.port))
+        if (local, port) == (vtep, want.port))
 }
 
 fn enslaved(dev: &IfName, master: &IfName) -> Planned {

@@ -81,7 +81,7 @@ ip link set vxlan20 up
 fn layer_2_alone() {
     let network = Network { vrf: None, gateway: vec![], mac: None, ..red(Origin::Config) };
     let expected = format!(
-        "ip link add red-l2 address 02:45:0a:00:00:01 type bridge stp_state 0 vlan_default_pvid 0
+        "ip link add red-l2 address 06:45:00:00:00:14 type bridge stp_state 0 vlan_default_pvid 0
 sysctl -w net.ipv6.conf.red-l2.accept_ra=0
 sysctl -w net.ipv4.conf.red-l2.arp_ignore=1
 {DEAF}{VXLAN}ip link set red-l2 up
@@ -89,6 +89,70 @@ ip link set vxlan20 up
 "
     );
     plans(&network, &fresh(), &expected);
+}
+
+const VTEPLESS_VRF: &str = "ip link add red type vrf table 10
+ip route add unreachable default metric 4278198272 table 10 (and ip -6)
+ip link set red up
+";
+
+/// At boot a loopback's address may come after libvirt, from FRR even: what needs it is made with it.
+#[test]
+fn without_a_vtep_all_is_made_but_the_tunnels_and_they_come_with_it() {
+    let network = red(Origin::Config);
+    let waiting = Wanted { vtep: None, ..want(&network) };
+    let expected = format!(
+        "{HOST}{VTEPLESS_VRF}ip link add red-l2 address 00:00:00:11:11:10 type bridge stp_state 0 vlan_default_pvid 0
+sysctl -w net.ipv6.conf.red-l2.accept_ra=0
+sysctl -w net.ipv4.conf.red-l2.arp_ignore=1
+{TCP}ip link set red-l2 master red
+sysctl -w net.ipv4.conf.red-l2.rp_filter=2
+ip address replace 10.1.0.1/24 dev red-l2 nodad
+ip address replace fd00:1::1/64 dev red-l2 nodad
+ip link set red-l2 up
+"
+    );
+    assert_eq!(shown(&up(&waiting, &fresh()).unwrap()), expected);
+    let half = Seen { l3_bridge: None, vxlans: vec![], speaker_has_vrf: false, ..whole() };
+    assert_eq!(up(&waiting, &half).unwrap(), [], "nothing more can be done");
+    let l3 = VRF.strip_prefix(VTEPLESS_VRF).unwrap();
+    plans(&network, &half, &format!("{l3}{VXLAN}ip link set vxlan20 up\n"));
+    // It lost its address, and somebody took the bridge out of its VRF: the tunnel that is there is put back.
+    let mut out = whole();
+    out.bridge.as_mut().unwrap().master = None;
+    assert_eq!(up(&waiting, &out), up(&want(&network), &out));
+}
+
+/// The kernel has no IPv6 on a device with less than 1280 bytes, and nothing of it below /proc/sys.
+#[test]
+fn where_there_is_no_ipv6_none_of_its_settings_are_written() {
+    let accepts = |mtu, change: &dyn Fn(&mut Seen)| {
+        let network = Network { vrf: None, gateway: vec![], mtu: Some(mtu), ..red(Origin::Config) };
+        let mut seen = Seen { host: HostSeen::default(), ..whole() };
+        seen.bridge.as_mut().unwrap().master = None;
+        change(&mut seen);
+        shown(&up(&want(&network), &seen).unwrap()).contains("accept_ra=0")
+    };
+    let new = |seen: &mut Seen| (seen.bridge, seen.vxlans) = (None, Vec::new());
+    assert!(accepts(1280, &new) && !accepts(1279, &new));
+    assert!(!accepts(1500, &|seen| (seen.bridge, seen.vxlans, seen.no_ipv6) = (None, vec![], true)), "ipv6.disable=1");
+    assert!(!accepts(1200, &|seen| seen.ignores_ra = false), "it goes with the MTU");
+    let small = |seen: &mut Seen| seen.bridge.as_mut().unwrap().mtu = 1200;
+    assert!(accepts(1450, &small), "it comes with the MTU, and takes advertisements");
+    assert!(!accepts(1200, &small));
+}
+
+/// libvirt looks whether it may turn on IPv6 forwarding before it tells us that it has.
+#[test]
+fn uplinks_keep_their_router_before_libvirt_starts_the_network() {
+    let network = red(Origin::Libvirt);
+    let host = fresh().host;
+    assert_eq!(shown(&ahead(&network, true, &host)), "sysctl -w net.ipv6.conf.eth0.accept_ra=2\n");
+    assert_eq!(ahead(&network, false, &host), [], "the operator's own");
+    assert_eq!(ahead(&network, true, &HostSeen { forward6: Some(true), ..host.clone() }), [], "it forwards already");
+    let v4 = Network { gateway: vec![net("10.1.0.1/24")], ..network.clone() };
+    assert_eq!(ahead(&v4, true, &host), []);
+    assert_eq!(ahead(&Network { vrf: None, ..network }, true, &host), [], "a setting for VRFs");
 }
 
 const TCP: &str = "tc filter on red-l2 ingress prio 69: to fe80::/10 UDP and ICMPv6 alone\n";
@@ -280,7 +344,7 @@ fn what_contradicts_is_refused() {
     );
     refuses(
         &|s| s.vxlans[1].name = name("mine"),
-        "VNI 20 is already used by mine on bridge red-l2 and wanted as vxlan20 on red-l2: use another VNI, or delete that device",
+        "VNI 20 is already used by mine on bridge red-l2 and wanted as vxlan20 on red-l2: use another VNI, or delete that device, or rename it: 'ip link set mine down; ip link set mine name vxlan20 up'",
     );
     refuses(
         &|s| s.vxlans[0].master = None.or(Some(7)),
@@ -426,4 +490,10 @@ fn f06_a_bridge_that_somebody_else_made_keeps_its_stp() {
             plans(&Network { stp: wanted, ..red(Origin::LibvirtBridge) }, &theirs, "");
         }
     }
+}
+
+#[test]
+fn a_bridge_that_is_given_no_mac_has_the_same_on_every_host() {
+    assert_eq!(gateway_mac(vni(20)).to_string(), "06:45:00:00:00:14");
+    assert_eq!(gateway_mac(vni(0xff_ffff)).to_string(), "06:45:00:ff:ff:ff");
 }

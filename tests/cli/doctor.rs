@@ -92,7 +92,11 @@ on_a_host!(each_fault_has_its_name_and_its_mend, {
     finds(&host, "ip neigh add 10.1.0.99 lladdr 52:54:00:00:00:99 dev flat-l2 nud permanent protocol 69", "ghost");
     finds(&host, "ip address del 10.0.0.1/32 dev lo", "vtep-address");
     sh("ip link add uplink type veth peer name far; ip link set far up; ip address add 192.0.2.1/24 dev uplink");
-    finds(&host, "ip link set uplink mtu 1400 up", "underlay-mtu");
+    finds(
+        &host,
+        "ip link set uplink mtu 1400 up; ip route add 10.0.0.2/32 via 192.0.2.2 dev uplink proto bgp",
+        "underlay-mtu",
+    );
     for program in ["iptables", "iptables-legacy"] {
         finds(&host, &format!("{program} -I INPUT -p udp --dport 4789 -j DROP"), "firewall");
     }

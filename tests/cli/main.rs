@@ -6,6 +6,7 @@
 mod advice;
 mod agent;
 mod at_work;
+mod boot;
 mod broken_host;
 mod changes;
 mod clash;
@@ -41,6 +42,7 @@ mod sync;
 mod table;
 mod there_before;
 mod trouble;
+mod unread;
 mod wrong;
 mod xml;
 

@@ -121,13 +121,3 @@ on_a_host!(config_toml_is_wrong, {
     std::fs::remove_file("/run/config.toml").unwrap();
     host.refuses(&["status"], 2, &["/run/config.toml: cannot open it", "give --config a file that can be read"]);
 });
-
-on_a_host!(no_vtep_address, {
-    let host = Host::new(CONFIG);
-    crate::common::sh("ip address del 10.0.0.1/32 dev lo");
-    let parts =
-        &["no VTEP address: lo has no global address: 'ip address add 10.0.0.1/32 dev lo', or set [vtep] address"];
-    host.refuses(&["network", "up", "flat"], 1, parts);
-    std::fs::write("/run/config.toml", format!("[vtep]\ninterface = \"nope0\"\n{CONFIG}")).unwrap();
-    host.refuses(&["network", "up", "flat"], 1, &["no VTEP address: nope0 has no global address"]);
-});

@@ -29,6 +29,7 @@ macro_rules! lab_test {
 
 mod apparmor;
 mod bare;
+mod boot;
 mod byhand;
 mod containers;
 mod doctor;

@@ -37,11 +37,29 @@ pub struct Synced {
     pub steps: usize,
     /// What is still wrong, each a line with the object's name and the way out.
     pub problems: Vec<String>,
+    /// Among them: config.toml could not be read. What it said before held, where anybody had read it.
+    pub misconfigured: bool,
+    /// Problems that leave no doubt of what is wanted: what is left over can be told from it all the same.
+    clear: Vec<String>,
 }
 
 impl Synced {
     fn keep<T>(&mut self, result: Result<T, EngineError>) -> Option<T> {
-        result.map_err(|error| self.problems.push(error.to_string())).ok()
+        result.map_err(|error| self.tell(&error)).ok()
+    }
+
+    fn done(mut self, steps: usize) -> Synced {
+        self.problems.append(&mut self.clear);
+        self.steps = steps;
+        self
+    }
+
+    /// Once: without config.toml many things fail alike.
+    fn tell(&mut self, problem: &impl ToString) {
+        let problem = problem.to_string();
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 }
 
@@ -56,6 +74,7 @@ impl Engine {
     /// Networks, then guests, then ghosts, then what the speaker says of them. With `dry_run` nothing is done, and the plan is kept.
     pub fn sync(&mut self) -> Result<Synced, EngineError> {
         let (mut out, before) = (Synced::default(), self.walked);
+        self.configured(&mut out);
         let networks = self.readable(&mut out);
         // A state that cannot be written is a problem, and no reason to leave the kernel as it is.
         if !self.dry_run {
@@ -68,7 +87,8 @@ impl Engine {
             let noted = look_at_underlay(self, &world);
             out.keep(noted);
         }
-        self.sync_networks(None, &networks, &world, &mut out)?;
+        let synced = self.sync_networks(None, &networks, &world, &mut out);
+        out.keep(synced);
         let world = if self.walked == before { world } else { self.whole_world()? };
         let look = self.look(world, &mut out);
         if !self.dry_run {
@@ -81,9 +101,9 @@ impl Engine {
         let walked = self.walked;
         self.sync_guests(&look, &mut out)?;
         let look = self.sync_leftovers(look, self.walked > walked, &mut out)?;
-        self.sync_speaker(look.filter(|_| self.walked == before), &mut out)?;
-        out.steps = self.walked - before;
-        Ok(out)
+        let told = self.sync_speaker(look.filter(|_| self.walked == before), &mut out);
+        out.keep(told);
+        Ok(out.done(self.walked - before))
     }
 
     /// What a sync would do now, and what it could not mend; nothing is done, and the speaker is not asked what it advertises (`doctor`).
@@ -98,13 +118,30 @@ impl Engine {
 
     fn would_sync(&mut self) -> Result<Synced, EngineError> {
         let mut out = Synced::default();
+        self.configured(&mut out);
         let networks = self.readable(&mut out);
         let world = self.whole_world()?;
-        self.sync_networks(None, &networks, &world, &mut out)?;
+        let synced = self.sync_networks(None, &networks, &world, &mut out);
+        out.keep(synced);
         let look = self.look(world, &mut out);
         self.sync_guests(&look, &mut out)?;
         self.sync_leftovers(look, false, &mut out)?;
-        Ok(out)
+        Ok(out.done(0))
+    }
+
+    /// A config.toml that is broken, or being written, is a problem, and changes nothing else.
+    fn configured(&mut self, out: &mut Synced) {
+        match self.config_that_holds() {
+            Ok(None) => self.note_config(),
+            Ok(Some(error)) => {
+                out.misconfigured = true;
+                out.clear.push(error.to_string());
+            }
+            Err(error) => {
+                out.misconfigured |= matches!(error, EngineError::Config(_));
+                out.tell(&error);
+            }
+        }
     }
 
     /// One network with its VRF and the speaker's part. One that is not up is left alone.
@@ -117,8 +154,7 @@ impl Engine {
             None => self.kernel()?.world()?,
         };
         self.sync_networks(Some(name), &records, &world, &mut out)?;
-        out.steps = self.walked - before;
-        Ok(out)
+        Ok(out.done(self.walked - before))
     }
 
     /// One guest: as its hypervisor says that it runs, registered or withdrawn. One that is on its way is left alone until it is here.
@@ -147,7 +183,7 @@ impl Engine {
     pub fn sync_domain(&mut self, name: &str) -> Result<Synced, EngineError> {
         let guest = match hypervisor::libvirt::domain(name) {
             Some(Ok(domain)) => Some(domain.guest),
-            Some(Err(error)) => return Ok(Synced { steps: 0, problems: vec![error.to_string()] }),
+            Some(Err(error)) => return Ok(Synced { problems: vec![error.to_string()], ..Synced::default() }),
             None => {
                 let of_name = |r: &GuestRecord| r.guest.kind == GuestKind::Libvirt && r.guest.name == name;
                 self.register.guests().into_iter().flatten().find(of_name).map(|r| r.guest)

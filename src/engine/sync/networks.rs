@@ -3,6 +3,7 @@
 use super::{GRACE, Synced};
 use crate::config::{Network, Origin};
 use crate::engine::change::{Told, differences_from};
+use crate::engine::host::tunnel_end;
 use crate::engine::look::{Clashes, around};
 use crate::engine::{Engine, EngineError, vtep_now};
 use crate::hypervisor;
@@ -62,11 +63,15 @@ impl Engine {
             out.problems.extend(differences.map(|difference| format!("network {}: {difference}", network.name)));
             let lacks = self.network_lacks(world, record, whole.as_ref());
             if out.keep(lacks) == Some(true) {
-                let up = self.network_again(network.clone());
+                let up = self.network_again(record);
                 if out.keep(up).is_some() && !self.dry_run {
                     self.speaker_problem(network, frr.as_mut(), out);
                 }
             }
+        }
+        // With `dry_run` as well: it is no step that would mend it.
+        for record in records.iter().filter(|r| wanted(&r.network.name) && r.vtep.is_none()) {
+            self.tell_waiting(&record.network.name, out);
         }
         let known: HashSet<&NetName> = records.iter().map(|r| &r.network.name).collect();
         let unknown = |name: &NetName| wanted(name) && !known.contains(name);
@@ -75,6 +80,7 @@ impl Engine {
                 Ok(Some(network)) => {
                     let up = self.network_up(network);
                     out.keep(up);
+                    self.tell_waiting(&name, out);
                 }
                 Ok(None) => {}
                 Err(error) => out.problems.push(format!("network {name}: {error}")),
@@ -85,9 +91,21 @@ impl Engine {
             if world.link(&network.bridge).is_some_and(|l| l.ours) {
                 let up = self.network_up(network.clone());
                 out.keep(up);
+                self.tell_waiting(&network.name, out);
             }
         }
         Ok(())
+    }
+
+    /// One that is up without its tunnels is not what it should be, and nothing here can mend it.
+    fn tell_waiting(&mut self, name: &NetName, out: &mut Synced) {
+        let record = self.register.network(name).ok().flatten();
+        if record.is_some_and(|record| record.vtep.is_none())
+            && let Ok(end) = tunnel_end(self)
+            && let Err(why) = end.address
+        {
+            out.clear.push(format!("network {name}: {why}: it is up without its tunnels until then"));
+        }
     }
 
     /// A silent speaker stops no network; here it is a problem all the same.

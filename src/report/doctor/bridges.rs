@@ -84,7 +84,8 @@ fn owners(base: &Base) -> Result<Vec<Owner>, String> {
             IpAddr::V4(ip) => Some(ip),
             IpAddr::V6(_) => None,
         });
-        asked.extend(v4.map(|ip| (&network.name, Question { index: vxlan.index, from: router_mac(record.vtep), ip })));
+        let Some(vtep) = record.vtep else { continue };
+        asked.extend(v4.map(|ip| (&network.name, Question { index: vxlan.index, from: router_mac(vtep), ip })));
     }
     asked.truncate(GATEWAYS);
     let questions: Vec<Question> = asked.iter().map(|(_, question)| *question).collect();
@@ -150,7 +151,7 @@ pub fn judge(base: &Base, seen: &Seen, told: &[String]) -> Vec<Finding> {
     found
 }
 
-fn bridge_macs(base: &Base, seen: &Seen, network: &Network, vtep: IpAddr, bridge: &Link) -> Vec<Finding> {
+fn bridge_macs(base: &Base, seen: &Seen, network: &Network, vtep: Option<IpAddr>, bridge: &Link) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut check = |link: &Link, wanted: Option<Mac>, whose: &str| {
         let Some(mac) = wanted.or(link.mac) else { return };
@@ -170,7 +171,7 @@ fn bridge_macs(base: &Base, seen: &Seen, network: &Network, vtep: IpAddr, bridge
     check(bridge, network.mac, "the network's");
     // Of foreign make it may have any, if only it keeps it.
     if let Some(l3) = l3_bridge(network).and_then(|name| base.world.link(&name)) {
-        check(l3, l3.mac.filter(|_| l3.ours).map(|_| router_mac(vtep)), "this VTEP's router MAC");
+        check(l3, l3.mac.filter(|_| l3.ours).and(vtep).map(router_mac), "this VTEP's router MAC");
     }
     found
 }

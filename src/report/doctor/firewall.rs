@@ -185,8 +185,10 @@ pub fn judge(base: &Base, rules: &Ruleset) -> Vec<Finding> {
         }
     }
     found.extend(unread.map(|why| Finding::not_checked("firewall", "nft", why)));
-    let tunnels6: Vec<bool> =
-        [false, true].into_iter().filter(|v6| base.networks.iter().any(|r| r.vtep.is_ipv6() == *v6)).collect();
+    let tunnels6: Vec<bool> = [false, true]
+        .into_iter()
+        .filter(|v6| base.networks.iter().any(|r| r.vtep.is_some_and(|vtep| vtep.is_ipv6() == *v6)))
+        .collect();
     for table in tables.iter().filter(|table| table.v6.is_none_or(|v6| tunnels6.contains(&v6))) {
         for hook in ["prerouting", "input", "output"] {
             found.extend(fate(

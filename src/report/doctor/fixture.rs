@@ -84,7 +84,8 @@ pub fn base() -> Base {
         config: Config::default(),
         networks: vec![NetworkRecord {
             network: network(),
-            vtep: "10.0.0.1".parse().unwrap(),
+            vtep: "10.0.0.1".parse().ok(),
+            unsettled: false,
             made: BTreeSet::new(),
             before: None,
         }],

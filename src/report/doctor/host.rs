@@ -36,8 +36,8 @@ const FEATURES: [(&str, &str); 3] = [("NET_VRF", "vrf"), ("VXLAN", "vxlan"), ("B
 pub struct Seen {
     /// `uname -r`
     release: String,
-    /// Modules that this kernel has (`true`) or was made without; one of which nobody tells is missing.
-    features: BTreeMap<&'static str, bool>,
+    /// What is known of each module; one of which nobody tells is missing.
+    features: BTreeMap<&'static str, Feature>,
     /// Below /proc/sys; one that this kernel does not have is missing.
     settings: BTreeMap<String, String>,
     /// The routing rules of each family.
@@ -46,6 +46,16 @@ pub struct Seen {
     claimed: Vec<(IfName, String)>,
     /// Why it could not be read.
     firewall: Result<Ruleset, String>,
+}
+
+/// Whether this kernel can do something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Feature {
+    There,
+    /// It was made without it.
+    NotMade,
+    /// It was made as a module, which is not there: clouds' kernels have theirs in a package of its own.
+    NotInstalled,
 }
 
 pub fn observe(engine: &mut Engine, base: &Base) -> Result<Seen, EngineError> {
@@ -84,7 +94,7 @@ fn own_bridges(base: &Base) -> Vec<IfName> {
 }
 
 /// What is in use or loaded is there; else the kernel's own configuration tells, where there is one to read.
-fn features(base: &Base, release: &str) -> BTreeMap<&'static str, bool> {
+fn features(base: &Base, release: &str) -> BTreeMap<&'static str, Feature> {
     let in_use = |module: &str| {
         base.world.links().any(|link| match link.kind {
             LinkKind::Vrf { .. } => module == "vrf",
@@ -96,15 +106,42 @@ fn features(base: &Base, release: &str) -> BTreeMap<&'static str, bool> {
     let there = |module: &str| in_use(module) || Path::new("/sys/module").join(module).is_dir();
     let unknown = || FEATURES.iter().filter(|(_, module)| !there(module));
     let config = if unknown().next().is_some() { kernel_config(release) } else { None };
-    let mut found: BTreeMap<&str, bool> =
-        FEATURES.iter().filter(|(_, module)| there(module)).map(|(_, module)| (*module, true)).collect();
+    let installed = config.as_ref().and_then(|_| installed(release));
+    let mut found: BTreeMap<&str, Feature> =
+        FEATURES.iter().filter(|(_, module)| there(module)).map(|(_, module)| (*module, Feature::There)).collect();
     for (word, module) in unknown() {
         if let Some(config) = &config {
-            let made = |line: &str| line == format!("CONFIG_{word}=y") || line == format!("CONFIG_{word}=m");
-            found.insert(module, config.lines().any(made));
+            found.insert(module, feature(word, module, config, installed.as_deref()));
         }
     }
     found
+}
+
+/// The files of the modules that matter here, by depmod's list, a line each; none where there is no list.
+fn installed(release: &str) -> Option<String> {
+    let dir = Some(release)
+        .filter(|release| !release.contains('/'))
+        .map(|release| Path::new("/lib/modules").join(release))?;
+    let list = std::fs::read_to_string(dir.join("modules.dep")).ok()?;
+    let paths = list.lines().filter_map(|line| line.split(':').next());
+    let ours = paths.filter(|path| FEATURES.iter().any(|(_, module)| is_of(path, module)) && dir.join(path).exists());
+    Some(ours.map(|path| format!("{path}\n")).collect())
+}
+
+/// `kernel/drivers/net/vrf.ko.zst`
+fn is_of(path: &str, module: &str) -> bool {
+    path.rsplit('/').next().is_some_and(|file| file.split('.').next() == Some(module))
+}
+
+/// By the kernel's configuration, and the list of the modules that are installed, where there is one.
+fn feature(word: &str, module: &str, config: &str, installed: Option<&str>) -> Feature {
+    let made = |how: char| config.lines().any(|line| line == format!("CONFIG_{word}={how}"));
+    match (made('y'), made('m'), installed) {
+        (true, ..) | (_, true, None) => Feature::There,
+        (_, true, Some(list)) if list.lines().any(|path| is_of(path, module)) => Feature::There,
+        (_, true, Some(_)) => Feature::NotInstalled,
+        (false, false, _) => Feature::NotMade,
+    }
 }
 
 /// The running kernel's: /proc/config.gz where it was made with that, else what distributions put into /boot.
@@ -150,8 +187,15 @@ fn kernel(base: &Base, seen: &Seen) -> Vec<Finding> {
     }
     for (word, module) in FEATURES.iter().filter(|(_, module)| *module != "vrf" || base.routes()) {
         match seen.features.get(module) {
-            Some(true) => {}
-            Some(false) => found.push(
+            Some(Feature::There) => {}
+            Some(Feature::NotInstalled) => found.push(
+                Finding::problem("kernel-feature", *module, format!("module {module} of this kernel is not installed"))
+                    .by(format!(
+                        "install the package with the rest of its modules (Ubuntu: linux-modules-extra-{}; Fedora and RHEL: kernel-modules, kernel-modules-extra)",
+                        seen.release
+                    )),
+            ),
+            Some(Feature::NotMade) => found.push(
                 Finding::problem("kernel-feature", *module, format!("this kernel was made without CONFIG_{word}"))
                     .by(format!("run a kernel with CONFIG_{word}")),
             ),
@@ -336,7 +380,7 @@ mod tests {
         ];
         Seen {
             release: "6.1.0-18-amd64".into(),
-            features: FEATURES.iter().map(|(_, module)| (*module, true)).collect(),
+            features: FEATURES.iter().map(|(_, module)| (*module, Feature::There)).collect(),
             settings: settings.map(|(path, value)| (path.to_owned(), value.to_owned())).into(),
             rules: vec![ruled(Order::VrfsFirst { bgp_closed: true }); 2],
             claimed: Vec::new(),
@@ -375,7 +419,13 @@ mod tests {
         assert_eq!(old("5.10.0"), []);
         assert_eq!(old("10.1"), []);
         assert_eq!(old("odd"), [("kernel-version", Severity::NotChecked)]);
-        let without = finds(|_, seen| _ = seen.features.insert("vrf", false));
+        let apart = finds(|_, seen| _ = seen.features.insert("vrf", Feature::NotInstalled));
+        assert_eq!(
+            (checks(&apart), apart[0].evidence.as_str()),
+            (vec![("kernel-feature", Severity::Problem)], "module vrf of this kernel is not installed")
+        );
+        assert!(apart[0].mend.contains("linux-modules-extra-"), "{apart:?}");
+        let without = finds(|_, seen| _ = seen.features.insert("vrf", Feature::NotMade));
         assert_eq!(without[0].evidence, "this kernel was made without CONFIG_NET_VRF");
         assert_eq!(
             checks(&finds(|_, seen| _ = seen.features.remove("vxlan"))),
@@ -383,9 +433,25 @@ mod tests {
         );
         let layer2 = finds(|base, seen| {
             base.networks[0].network.vrf = None;
-            seen.features.insert("vrf", false);
+            seen.features.insert("vrf", Feature::NotMade);
         });
         assert_eq!(layer2, [], "a layer-2 tenant needs no VRF");
+    }
+
+    #[test]
+    fn a_module_that_is_in_a_package_of_its_own() {
+        let config = "CONFIG_NET_VRF=m\nCONFIG_VXLAN=m\nCONFIG_BRIDGE=y\n# CONFIG_IFB is not set\n";
+        let list = Some("kernel/drivers/net/vxlan/vxlan.ko.zst\nkernel/net/vrfx/notvrf.ko\n");
+        for (word, module, installed, expected) in [
+            ("NET_VRF", "vrf", list, Feature::NotInstalled),
+            ("NET_VRF", "vrf", Some("kernel/drivers/net/vrf.ko\n"), Feature::There),
+            ("NET_VRF", "vrf", None, Feature::There), // nobody can tell
+            ("VXLAN", "vxlan", list, Feature::There),
+            ("BRIDGE", "bridge", list, Feature::There),
+            ("IFB", "ifb", list, Feature::NotMade),
+        ] {
+            assert_eq!(feature(word, module, config, installed), expected, "{word} {installed:?}");
+        }
     }
 
     #[test]

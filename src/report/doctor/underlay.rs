@@ -1,18 +1,14 @@
 //! The way between VTEPs: this host's tunnel end, and whether the tenants' packets fit through, tried with packets that may not be cut.
 
 use super::{Base, Finding};
-use crate::engine::{Engine, EngineError, vtep_and_mtu};
+use crate::engine::{Engine, EngineError, TunnelEnd, tunnel_end_and_carriers};
 use crate::exec;
-use crate::plan::seen::LinkKind;
+use crate::plan::underlay::{Carriers, overhead};
+use crate::register::NetworkRecord;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
-
-/// What a tunnel adds to a tenant's packet, in bytes: outer IP, UDP, VXLAN, inner Ethernet (RFC 7348 §5).
-fn overhead(vtep: IpAddr) -> u32 {
-    if vtep.is_ipv4() { 50 } else { 70 }
-}
 
 /// IP and ICMP headers, in bytes: what ping adds to its size.
 fn ping_header(vtep: IpAddr) -> u32 {
@@ -38,22 +34,23 @@ pub enum Answer {
 }
 
 pub struct Seen {
-    /// This host's tunnel end, and what the underlay leaves to tenants; why there is none.
-    vtep: Result<(IpAddr, u32), String>,
+    /// This host's tunnel end.
+    end: TunnelEnd,
+    /// The devices that tunnels leave by.
+    carriers: Carriers,
     /// The other VTEPs, with the MTU that this host's own route to each has (no device, no VTEP, no route: none).
     peers: Vec<(IpAddr, Option<u32>)>,
     probes: Vec<(IpAddr, Answer)>,
 }
 
 pub fn observe(engine: &mut Engine, base: &Base, peers: &BTreeSet<IpAddr>) -> Result<Seen, EngineError> {
-    let vtep = match vtep_and_mtu(&base.config, engine.kernel()?) {
-        Err(EngineError::Refused(why)) => Err(why.to_string()),
-        other => Ok(other?),
+    let (end, carriers) = tunnel_end_and_carriers(engine)?;
+    let Some(own) = own_vtep(base, &end) else {
+        return Ok(Seen { end, carriers, peers: Vec::new(), probes: Vec::new() });
     };
-    let Some(own) = own_vtep(base, &vtep) else { return Ok(Seen { vtep, peers: Vec::new(), probes: Vec::new() }) };
     let peers: Vec<_> =
         peers.iter().filter(|p| p.is_ipv4() == own.is_ipv4()).map(|p| (*p, route_mtu(own, *p))).collect();
-    let need = largest(base).map(|mtu| mtu + overhead(own));
+    let need = largest(base).map(|mtu| mtu + overhead(Some(own)));
     // What this host itself cuts needs no probe to be known.
     let fits = |mtu: Option<u32>| need.is_some_and(|need| mtu.is_none_or(|mtu| mtu >= need));
     let probed: Vec<IpAddr> = peers.iter().filter(|(_, mtu)| fits(*mtu)).map(|(peer, _)| *peer).take(PEERS).collect();
@@ -65,12 +62,12 @@ pub fn observe(engine: &mut Engine, base: &Base, peers: &BTreeSet<IpAddr>) -> Re
         };
         threads.into_iter().map(|(peer, thread)| (peer, answer(thread))).collect()
     });
-    Ok(Seen { vtep, peers, probes })
+    Ok(Seen { end, carriers, peers, probes })
 }
 
 /// Where the tunnels end that are up; else where they would.
-fn own_vtep(base: &Base, vtep: &Result<(IpAddr, u32), String>) -> Option<IpAddr> {
-    base.networks.first().map(|record| record.vtep).or_else(|| vtep.as_ref().ok().map(|(vtep, _)| *vtep))
+fn own_vtep(base: &Base, end: &TunnelEnd) -> Option<IpAddr> {
+    base.networks.iter().find_map(|record| record.vtep).or(end.known())
 }
 
 /// The largest packet of any tenant, in bytes.
@@ -135,31 +132,36 @@ fn told_mtu(words: &str) -> Option<u32> {
 pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
     let found = address(base, seen);
     // Without its address nothing can be tried.
-    if found.is_empty() { mtu(base, seen) } else { found }
+    if !found.is_empty() {
+        return found;
+    }
+    let chosen = seen.end.chosen().map(|what| Finding::hint("vtep-address", "the VTEP", what));
+    chosen.into_iter().chain(mtu(base, seen)).collect()
 }
 
-fn address(base: &Base, seen: &Seen) -> Vec<Finding> {
+fn address<'a>(base: &'a Base, seen: &Seen) -> Vec<Finding> {
     let has = |ip: IpAddr| base.world.links().any(|l| base.world.addresses(l.index).any(|a| a.net.addr() == ip));
     let add = |ip: IpAddr| format!("ip address add {ip}/{} dev lo", if ip.is_ipv4() { 32 } else { 128 });
-    let gone: BTreeSet<IpAddr> = base.networks.iter().map(|record| record.vtep).filter(|vtep| !has(*vtep)).collect();
+    let gone: BTreeSet<IpAddr> =
+        base.networks.iter().filter_map(|record| record.vtep).filter(|vtep| !has(*vtep)).collect();
     if !gone.is_empty() {
         let gone = gone.into_iter();
         let told =
             gone.map(|ip| Finding::problem("vtep-address", ip, "tunnels end at it, and no device has it").run(add(ip)));
         return told.collect();
     }
-    match &seen.vtep {
+    match &seen.end.address {
         Err(why) => {
             vec![Finding::problem("vtep-address", "the VTEP", why.clone()).by("give the host one VTEP address")]
         }
-        Ok((vtep, _)) if !has(*vtep) => {
+        Ok(vtep) if !has(*vtep) => {
             let evidence = "config.toml says that it is this host's VTEP, and no device has it";
             vec![Finding::problem("vtep-address", vtep, evidence).run(add(*vtep))]
         }
-        Ok((vtep, _)) => {
-            let other = |record: &&crate::register::NetworkRecord| record.vtep != *vtep;
-            let told = base.networks.iter().filter(other).map(|record| {
-                let evidence = format!("its tunnel ends at {}, and this host's VTEP is {vtep} now", record.vtep);
+        Ok(vtep) => {
+            let other = |record: &'a NetworkRecord| Some((record, record.vtep.filter(|its| its != vtep)?));
+            let told = base.networks.iter().filter_map(other).map(|(record, its)| {
+                let evidence = format!("its tunnel ends at {its}, and this host's VTEP is {vtep} now");
                 Finding::problem("vtep-address", &record.network.name, evidence)
                     .by("take the network down and up again, or set [vtep] address in config.toml to what it was")
             });
@@ -169,21 +171,23 @@ fn address(base: &Base, seen: &Seen) -> Vec<Finding> {
 }
 
 fn mtu(base: &Base, seen: &Seen) -> Vec<Finding> {
-    let (Some(own), Some(largest)) = (own_vtep(base, &seen.vtep), largest(base)) else { return Vec::new() };
-    let need = largest + overhead(own);
+    let (Some(own), Some(largest)) = (own_vtep(base, &seen.end), largest(base)) else { return Vec::new() };
+    let (over, need) = (overhead(Some(own)), largest + overhead(Some(own)));
     let names: Vec<&str> =
         base.networks.iter().filter(|r| r.network.mtu == Some(largest)).map(|r| r.network.name.as_str()).collect();
     let packets = format!("packets of {largest} bytes ({}) are {need} bytes in the underlay", names.join(", "));
-    // The kernel's own routes know best; without another VTEP yet, the uplinks.
+    // The kernel's own routes know best; without another VTEP yet, the devices that are known to carry tunnels. A guess is no ground for a finding: it may
+    // be a management NIC.
     let routes = seen.peers.iter().filter_map(|(_, mtu)| *mtu).min();
-    let least = routes.or_else(|| seen.vtep.as_ref().ok().map(|(vtep, left)| left + overhead(*vtep)));
+    let known = seen.carriers.devices.iter().map(|link| link.mtu).min().filter(|_| seen.carriers.settled);
     let mut found = Vec::new();
-    if let Some(least) = least.filter(|least| *least < need) {
-        let is_uplink = |link: &&crate::plan::seen::Link| {
-            let hardware = matches!(&link.kind, LinkKind::Other(kind) if kind != "tun") && link.index != 1;
-            hardware && link.up && link.master.is_none() && link.mtu == least
-        };
-        let mut uplinks: Vec<String> = base.world.links().filter(is_uplink).map(|link| link.name.to_string()).collect();
+    if routes.or(known).is_none() {
+        let evidence = "no route to another VTEP tells yet by which devices the tunnels leave";
+        found.push(Finding::not_checked("underlay-mtu", "the underlay", evidence));
+    }
+    if let Some(least) = routes.or(known).filter(|least| *least < need) {
+        let carriers = seen.carriers.devices.iter().filter(|link| link.mtu == least);
+        let mut uplinks: Vec<String> = carriers.map(|link| link.name.to_string()).collect();
         uplinks.sort();
         found.push(match uplinks.is_empty() {
             true => Finding::problem(
@@ -193,7 +197,7 @@ fn mtu(base: &Base, seen: &Seen) -> Vec<Finding> {
             )
             .by(format!(
                 "raise the MTU of the way to {need}, or set <mtu size='{}'/> in the network",
-                least.saturating_sub(overhead(own))
+                least.saturating_sub(over)
             )),
             false => {
                 let raise = uplinks.iter().map(|dev| format!("ip link set {dev} mtu {need}")).collect::<Vec<_>>();
@@ -204,8 +208,7 @@ fn mtu(base: &Base, seen: &Seen) -> Vec<Finding> {
     }
     for (peer, answer) in &seen.probes {
         let by = format!(
-            "raise the MTU of the way to {peer} to {need}, or set <mtu size='…'/> in the network to what it carries less {}",
-            overhead(own)
+            "raise the MTU of the way to {peer} to {need}, or set <mtu size='…'/> in the network to what it carries less {over}"
         );
         match answer {
             Answer::Whole => {}
@@ -230,7 +233,7 @@ fn mtu(base: &Base, seen: &Seen) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::super::Severity;
-    use super::super::fixture::{base, links, world};
+    use super::super::fixture::{base, links};
     use super::*;
 
     fn ip(last: u8) -> IpAddr {
@@ -238,7 +241,21 @@ mod tests {
     }
 
     fn seen() -> Seen {
-        Seen { vtep: Ok((ip(1), 8950)), peers: vec![(ip(2), Some(9000))], probes: vec![(ip(2), Answer::Whole)] }
+        Seen {
+            end: end(Ok(ip(1))),
+            carriers: carried_by(9000, true),
+            peers: vec![(ip(2), Some(9000))],
+            probes: vec![(ip(2), Answer::Whole)],
+        }
+    }
+
+    fn end(address: Result<IpAddr, String>) -> TunnelEnd {
+        TunnelEnd { among: address.clone().into_iter().collect(), address }
+    }
+
+    fn carried_by(mtu: u32, settled: bool) -> Carriers {
+        let uplink = links().pop().unwrap();
+        Carriers { devices: vec![crate::plan::seen::Link { mtu, ..uplink }], settled }
     }
 
     #[track_caller]
@@ -263,21 +280,20 @@ mod tests {
 
     #[test]
     fn this_hosts_own_device_is_too_narrow() {
-        let narrow = |base: &mut Base| {
-            let mut links = links();
-            links.last_mut().unwrap().mtu = 1500;
-            base.world = world(links);
-        };
-        let found = finds(|base, seen| {
-            narrow(base);
+        let found = finds(|_, seen| {
+            seen.carriers = carried_by(1500, true);
             (seen.peers, seen.probes) = (vec![(ip(2), Some(1500))], Vec::new());
         });
         assert_eq!(only(&found), ("underlay-mtu", Severity::Problem, "ip link set uplink mtu 9000"));
-        let alone = finds(|base, seen| {
-            narrow(base);
-            *seen = Seen { vtep: Ok((ip(1), 1450)), peers: Vec::new(), probes: Vec::new() };
-        });
-        assert_eq!(only(&alone).0, "underlay-mtu", "also before there is another VTEP");
+        let alone = |settled| {
+            finds(|_, seen| {
+                seen.carriers = carried_by(1500, settled);
+                (seen.peers, seen.probes) = (Vec::new(), Vec::new());
+            })
+        };
+        assert_eq!(only(&alone(true)).1, Severity::Problem, "also before there is another VTEP");
+        // It may be the management's, which nobody should widen.
+        assert_eq!(only(&alone(false)).1, Severity::NotChecked, "a guess");
         let learned = finds(|_, seen| seen.peers[0].1 = Some(1400));
         assert!(!learned[0].runnable && learned[0].mend.contains("<mtu size='1350'/>"), "{learned:?}");
     }
@@ -297,15 +313,15 @@ mod tests {
     fn an_ipv6_tunnel_takes_20_bytes_more() {
         let six: IpAddr = "c0d1::1".parse().unwrap();
         let found = finds(|base, seen| {
-            base.networks[0].vtep = six;
-            let mut links = links();
-            links.last_mut().unwrap().mtu = 9000;
+            base.networks[0].vtep = Some(six);
+            let links = links();
             base.world = World::new(
                 links,
                 vec![crate::plan::seen::Address { index: 1, net: "c0d1::1/128".parse().unwrap(), global: true }],
             );
             *seen = Seen {
-                vtep: Ok((six, 8930)),
+                end: end(Ok(six)),
+                carriers: carried_by(9000, true),
                 peers: vec![("c0d1::2".parse().unwrap(), Some(9000))],
                 probes: Vec::new(),
             };
@@ -319,7 +335,7 @@ mod tests {
         let gone = finds(|base, _| base.world = World::new(links(), Vec::new()));
         assert_eq!(only(&gone), ("vtep-address", Severity::Problem, "ip address add 10.0.0.1/32 dev lo"));
         let moved = finds(|base, seen| {
-            seen.vtep = Ok((ip(9), 8950));
+            seen.end = end(Ok(ip(9)));
             let mut addresses: Vec<_> = base.world.addresses(1).copied().collect();
             addresses.push(crate::plan::seen::Address { net: "10.0.0.9/32".parse().unwrap(), ..addresses[0] });
             base.world = World::new(links(), addresses);
@@ -328,14 +344,19 @@ mod tests {
         assert!(moved[0].evidence.contains("ends at 10.0.0.1, and this host's VTEP is 10.0.0.9 now"));
         let none = finds(|base, seen| {
             base.networks.clear();
-            seen.vtep = Err("no VTEP address: lo has no global address".into());
+            seen.end = end(Err("no VTEP address: lo has no global address".into()));
         });
         assert_eq!(only(&none).0, "vtep-address");
         let wrong = finds(|base, seen| {
             base.networks.clear();
-            seen.vtep = Ok((ip(9), 8950));
+            seen.end = end(Ok(ip(9)));
         });
         assert_eq!(only(&wrong).2, "ip address add 10.0.0.9/32 dev lo");
+        let chosen = finds(|_, seen| seen.end.among = vec![ip(1), ip(9)]);
+        assert_eq!(only(&chosen).1, Severity::Hint);
+        let text =
+            "VTEP 10.0.0.1 is the first of 10.0.0.1, 10.0.0.9: if another is this host's own, set [vtep] address";
+        assert!(chosen[0].evidence.starts_with(text), "{chosen:?}");
     }
 
     #[test]

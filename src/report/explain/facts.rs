@@ -14,7 +14,7 @@ use std::net::IpAddr;
 pub(super) struct Segment<'a> {
     pub(super) network: &'a Network,
     /// This host's tunnel end, and the device that should have the address.
-    pub(super) vtep: IpAddr,
+    pub(super) vtep: Option<IpAddr>,
     pub(super) vtep_device: IfName,
     pub(super) world: &'a World,
     pub(super) lacks: HostLacks,

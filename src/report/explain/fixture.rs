@@ -74,7 +74,13 @@ pub(super) fn red() -> Network {
 }
 
 pub(super) fn record() -> NetworkRecord {
-    NetworkRecord { network: red(), vtep: ip("10.0.0.1"), made: Default::default(), before: None }
+    NetworkRecord {
+        network: red(),
+        vtep: Some(ip("10.0.0.1")),
+        unsettled: false,
+        made: Default::default(),
+        before: None,
+    }
 }
 
 fn evpn_lines() -> Vec<(String, String)> {
@@ -235,10 +241,10 @@ impl Scene {
         let plan = self.plan.clone().map(|steps| steps.into_iter().map(plain).collect());
         let segment = Segment {
             network: &self.network,
-            vtep: ip("10.0.0.1"),
+            vtep: Some(ip("10.0.0.1")),
             vtep_device: "lo".parse().unwrap(),
             world: &world,
-            lacks: HostLacks { there: true, plan, speaks_not: None },
+            lacks: HostLacks { there: true, plan, speaks_not: None, no_tunnel: None },
             frr: self.frr,
         };
         let links = if is_here {

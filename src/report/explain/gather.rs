@@ -83,7 +83,7 @@ fn chain_here(
         device: Some(endpoint.device.clone()),
         mac: endpoint.mac,
         ips: endpoint.addresses(),
-        vtep: Some(record.vtep),
+        vtep: record.vtep,
         broken: links.broken,
         links: links.links,
     })
@@ -161,7 +161,7 @@ fn segment<'a>(
         VtepSource::Interface(name) => name.clone(),
         VtepSource::Address(_) => loopback(world),
     };
-    let lacks = host_lacks(engine, world, &record.network, record.vtep)?;
+    let lacks = host_lacks(engine, world, record)?;
     let said = match frr {
         None => None,
         Some(frr) => {
@@ -197,8 +197,9 @@ fn of_network(frr: &mut Frr, record: &NetworkRecord, said: &mut Said) -> Result<
     }
     said.targets = frr.targets(network.vni)?;
     said.peers = frr.evpn_peers()?.into_iter().map(|peer| PeerSeen { peer, reachable: None }).collect();
-    let underlay = frr.underlay_peers(record.vtep)?;
-    said.underlay = underlay.into_iter().filter(|p| !p.is_up()).collect();
+    if let Some(vtep) = record.vtep {
+        said.underlay = frr.underlay_peers(vtep)?.into_iter().filter(|p| !p.is_up()).collect();
+    }
     Ok(())
 }
 

@@ -14,8 +14,14 @@ pub(super) fn kernel(links: &mut Links, s: &Segment) {
     let network = s.network;
     links.add("bridge", &network.bridge, bridge(s));
     let vxlan = network.vni.device();
+    // Without a tunnel end there is none of what tunnels: first what is missing, and then what follows from it.
+    let Some(ip) = s.vtep else {
+        let why = s.lacks.no_tunnel.clone().unwrap_or_else(|| "this host has no VTEP address".to_owned());
+        links.add("vtep", &s.vtep_device, Finding::advice(why, "give this host its VTEP address"));
+        return;
+    };
     links.add("vxlan", &vxlan, planned(s, "vxlan").unwrap_or_else(|| Finding::Holds(device(s.world, &vxlan))));
-    links.add("vtep", s.vtep, vtep(s));
+    links.add("vtep", ip, vtep(s, ip));
     let Some(vrf) = &network.vrf else { return };
     links.add(
         "vrf",
@@ -46,16 +52,16 @@ fn bridge(s: &Segment) -> Finding {
     })
 }
 
-fn vtep(s: &Segment) -> Finding {
+fn vtep(s: &Segment, ip: IpAddr) -> Finding {
     if let Some(why) = &s.lacks.speaks_not {
         return Finding::advice(why, "no other host can reach this tunnel end");
     }
-    let mut owners = s.world.links().filter(|l| s.world.addresses(l.index).any(|a| a.net.addr() == s.vtep));
+    let mut owners = s.world.links().filter(|l| s.world.addresses(l.index).any(|a| a.net.addr() == ip));
     match owners.next() {
         Some(owner) => Finding::Holds(format!("an address of {}", owner.name)),
         None => {
-            let bits = if s.vtep.is_ipv4() { 32 } else { 128 };
-            let add = format!("ip address add {}/{bits} dev {}", s.vtep, s.vtep_device);
+            let bits = if ip.is_ipv4() { 32 } else { 128 };
+            let add = format!("ip address add {ip}/{bits} dev {}", s.vtep_device);
             Finding::broken("no device of this host has it: what other hosts send here is dropped", Some(add))
         }
     }
@@ -186,8 +192,7 @@ fn in_the_way(s: &Segment, refusal: &Refusal) -> Option<(&'static str, Finding)>
             LinkKind::Vxlan { vni: has, local, learning, .. } => {
                 let right = l.name == vni.device() && *has == Some(vni);
                 let placed = l.master.is_none() || l.master == bridge;
-                (l.name == vni.device() || *has == Some(vni))
-                    && !(right && placed && *local == Some(s.vtep) && !learning)
+                (l.name == vni.device() || *has == Some(vni)) && !(right && placed && *local == s.vtep && !learning)
             }
             _ => l.name == vni.device(),
         };

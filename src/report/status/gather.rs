@@ -123,8 +123,9 @@ fn network(
     frr: Option<&mut Frr>,
 ) -> Result<NetworkStatus, EngineError> {
     let (network, vtep) = (&record.network, record.vtep);
-    let (there, mut problems) = host_wants(engine, world, network, vtep)?;
-    match frr.map(|f| f.vni(network.vni)) {
+    let (there, mut problems) = host_wants(engine, world, record)?;
+    // Of one without its tunnels FRR cannot know.
+    match frr.filter(|_| vtep.is_some()).map(|f| f.vni(network.vni)) {
         Some(Ok(Some(_))) | None => {}
         Some(Ok(None)) => problems.push(format!(
             "FRR does not know VNI {}: is advertise-all-vni in 'address-family l2vpn evpn'?",
@@ -137,7 +138,7 @@ fn network(
         (true, false) => "degraded",
         (true, true) => "up",
     };
-    Ok(NetworkStatus { vtep: Some(vtep), problems, ..of(network, state) })
+    Ok(NetworkStatus { vtep, problems, ..of(network, state) })
 }
 
 fn endpoint(

@@ -117,7 +117,7 @@ impl Host {
         self.run_libvirtd();
     }
 
-    pub(super) fn run_libvirtd(&self) {
+    pub fn run_libvirtd(&self) {
         // The daemon is in the background before its drivers are up; the first answer says that they are.
         self.sh("libvirtd -d; virsh --quiet list");
     }
@@ -128,7 +128,7 @@ impl Host {
         self.run_libvirtd();
     }
 
-    pub(super) fn stop_libvirtd(&self, signal: &str) {
+    pub fn stop_libvirtd(&self, signal: &str) {
         self.sh(&format!(
             "pid=$(cat /run/libvirtd.pid); kill -{signal} $pid; tail --pid=$pid -f /dev/null; rm -f /run/libvirtd.pid"
         ));
