@@ -574,9 +574,9 @@ impl Agent {
         self.speaker.is_some()
     }
 
-    /// It has new sockets and was not told all yet.
+    /// It has new sockets and has not read its own configuration yet.
     pub(super) fn is_coming_back(&self) -> bool {
-        self.comeback.is_some()
+        self.comeback.is_some_and(|comeback| !comeback.configured)
     }
 
     fn speaker_is_there(&self) -> bool {

@@ -67,7 +67,7 @@ impl Agent {
     pub(super) fn look_at_stanzas(&mut self) {
         self.busy = Busy::default();
         let now = Instant::now();
-        // One that came back is told all anyway, when it can take it.
+        // One that came back is told all anyway, when it has read its own.
         let lacking = if self.is_coming_back() { Some(Vec::new()) } else { self.engine.lacks_stanzas() };
         let Some(lacking) = lacking else { return };
         for task in lacking.into_iter().map(Task::Network) {
