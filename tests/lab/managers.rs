@@ -33,11 +33,11 @@ impl<'a> Running<'a> {
             let number = &nic[3..];
             host.write(
                 &format!("/run/systemd/network/10-{nic}.network"),
-                &format!("[Match]\nName={nic}\n[Network]\nAddress=192.0.2.{number}1/24\nIPv6AcceptRA=no\n[RoutingPolicyRule]\nFrom=192.0.2.{number}1\nTable=77\nPriority=300\n"),
+                &format!("[Match]\nName={nic}\n[Network]\nAddress=192.0.2.1{number}/24\nIPv6AcceptRA=no\n[RoutingPolicyRule]\nFrom=192.0.2.1{number}\nTable=77\nPriority=300\n"),
             );
             host.write(
                 &format!("/etc/NetworkManager/system-connections/{nic}.nmconnection"),
-                &format!("[connection]\nid={nic}\ntype=ethernet\ninterface-name={nic}\n[ipv4]\nmethod=manual\naddresses=192.0.2.{number}1/24\nrouting-rule1=priority 300 from 192.0.2.{number}1 table 77\n[ipv6]\nmethod=link-local\n"),
+                &format!("[connection]\nid={nic}\ntype=ethernet\ninterface-name={nic}\n[ipv4]\nmethod=manual\naddresses=192.0.2.1{number}/24\nrouting-rule1=priority 300 from 192.0.2.1{number} table 77\n[ipv6]\nmethod=link-local\n"),
             );
         }
         // Without udev nobody tells it that a veth is not for it (85-nm-unmanaged.rules).
@@ -63,7 +63,7 @@ impl<'a> Running<'a> {
     }
 
     fn configured(&self, nic: &str) {
-        let address = format!("192.0.2.{}1/24", &nic[3..]);
+        let address = format!("192.0.2.1{}/24", &nic[3..]);
         wait_until(&format!("{:?} to configure {nic}", self.manager), SOON, || {
             self.host.run(&["ip", "-4", "address", "show", "dev", nic]).stdout.contains(&address)
                 && self.host.sh("ip rule").contains("lookup 77")
