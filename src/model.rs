@@ -488,6 +488,18 @@ impl Guest {
         }
         Ok(Guest { kind, name: name.to_owned(), id: id.to_owned() })
     }
+    /// The same of any words: what cannot be a name is shown as one (escaped, cut), with why it is none. Who is on no network of ours may be called
+    /// whatever the hypervisor takes.
+    pub fn shown(kind: GuestKind, name: &str, id: &str) -> (Guest, Option<BadValue>) {
+        let shown = |text: &str| {
+            let line = one_line(if text.is_empty() { "?" } else { text });
+            line.char_indices().take_while(|(at, c)| at + c.len_utf8() <= 255).map(|(_, c)| c).collect()
+        };
+        match Guest::new(kind, name, id) {
+            Ok(guest) => (guest, None),
+            Err(why) => (Guest { kind, name: shown(name), id: shown(id) }, Some(why)),
+        }
+    }
     /// The same guest, whatever it is called by now.
     pub fn is(&self, other: &Guest) -> bool {
         (self.kind, &self.id) == (other.kind, &other.id)

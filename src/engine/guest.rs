@@ -108,13 +108,7 @@ impl Engine {
                 return EngineError::refused(why);
             }
         }
-        endpoints_on(guest, nics, |nic| {
-            Ok(match (&nic.bridge, &nic.network) {
-                (Some(bridge), _) => self.register.network_of_bridge(bridge)?,
-                (None, Some(name)) => self.register.network(name)?,
-                (None, None) => None,
-            })
-        })
+        endpoints_on(guest, nics, |nic| self.network_of(nic))
     }
 
     fn mark_incoming(&mut self, guest: Guest) -> Result<(), EngineError> {
@@ -580,6 +574,10 @@ pub(super) fn endpoints_on<R: Borrow<NetworkRecord>>(
             ));
         }
         let mut ips = nic.ips;
+        // Its MAC is on several networks, each with what is declared there.
+        if let Some((_, declared)) = nic.by_network.into_iter().find(|(name, _)| *name == network.name) {
+            ips = declared;
+        }
         if let (true, Some(mac)) = (ips.is_empty(), nic.mac) {
             ips = by_dhcp_host(network, mac);
         }

@@ -17,7 +17,7 @@ const USERS_ADDRESSES: usize = 64;
 
 impl Engine {
     pub(super) fn lxc(&mut self, hook: LxcHook) -> Result<(), EngineError> {
-        let LxcHook { guest, phase } = hook;
+        let LxcHook { guest, phase, flaw } = hook;
         self.journal.object.clone_from(&guest.name);
         match phase {
             // A linked veth is LXC's to enslave; start-host finds it. Here only what nobody else would put on its bridge.
@@ -29,12 +29,14 @@ impl Engine {
                         enslave: bridge.is_none(),
                         ..Nic::default()
                     };
+                    self.weigh(&GuestPhase::Start, &guest, std::slice::from_ref(&nic), flaw.as_ref(), &[])?;
                     self.add_endpoint(guest, nic).map(drop)
                 }
                 None => Ok(()),
             },
             LxcPhase::StartHost { pid } => {
                 let nics = tape::asked("NICs of the container", || self.container_nics(&namespace_of(pid)?))?;
+                self.weigh(&GuestPhase::Start, &guest, &nics, flaw.as_ref(), &[])?;
                 self.guest(GuestPhase::Start, guest, nics)
             }
             LxcPhase::Down { device } => self.guest(GuestPhase::DeviceDown(device), guest, Vec::new()),

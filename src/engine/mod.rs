@@ -4,6 +4,7 @@
 
 mod addresses;
 mod duplicates;
+mod flaws;
 mod guest;
 mod host;
 mod learned;
@@ -183,7 +184,11 @@ impl Engine {
             Event::Network { phase, network } => self.network(phase, network),
             Event::NetworkStopped { name, .. } => self.network_stopped(&name),
             Event::PortDeleted { owner, port } => self.port_deleted(&owner, &port),
-            Event::Guest { phase, guest, nics } => self.guest(phase, guest, nics),
+            Event::Guest { phase, guest, nics, flaw, notes } => {
+                self.journal.object.clone_from(&guest.name);
+                self.weigh(&phase, &guest, &nics, flaw.as_ref(), &notes)?;
+                self.guest(phase, guest, nics)
+            }
         }
     }
 

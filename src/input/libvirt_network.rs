@@ -35,7 +35,11 @@ pub fn read<S: AsRef<str>>(args: &[S], stdin: &[u8], config: &Config) -> Result<
     };
     let network = match name.parse::<NetName>() {
         Ok(name) => network(stdin, &name, config),
-        Err(e) => Err(e.to_string()),
+        // What a network that is not ours is called is not ours to judge, and config.toml knows none of that name.
+        Err(e) => match found(stdin) {
+            Ok(Found { metadata: None, .. }) => Ok(None),
+            _ => Err(e.to_string()),
+        },
     };
     match network {
         Ok(Some(network)) if phase.may_refuse() && hazard(network.name.as_str()).is_some() => {
@@ -72,7 +76,7 @@ fn port_deleted(stdin: &[u8]) -> Result<Option<Event>, String> {
     if port.is_empty() || id.is_empty() {
         return Ok(None);
     }
-    let owner = Guest::new(GuestKind::Libvirt, &name, &uuid(&id)?).map_err(|e| e.to_string())?;
+    let (owner, _) = Guest::shown(GuestKind::Libvirt, &name, &uuid(&id)?);
     Ok(Some(Event::PortDeleted { owner, port: uuid(&port)? }))
 }
 
@@ -202,8 +206,20 @@ impl Found {
             (None, None) => return Ok(None),
         };
         let origin = if self.forward.as_deref() == Some("bridge") { Origin::LibvirtBridge } else { Origin::Libvirt };
+        // libvirt's words for networks whose guests get a device of the host's, or macvtap on one (network_conf.c `virNetworkForward`).
+        let mode = self.forward.as_deref().unwrap_or_default();
+        if matches!(mode, "private" | "vepa" | "passthrough" | "hostdev") {
+            return Err(format!(
+                "its guests are on a device of the host's, not on a bridge (forward mode={}): such a network cannot be evpn-hook's; take <evpn:network> out of its metadata, or give it forward mode='open'",
+                quoted(mode)
+            ));
+        }
         let Some(bridge) = self.bridge else {
-            return Err("it has no bridge that could carry it: add <bridge name='red-l2'/> to its XML".to_owned());
+            return Err(match mode {
+                "bridge" => "it has no bridge that could carry it, as macvtap has none: name one, <bridge name='red-l2'/>, in place of its <interface dev=>",
+                _ => "it has no bridge that could carry it: add <bridge name='red-l2'/> to its XML",
+            }
+            .to_owned());
         };
         if self.ips.len() > MAX_ADDRESSES {
             return Err(format!("it has more than {MAX_ADDRESSES} <ip>: remove some"));

@@ -6,6 +6,7 @@ use crate::engine::lxc::namespace_of;
 use crate::engine::{Engine, EngineError, boot_micros};
 use crate::event::Nic;
 use crate::hypervisor;
+use crate::hypervisor::lxc::{Containers, Running};
 use crate::input::libvirt_status::{Domain, Life};
 use crate::journal::Message;
 use crate::model::{Guest, GuestKind, IfName};
@@ -30,7 +31,7 @@ pub(super) struct Hypervisors {
     /// Domains by name whose file says something that we do not understand: they run, and nothing is known of how.
     unread: HashSet<String>,
     /// `None` where nothing can be told.
-    containers: Option<hypervisor::lxc::Containers>,
+    containers: Option<Containers>,
 }
 
 impl Engine {
@@ -54,20 +55,25 @@ impl Engine {
         }
         // A user's joins through the door alone: what it may is not asked here.
         let containers = hypervisors.containers.iter().flat_map(|c| &c.by_id);
-        for (name, running) in containers.filter(|(_, running)| running.roots) {
-            let lxcpath = &running.lxcpath;
-            let known = records.iter().any(|r| r.guest.kind == GuestKind::Lxc && r.guest.id == *name);
-            if !known && !networks.is_empty() && hypervisor::lxc::has_our_hooks(lxcpath, name) {
-                let done = self.sync_container(name, lxcpath);
+        let lxc = records.iter().map(|r| &r.guest).filter(|guest| guest.kind == GuestKind::Lxc);
+        let is_known = |id: &str| known.contains(&(GuestKind::Lxc, id));
+        let recorded = lxc.filter_map(|guest| hypervisors.containers.as_ref()?.find(guest, is_known));
+        let recorded: HashSet<&str> = recorded.map(|(id, _)| id).collect();
+        for (id, Running { name, lxcpath, .. }) in containers.filter(|(_, running)| running.roots) {
+            if !recorded.contains(id.as_str())
+                && !networks.is_empty()
+                && hypervisor::lxc::has_our_hooks(lxcpath, name)
+            {
+                let done = self.sync_container(name, id, lxcpath);
                 out.keep(done);
             }
         }
         Ok(())
     }
 
-    fn sync_container(&mut self, name: &str, lxcpath: &str) -> Result<(), EngineError> {
+    fn sync_container(&mut self, name: &str, id: &str, lxcpath: &str) -> Result<(), EngineError> {
         let Some(pid) = hypervisor::lxc::pid(lxcpath, name) else { return Ok(()) };
-        let Ok(guest) = Guest::new(GuestKind::Lxc, name, name) else { return Ok(()) };
+        let Ok(guest) = Guest::new(GuestKind::Lxc, name, id) else { return Ok(()) };
         let nics = self.container_nics(&namespace_of(pid)?)?;
         self.sync_one(&guest, Truth::Runs(nics, Life::Here))
     }
@@ -102,19 +108,27 @@ impl Engine {
                     None => Truth::Gone,
                 },
             },
-            GuestKind::Lxc => match hypervisors.containers.as_ref().map(|c| (c.nameless, c.by_id.get(&guest.id))) {
+            GuestKind::Lxc => match hypervisors.containers.as_ref().map(|c| (c.nameless, self.container(c, guest))) {
                 None => Truth::Unknown,
                 Some((true, None)) if record.endpoints.iter().any(there) => Truth::Unknown,
                 Some((_, None)) => Truth::Gone,
                 Some((_, Some(running))) if !running.roots || record.endpoints.iter().all(there) => Truth::Unknown,
                 // It was started anew without us.
                 Some((_, Some(running))) => {
-                    let pid = hypervisor::lxc::pid(&running.lxcpath, &guest.name);
+                    let pid = hypervisor::lxc::pid(&running.lxcpath, &running.name);
                     let nics = pid.and_then(|pid| self.container_nics(&namespace_of(pid).ok()?).ok());
                     nics.map_or(Truth::Unknown, |nics| Truth::Runs(nics, Life::Here))
                 }
             },
         }
+    }
+
+    fn container<'a>(&self, containers: &'a Containers, guest: &Guest) -> Option<&'a Running> {
+        let is_known = |id: &str| {
+            let other = Guest { id: id.to_owned(), ..guest.clone() };
+            !matches!(self.register.guest(&other), Ok(None))
+        };
+        containers.find(guest, is_known).map(|(_, running)| running)
     }
 
     /// Was its record written just now? By the clock that nobody sets, where a hook has noted it.
@@ -227,8 +241,8 @@ impl Engine {
             (GuestKind::Libvirt, truth) => hypervisor::libvirt::runs(&guest.name) == matches!(truth, Truth::Runs(..)),
             (GuestKind::Lxc, truth) => match (truth, hypervisor::lxc::running()) {
                 (_, None) => false,
-                (Truth::Gone, Some(now)) => !now.by_id.contains_key(&guest.id),
-                (_, Some(now)) => now.by_id.contains_key(&guest.id),
+                (Truth::Gone, Some(now)) => self.container(&now, guest).is_none(),
+                (_, Some(now)) => self.container(&now, guest).is_some(),
             },
         }
     }
