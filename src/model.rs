@@ -506,7 +506,32 @@ impl Guest {
     }
 }
 
+impl GuestKind {
+    /// As JSON and the command line say it.
+    pub fn word(self) -> &'static str {
+        match self {
+            GuestKind::Libvirt => "libvirt",
+            GuestKind::Lxc => "lxc",
+            GuestKind::Manual => "manual",
+        }
+    }
+}
+
 impl Guest {
+    /// What no other guest is called: `lxc/web`; a domain's is its name as well, for libvirt gives one once.
+    pub fn full_name(&self) -> String {
+        let what = if self.kind == GuestKind::Libvirt { &self.name } else { &self.id };
+        format!("{}/{what}", self.kind.word())
+    }
+
+    /// Can a person mean it by this: its name, its id, or either behind its kind?
+    pub fn is_called(&self, text: &str) -> bool {
+        let bare = text.strip_prefix(self.kind.word()).and_then(|rest| rest.strip_prefix('/'));
+        // In full only one is meant, whoever else has its name.
+        let full = |bare: &str| bare == self.id || self.kind == GuestKind::Libvirt && bare == self.name;
+        self.name == text || self.id == text || bare.is_some_and(full)
+    }
+
     /// [`hazard`] in its name; the number of the user in front of a user's container's name is ours.
     pub fn hazard(&self) -> Option<char> {
         let name = match self.name.split_once('/') {

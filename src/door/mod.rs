@@ -266,7 +266,9 @@ fn act(
             engine.start_of_user(guest, &netns, &entry.networks)
         }
         // Withdrawing one's own needs no entry: it may be gone by now.
-        LxcPhase::Down { .. } | LxcPhase::Stop | LxcPhase::PostStop => engine.handle_lxc(LxcHook { guest, phase, flaw }),
+        LxcPhase::Down { .. } | LxcPhase::Stop | LxcPhase::PostStop => {
+            engine.handle_lxc(LxcHook { guest, phase, flaw })
+        }
     }
 }
 

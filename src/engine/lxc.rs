@@ -1,10 +1,10 @@
 //! Containers: LXC tells which hook runs, the container's own network namespace tells the rest.
 
 use super::{Engine, EngineError};
-use crate::event::{GuestPhase, Nic};
+use crate::event::{Flaw, GuestPhase, Nic};
 use crate::input::{LxcHook, LxcPhase};
 use crate::kernel::{Kernel, KernelError};
-use crate::model::{Address, Guest, IfName, NetName, Source};
+use crate::model::{Address, Guest, IfName, NetName, Source, quoted};
 use crate::plan::seen::LinkKind;
 use crate::register::Endpoint;
 use crate::tape;
@@ -49,6 +49,7 @@ impl Engine {
     pub fn start_of_user(&mut self, guest: Guest, netns: &File, networks: &[NetName]) -> Result<(), EngineError> {
         self.journal.object.clone_from(&guest.name);
         let nics = self.container_nics(netns)?;
+        self.weigh(&GuestPhase::Start, &guest, &nics, None, &[])?;
         let endpoints = self.endpoints(&guest, nics)?;
         for endpoint in &endpoints {
             if let Some(why) = self.not_a_users(&guest, endpoint, networks)? {
@@ -57,7 +58,7 @@ impl Engine {
         }
         // The agent is at work here, for the whole host: a user must not hold it up.
         self.may_wait = false;
-        let started = self.start(guest, endpoints, false);
+        let started = self.start(guest, endpoints, None);
         self.may_wait = true;
         started
     }
@@ -110,17 +111,36 @@ impl Engine {
     pub(super) fn container_nics(&mut self, netns: &File) -> Result<Vec<Nic>, EngineError> {
         let mut nics = Vec::new();
         for inner in veths_in(netns)? {
-            let Some(outer) = self.kernel()?.link_by_index(inner.peer)? else { continue };
+            let Some(outer) = self.kernel()?.link_by_index(inner.peer)? else {
+                nics.extend(self.odd_nic(&inner, netns)?);
+                continue;
+            };
             let pair = outer.link == Some(inner.index) && outer.kind == LinkKind::Other("veth".into());
             let Some(master) = outer.master.filter(|_| pair) else { continue };
             // Whoever may name the devices inside may give them any index: one that is another container's here, too.
-            if !self.kernel()?.peer_is_in(&outer.name, netns.as_fd())? {
+            if !self.kernel()?.peer_is_in(outer.index, netns.as_fd())? {
                 continue;
             }
             let bridge = self.kernel()?.link_by_index(master)?.map(|l| l.name);
             nics.push(Nic { device: Some(outer.name), mac: inner.mac, bridge, ips: inner.ips, ..Nic::default() });
         }
         Ok(nics)
+    }
+
+    /// The same of a veth whose host end has a name that nothing of ours can mean: none of ours, unless it is on a bridge of ours.
+    fn odd_nic(&mut self, inner: &Inner, netns: &File) -> Result<Option<Nic>, EngineError> {
+        let Some(outer) = self.kernel()?.odd_by_index(inner.peer)? else { return Ok(None) };
+        let Some(master) = outer.master.filter(|_| outer.link == Some(inner.index)) else { return Ok(None) };
+        if !self.kernel()?.peer_is_in(outer.index, netns.as_fd())? {
+            return Ok(None);
+        }
+        let bridge = self.kernel()?.link_by_index(master)?.map(|l| l.name);
+        let why = format!(
+            "its device on this host is called {}, and evpn-hook takes letters, digits and -_.@+: set lxc.net.N.veth.pair to another name",
+            quoted(&outer.shown)
+        );
+        let flaw = Some(Flaw { why, in_metadata: false });
+        Ok(Some(Nic { mac: inner.mac, bridge, flaw, ..Nic::default() }))
     }
 }
 

@@ -44,7 +44,8 @@ impl Containers {
     /// id): a hook that cannot tell its container's directory has the name alone.
     pub fn find(&self, guest: &Guest, is_known: impl Fn(&str) -> bool) -> Option<(&str, &Running)> {
         let exact = self.by_id.get_key_value(&guest.id);
-        let named = || self.by_id.iter().find(|(id, running)| running.roots && running.name == guest.name && !is_known(id));
+        let named =
+            || self.by_id.iter().find(|(id, running)| running.roots && running.name == guest.name && !is_known(id));
         exact.or_else(named).map(|(id, running)| (id.as_str(), running))
     }
 }

@@ -308,9 +308,8 @@ impl Interface {
             flaw: odd.or(vlan).map(|why| Flaw { why, in_metadata: false }),
             ..Nic::default()
         };
-        let declared = |hint: &Hint| -> Vec<Address> {
-            hint.ips.iter().map(|ip| Address::new(*ip, Source::Metadata)).collect()
-        };
+        let declared =
+            |hint: &Hint| -> Vec<Address> { hint.ips.iter().map(|ip| Address::new(*ip, Source::Metadata)).collect() };
         let wrong = match meant {
             Meant::Nothing => None,
             Meant::Unclear(why) => Some(why),
@@ -365,7 +364,9 @@ mod tests {
     }
 
     fn flaw(metadata: &str, devices: &str) -> String {
-        let Ok(Some(Event::Guest { flaw: Some(flaw), .. })) = read(metadata, devices) else { panic!("nothing is wrong") };
+        let Ok(Some(Event::Guest { flaw: Some(flaw), .. })) = read(metadata, devices) else {
+            panic!("nothing is wrong")
+        };
         assert!(flaw.in_metadata);
         flaw.why
     }

@@ -97,8 +97,8 @@ pub fn id(lxcpath: &str, name: &str) -> String {
 /// The directory that a container is in, by the path of what it has there: `LXCPATH/NAME/config`, `LXCPATH/NAME/rootfs`. LXC says it nowhere else, and
 /// `lxc-start -f` names a configuration that may be anywhere.
 fn lxcpath(path: &str, name: &str) -> Option<String> {
-    // A storage driver's word may stand before it (`dir:/var/lib/lxc/c1/rootfs`).
-    let path = Path::new(path.get(path.find('/')?..)?).parent()?;
+    // A storage driver's words may stand around it (`overlay:/var/lib/lxc/c1/rootfs:…`).
+    let path = Path::new(path.split(':').find(|part| part.starts_with('/'))?).parent()?;
     let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     let lxcpath = path.parent().filter(|_| plain && path.file_name().is_some_and(|dir| dir == name))?;
     let parts: Vec<&str> = lxcpath.components().filter_map(|part| part.as_os_str().to_str()).collect();
@@ -162,10 +162,11 @@ mod tests {
     use super::*;
 
     fn guest(env: &[(&str, &str)]) -> (String, String) {
-        let env: Vec<_> = [("LXC_NAME", "web"), ("LXC_HOOK_VERSION", "1"), ("LXC_HOOK_SECTION", "lxc"), ("LXC_HOOK_TYPE", "stop")]
-            .into_iter()
-            .chain(env.iter().copied())
-            .collect();
+        let env: Vec<_> =
+            [("LXC_NAME", "web"), ("LXC_HOOK_VERSION", "1"), ("LXC_HOOK_SECTION", "lxc"), ("LXC_HOOK_TYPE", "stop")]
+                .into_iter()
+                .chain(env.iter().copied())
+                .collect();
         let get = |key: &str| env.iter().rev().find(|(k, _)| *k == key).map(|(_, value)| (*value).to_owned());
         let LxcHook { guest, .. } = read(None, &get).unwrap().unwrap();
         (guest.name, guest.id)

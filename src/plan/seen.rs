@@ -36,6 +36,29 @@ pub struct Link {
     pub port: PortFlags,
 }
 
+/// A device whose name the kernel takes (net/core/dev.c `dev_valid_name`) and no [`IfName`] can be: nothing of ours can mean it, but it may be a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Odd {
+    /// Its name as it can be shown.
+    pub shown: String,
+    /// Its index.
+    pub index: u32,
+    /// Its master's index.
+    pub master: Option<u32>,
+    /// `IFLA_LINK`: for a veth its peer's index.
+    pub link: Option<u32>,
+    /// As a bridge's port.
+    pub port: PortFlags,
+}
+
+impl PortFlags {
+    /// Nothing comes in through this port but from a MAC that the FDB says is behind it. A kernel that does not know `locked` (before 5.18) takes it and
+    /// forgets it; the guard does as much.
+    pub fn is_held(&self) -> bool {
+        self.locked != Some(false) && self.learning != Some(true)
+    }
+}
+
 /// The flags of a bridge port that decide whether EVPN works; `None` where the kernel does not know them or it is no port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PortFlags {
@@ -146,6 +169,7 @@ pub struct World {
     names: HashMap<IfName, u32>,
     vnis: HashMap<Vni, Vec<u32>>,
     slaves: HashMap<u32, Vec<u32>>,
+    odds: Vec<Odd>,
     addresses: HashMap<u32, Vec<Address>>,
     fdb: HashMap<(u32, Mac), Fdb>,
     neighs: HashMap<(u32, IpAddr), Neigh>,
@@ -171,6 +195,16 @@ impl World {
             world.addresses.entry(address.index).or_default().push(address);
         }
         world
+    }
+
+    /// With the devices that no name of ours can mean.
+    pub fn with_odds(self, odds: Vec<Odd>) -> World {
+        World { odds, ..self }
+    }
+
+    /// Those of them whose master this is.
+    pub fn odd_slaves(&self, master: u32) -> impl Iterator<Item = &Odd> {
+        self.odds.iter().filter(move |odd| odd.master == Some(master))
     }
 
     /// With the entries of all bridges: each by its bridge's index.

@@ -60,9 +60,7 @@ impl Engine {
         let recorded = lxc.filter_map(|guest| hypervisors.containers.as_ref()?.find(guest, is_known));
         let recorded: HashSet<&str> = recorded.map(|(id, _)| id).collect();
         for (id, Running { name, lxcpath, .. }) in containers.filter(|(_, running)| running.roots) {
-            if !recorded.contains(id.as_str())
-                && !networks.is_empty()
-                && hypervisor::lxc::has_our_hooks(lxcpath, name)
+            if !recorded.contains(id.as_str()) && !networks.is_empty() && hypervisor::lxc::has_our_hooks(lxcpath, name)
             {
                 let done = self.sync_container(name, id, lxcpath);
                 out.keep(done);
@@ -165,20 +163,10 @@ impl Engine {
         }
         let incoming = before.as_ref().is_some_and(is_incoming);
         let old = || before.iter().flat_map(|b| &b.endpoints);
-        // On a network that is down just now: it is the guest's all the same, and registered when the network is back.
-        let mut waiting = Vec::new();
-        if let Truth::Runs(nics, Life::Here) = &truth {
-            let its = |e: &Endpoint| {
-                let is_it =
-                    |n: &Nic| n.device.as_ref() == Some(&e.device) && n.bridge.as_ref().is_none_or(|b| *b == e.bridge);
-                nics.iter().any(is_it) && !fresh.iter().any(|f| f.device == e.device)
-            };
-            for endpoint in old().filter(|e| its(e)) {
-                if self.register.network_of_bridge(&endpoint.bridge)?.is_none() {
-                    waiting.push(endpoint.clone());
-                }
-            }
-        }
+        let waiting = match (&truth, &before) {
+            (Truth::Runs(nics, Life::Here), Some(before)) => self.waiting(before, nics, &fresh)?,
+            _ => Vec::new(),
+        };
         let (mut endpoints, how) = match truth {
             Truth::Gone | Truth::Runs(_, Life::Ended) => (Vec::new(), How::Mend),
             // It leaves for another host, or has arrived there: whose its routes are is settled between the two.
@@ -225,6 +213,10 @@ impl Engine {
         let record = GuestRecord { incoming_since, endpoints: there, ..GuestRecord::new(guest.clone()) };
         let walked = self.walked;
         let record = self.change(before, record, how, |e| !waits.contains(&e.device))?;
+        // All that it has is another guest's.
+        if record.endpoints.is_empty() && !self.dry_run {
+            return self.part(record, |_| true);
+        }
         if self.walked > walked {
             self.tell("mended", &record);
         }
