@@ -221,6 +221,7 @@ impl Agent {
         let now = Instant::now();
         let (task, why) = match look {
             Look::Guest(key, Why::Arrived) => return self.due.put(Task::Arrived(key), now),
+            Look::Port(index) => return self.due.put(Task::Port(index), now),
             Look::Guest(key, why) => (Task::Guest(key), why),
             Look::Network(name, why) => (Task::Network(name), why),
             Look::Everything => return self.due.put(Task::Everything, self.rest_until.max(now + SOON)),
@@ -299,6 +300,13 @@ impl Agent {
     fn act(&mut self, task: Task) {
         match &task {
             Task::Arrived(key) => self.arrive(key.clone()),
+            // Meanwhile its guest's hook may have come.
+            Task::Port(index) if self.index.is_known(*index) => {}
+            Task::Port(index) => {
+                if let Err(error) = self.engine.hold_port(*index) {
+                    self.engine.journal.say(&Message::Warning(&error));
+                }
+            }
             Task::Everything => {
                 self.everything(Tell::All);
             }
@@ -694,6 +702,7 @@ fn kind(task: &Task) -> &'static str {
     match task {
         Task::Everything | Task::Speaker | Task::Config | Task::NewNetwork(_) => "everything",
         Task::Network(_) => "network",
+        Task::Port(_) => "guest",
         Task::Guest(_) | Task::Arrived(_) | Task::Domain(_) | Task::EndOfLease(_) | Task::Leases(_) => "guest",
     }
 }

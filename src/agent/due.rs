@@ -41,6 +41,8 @@ const CROWD: usize = 32;
 pub enum Task {
     /// Register a guest that runs here now.
     Arrived(Key),
+    /// Hold a port of nobody's.
+    Port(u32),
     /// Look at all that there is.
     Everything,
     /// See whether FRR is ready, and tell it all.
@@ -93,7 +95,10 @@ impl Due {
 
     /// Takes out what is due now: an arrival before all else, then what waits longest.
     pub fn pop(&mut self, now: Instant) -> Option<Task> {
-        let urgent = self.at.first_key_value().filter(|(task, at)| matches!(task, Task::Arrived(_)) && **at <= now);
+        let urgent = self
+            .at
+            .first_key_value()
+            .filter(|(task, at)| matches!(task, Task::Arrived(_) | Task::Port(_)) && **at <= now);
         let (at, task) = match urgent {
             Some((task, at)) => (*at, task.clone()),
             None => self.order.first().filter(|(at, _)| *at <= now)?.clone(),

@@ -516,7 +516,13 @@ impl Engine {
             self.journal.is_on(&endpoint.bridge, endpoint.network.as_str());
             let want = wanted(&who, endpoint);
             let seen = observe(self.kernel()?, &want)?;
-            plan.extend(withdraw(&want, &seen));
+            let mut steps = withdraw(&want, &seen);
+            let unlocks = |p: &crate::plan::Planned| matches!(p.step, Step::LockPort { locked: false, .. });
+            // Left on the bridge it is nobody's, and held as such.
+            if steps.iter().any(unlocks) && self.is_secured(&endpoint.bridge)? {
+                steps.retain(|planned| !unlocks(planned));
+            }
+            plan.extend(steps);
         }
         if self.dry_run {
             self.planned.extend(plan);
@@ -535,6 +541,11 @@ impl Engine {
                 EngineError::refused(format!("{who}: not all could be withdrawn: 'evpn-hook sync' tries it again"))
             }
         }
+    }
+
+    fn is_secured(&self, bridge: &IfName) -> Result<bool, EngineError> {
+        let record = self.register.network_of_bridge(bridge)?;
+        Ok(record.is_some_and(|record| record.network.security() != PortSecurity::Off))
     }
 
     pub(super) fn tell(&mut self, what: &str, record: &GuestRecord) {

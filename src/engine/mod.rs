@@ -5,6 +5,7 @@
 mod addresses;
 mod duplicates;
 mod flaws;
+mod foreign;
 mod guest;
 mod host;
 mod learned;
@@ -13,6 +14,7 @@ mod lxc;
 mod network;
 mod sync;
 
+pub use foreign::Known;
 pub use guest::{attach, boot_micros, boot_seconds, by_hand, detach, lacks, mends};
 pub use host::{undo_host, vtep_and_mtu};
 pub use learned::Learned;
@@ -147,7 +149,8 @@ impl Engine {
         }
         // Unknown is as good as missing: what would mend it says why it cannot.
         let guards = guard::all(|port| world.link(port).map(|l| l.index));
-        Ok(world.with_guards(guards.ok().flatten()))
+        let (guards, secured) = guards.ok().flatten().unzip();
+        Ok(world.with_guards(guards).with_secured(secured.unwrap_or_default()))
     }
 
     /// Walks a plan, all or nothing; returns what the speaker has of ours then, `added` being what it had before.

@@ -201,6 +201,9 @@ impl Engine {
             Err(EngineError::Apply(error)) => Err(self.in_the_way(&network, vtep).unwrap_or(EngineError::Apply(error))),
             result => result,
         };
+        if result.is_ok() && !self.dry_run && network.security() != PortSecurity::Off {
+            self.hold_ports_of(&network)?;
+        }
         if !self.dry_run && matches!(self.register.network_of_bridge(&network.bridge), Ok(None)) {
             self.register.remove_network(&network)?;
         }
@@ -342,6 +345,9 @@ impl Engine {
         let (bridge, vxlan) = (&network.bridge, network.vni.device());
         let entered = |p: &Planned| matches!(&p.step, Step::SetMaster { dev, master: Some(_) } if dev == bridge);
         let anew = |p: &Planned| matches!(&p.step, Step::SetMaster { dev, master: Some(_) } if [bridge, &vxlan].contains(&dev));
+        if result.is_ok() && holds_anew {
+            self.ports_again(network)?;
+        }
         if result.is_ok() && (plan.iter().any(anew) || holds_anew) && self.register.is_used(bridge) {
             // The kernel flushed the bridge's neighbours, or it is another bridge than the one that its guests were on: they must not wait
             // for what follows.
@@ -398,6 +404,7 @@ impl Engine {
             record.network.port_security = network.port_security;
             self.register.put_network(&record)?;
             self.guests_again(&network.bridge);
+            self.ports_again(&record.network)?;
         }
         if record.network.hosts != network.hosts {
             record.network.hosts.clone_from(&network.hosts);
@@ -466,8 +473,10 @@ impl Engine {
         let mut plan = self.neighbours_down(network)?;
         plan.extend(down(&ours, &seen));
         let is_held = |n: &Network| n.security() != PortSecurity::Off;
-        if is_held(network) && !self.register.any_network(|n| n.network.name != *name && is_held(&n.network)) {
-            plan.push(Planned { step: Step::LiftGuards, undo: Vec::new() });
+        if is_held(network) {
+            let others = self.register.any_network(|n| n.network.name != *name && is_held(&n.network));
+            let guard = Step::GuardBridge { bridge: network.bridge.clone(), on: false };
+            plan.push(Planned { step: if others { guard } else { Step::LiftGuards }, undo: Vec::new() });
         }
         if self.dry_run {
             self.planned.extend(plan);

@@ -117,6 +117,14 @@ impl Kernel {
         })
     }
 
+    /// The same with those that no name of ours can mean.
+    pub fn all_ports_of(&mut self, master: u32) -> Result<(Vec<Link>, Vec<Odd>), KernelError> {
+        let links = self.ports_of(master)?;
+        let mut odds = std::mem::take(&mut self.odds);
+        odds.retain(|odd| odd.master == Some(master));
+        Ok((links, odds))
+    }
+
     /// The addresses of one device, or of all. A device that is gone has none.
     pub fn addresses(&mut self, index: Option<u32>) -> Result<Vec<Address>, KernelError> {
         self.told(format_args!("addresses of index {}", index.unwrap_or(0)), |kernel| {

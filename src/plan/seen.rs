@@ -4,7 +4,7 @@ use super::guard::Guard;
 use crate::model::{IfName, Mac, TableId, Vni};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 /// A network device as the kernel shows it.
@@ -175,6 +175,7 @@ pub struct World {
     neighs: HashMap<(u32, IpAddr), Neigh>,
     guards: HashMap<u32, Guard>,
     guards_laid: Option<bool>,
+    secured: BTreeSet<IfName>,
 }
 
 impl World {
@@ -219,6 +220,21 @@ impl World {
     /// With what guests' ports let in; none where the rules of it are not laid.
     pub fn with_guards(self, guards: Option<HashMap<u32, Guard>>) -> World {
         World { guards_laid: Some(guards.is_some()), guards: guards.unwrap_or_default(), ..self }
+    }
+
+    /// With the bridges whose ports are held that are no guest's.
+    pub fn with_secured(self, secured: BTreeSet<IfName>) -> World {
+        World { secured, ..self }
+    }
+
+    /// Are those of this bridge held?
+    pub fn is_secured(&self, bridge: &IfName) -> bool {
+        self.secured.contains(bridge)
+    }
+
+    /// All such bridges.
+    pub fn secured(&self) -> impl Iterator<Item = &IfName> {
+        self.secured.iter()
     }
 
     /// Are the rules of port security there as they were laid? `None` where nobody asked.

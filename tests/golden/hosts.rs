@@ -34,6 +34,7 @@ fn network(name: &str, bridge: &str, vni: u32, vrf: Option<Vrf>) -> NetworkStatu
         state: "up",
         problems: vec![],
         remotes: vec![],
+        foreign_ports: vec![],
     }
 }
 

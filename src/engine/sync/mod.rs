@@ -80,6 +80,7 @@ impl Engine {
         }
         let walked = self.walked;
         self.sync_guests(&look, &mut out)?;
+        self.hold_ports(&look.world, look.networks.iter().map(|n| &n.network))?;
         let look = self.sync_leftovers(look, self.walked > walked, &mut out)?;
         self.sync_speaker(look.filter(|_| self.walked == before), &mut out)?;
         out.steps = self.walked - before;
@@ -103,6 +104,7 @@ impl Engine {
         self.sync_networks(None, &networks, &world, &mut out)?;
         let look = self.look(world, &mut out);
         self.sync_guests(&look, &mut out)?;
+        self.hold_ports(&look.world, look.networks.iter().map(|n| &n.network))?;
         self.sync_leftovers(look, false, &mut out)?;
         Ok(out)
     }
@@ -196,7 +198,10 @@ impl Engine {
         Look { world, guests, networks: self.register.networks().into_iter().flatten().collect() }
     }
 
-    fn do_most(&mut self, plan: Plan) {
+    pub(super) fn do_most(&mut self, plan: Plan) {
+        if plan.is_empty() {
+            return;
+        }
         if self.dry_run {
             self.planned.extend(plan);
         } else {

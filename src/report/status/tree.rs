@@ -167,6 +167,12 @@ impl<'a> Tree<'a> {
         let rest = format!("{}{}", prefix[1], if below { self.marks.bar } else { NOTHING });
         self.flow([prefix[0], &rest], pieces, 1);
         self.problems(&rest, mood, &network.problems);
+        // Where they are a problem they stand among those.
+        if !held && !network.foreign_ports.is_empty() {
+            let ports: Vec<&str> = network.foreign_ports.iter().map(|port| port.device.as_str()).collect();
+            let what = format!("no guest's: {}", ports.join(", "));
+            self.words([&format!("{rest}  "), &format!("{rest}  ")], Style::Faint, &what);
+        }
         self.guests(prefix[1], &endpoints, &network.remotes);
     }
 
