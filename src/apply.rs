@@ -94,6 +94,7 @@ impl Hands<'_> {
             }
             Step::LayGuards => Ok(guard::lay()?),
             Step::LiftGuards => Ok(guard::lift()?),
+            Step::GuardBridge { bridge, on } => Ok(guard::secure(bridge, *on)?),
             Step::Guard { index, more, less, .. } => Ok(guard::change(*index, more, less)?),
             kernel => Ok(self.kernel.apply(kernel)?),
         }

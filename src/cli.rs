@@ -201,7 +201,7 @@ pub struct Attach {
 pub struct Detach {
     /// One device
     pub device: Option<IfName>,
-    /// All devices of a guest
+    /// All devices of a guest: its name, or as 'lxc/web' where several are called so
     #[arg(long, value_name = "NAME")]
     pub guest: Option<String>,
 }

@@ -36,7 +36,21 @@ pub enum Event {
         guest: Guest,
         /// Its NICs as far as the input knows them; empty where the phase needs none.
         nics: Vec<Nic>,
+        /// What is wrong with the guest as a whole.
+        flaw: Option<Flaw>,
+        /// What is odd and stops nobody, each a line with the way out.
+        notes: Vec<String>,
     },
+}
+
+/// What is wrong with what was read of a guest or of one of its NICs. It counts where that is on a network of ours, and only there: what other
+/// guests are called and what stands in their metadata is not ours to judge.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Flaw {
+    /// Why it cannot be taken as it is, with the way out.
+    pub why: String,
+    /// It stands in our own metadata, so it is told also where the guest is on no network of ours.
+    pub in_metadata: bool,
 }
 
 /// The life of a network. <https://libvirt.org/hooks.html#etc-libvirt-hooks-network>
@@ -92,6 +106,12 @@ pub struct Nic {
     pub chosen: bool,
     /// True where nobody else enslaves the device (type=ethernet, LXC without a link, attach): we do.
     pub enslave: bool,
+    /// What our metadata says of its MAC on each of these networks, where only its bridge tells which of them it is on.
+    #[serde(default)]
+    pub by_network: Vec<(NetName, Vec<Address>)>,
+    /// What is wrong with it.
+    #[serde(default)]
+    pub flaw: Option<Flaw>,
 }
 
 // libvirt *kills a running guest* when `reconnect` fails, and ignores the status of `stopped` and `release`

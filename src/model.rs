@@ -488,13 +488,50 @@ impl Guest {
         }
         Ok(Guest { kind, name: name.to_owned(), id: id.to_owned() })
     }
+    /// The same of any words: what cannot be a name is shown as one (escaped, cut), with why it is none. Who is on no network of ours may be called
+    /// whatever the hypervisor takes.
+    pub fn shown(kind: GuestKind, name: &str, id: &str) -> (Guest, Option<BadValue>) {
+        let shown = |text: &str| {
+            let line = one_line(if text.is_empty() { "?" } else { text });
+            line.char_indices().take_while(|(at, c)| at + c.len_utf8() <= 255).map(|(_, c)| c).collect()
+        };
+        match Guest::new(kind, name, id) {
+            Ok(guest) => (guest, None),
+            Err(why) => (Guest { kind, name: shown(name), id: shown(id) }, Some(why)),
+        }
+    }
     /// The same guest, whatever it is called by now.
     pub fn is(&self, other: &Guest) -> bool {
         (self.kind, &self.id) == (other.kind, &other.id)
     }
 }
 
+impl GuestKind {
+    /// As JSON and the command line say it.
+    pub fn word(self) -> &'static str {
+        match self {
+            GuestKind::Libvirt => "libvirt",
+            GuestKind::Lxc => "lxc",
+            GuestKind::Manual => "manual",
+        }
+    }
+}
+
 impl Guest {
+    /// What no other guest is called: `lxc/web`; a domain's is its name as well, for libvirt gives one once.
+    pub fn full_name(&self) -> String {
+        let what = if self.kind == GuestKind::Libvirt { &self.name } else { &self.id };
+        format!("{}/{what}", self.kind.word())
+    }
+
+    /// Can a person mean it by this: its name, its id, or either behind its kind?
+    pub fn is_called(&self, text: &str) -> bool {
+        let bare = text.strip_prefix(self.kind.word()).and_then(|rest| rest.strip_prefix('/'));
+        // In full only one is meant, whoever else has its name.
+        let full = |bare: &str| bare == self.id || self.kind == GuestKind::Libvirt && bare == self.name;
+        self.name == text || self.id == text || bare.is_some_and(full)
+    }
+
     /// [`hazard`] in its name; the number of the user in front of a user's container's name is ours.
     pub fn hazard(&self) -> Option<char> {
         let name = match self.name.split_once('/') {

@@ -18,7 +18,7 @@
 
 use crate::config::{Before, Network, Origin, PortSecurity, Vrf};
 use crate::fault;
-use crate::model::{Address, Guest, GuestKind, IfName, Mac, NetName, Source, short_line};
+use crate::model::{Address, Guest, IfName, Mac, NetName, Source, short_line};
 use crate::speaker::Added;
 use crate::tape::{self, Untold};
 use rustix::fs::{Access, FlockOperation, Mode, OFlags};
@@ -345,12 +345,7 @@ pub fn file_key(name: &str) -> String {
 
 /// Under which name the register keeps a guest: `guests/<this>.json`.
 pub fn guest_key(guest: &Guest) -> String {
-    let kind = match guest.kind {
-        GuestKind::Libvirt => "libvirt",
-        GuestKind::Lxc => "lxc",
-        GuestKind::Manual => "manual",
-    };
-    format!("{kind}-{}", file_key(&guest.id))
+    format!("{}-{}", guest.kind.word(), file_key(&guest.id))
 }
 
 fn vrf_lock(name: &IfName) -> String {

@@ -243,6 +243,7 @@ impl Agent {
         let now = Instant::now();
         let (task, why) = match look {
             Look::Guest(key, Why::Arrived) => return self.due.put(Task::Arrived(key), now),
+            Look::Port(index) => return self.due.put(Task::Port(index), now),
             Look::Guest(key, why) => (Task::Guest(key), why),
             Look::Network(name, why) => (Task::Network(name), why),
             Look::Stanzas => return self.speaker_was_told(Heard::Lost),
@@ -332,6 +333,13 @@ impl Agent {
                 self.host_rests = Instant::now() + HOST_RESTS;
             }
             Task::Arrived(key) => self.arrive(key.clone()),
+            // Meanwhile its guest's hook may have come.
+            Task::Port(index) if self.index.is_known(*index) => {}
+            Task::Port(index) => {
+                if let Err(error) = self.engine.hold_port(*index) {
+                    self.engine.journal.say(&Message::Warning(&error));
+                }
+            }
             Task::Everything => {
                 self.everything(Tell::All);
             }
@@ -741,6 +749,7 @@ fn kind(task: &Task) -> &'static str {
         Task::Everything | Task::Speaker | Task::Stanzas | Task::Config | Task::NewNetwork(_) => "everything",
         Task::Network(_) => "network",
         Task::Host => "host",
+        Task::Port(_) => "guest",
         Task::Guest(_) | Task::Arrived(_) | Task::Domain(_) | Task::EndOfLease(_) | Task::Leases(_) => "guest",
     }
 }

@@ -43,6 +43,8 @@ pub enum Task {
     Host,
     /// Register a guest that runs here now.
     Arrived(Key),
+    /// Hold a port of nobody's.
+    Port(u32),
     /// Look at all that there is.
     Everything,
     /// See whether FRR is ready, and tell it all.
@@ -95,9 +97,9 @@ impl Due {
         self.order.first().map(|(at, _)| *at)
     }
 
-    /// Takes out what is due now: the host and an arrival before all else, then what waits longest.
+    /// Takes out what is due now: the host, an arrival and a port to be held before all else, then what waits longest.
     pub fn pop(&mut self, now: Instant) -> Option<Task> {
-        let is_urgent = |task: &Task| matches!(task, Task::Host | Task::Arrived(_));
+        let is_urgent = |task: &Task| matches!(task, Task::Host | Task::Port(_) | Task::Arrived(_));
         let urgent = self.at.iter().take_while(|(task, _)| is_urgent(task)).find(|(_, at)| **at <= now);
         let (at, task) = match urgent {
             Some((task, at)) => (*at, task.clone()),

@@ -27,6 +27,8 @@ pub enum Look {
     Stanzas,
     /// What VRFs need of the host as a whole: its routing rules, IP forwarding.
     Host,
+    /// A port of nobody's, by its index, on a bridge whose guests' ports are held.
+    Port(u32),
     /// All that there is.
     Everything,
 }
@@ -337,6 +339,8 @@ impl Index {
                     self.settings_changed |= !looks.is_empty();
                     let before = self.links.insert(*index, now);
                     looks.extend(self.of_device(name, Some(*master)));
+                    let came = before.as_ref().is_none_or(|before| before.master != *master);
+                    looks.extend((came && self.is_nobodys(name, *master)).then_some(Look::Port(*index)));
                     // Renamed: what had its old name has lost its device.
                     if let Some(before) = before.filter(|before| before.name != *name) {
                         looks.extend(self.of_device(&before.name, None));
@@ -345,6 +349,8 @@ impl Index {
                 }
                 looks
             }
+            Event::Odd { index, master } if self.holds(*master) => vec![Look::Port(*index)],
+            Event::Odd { .. } => Vec::new(),
             Event::LinkGone { index } => match self.links.remove(index) {
                 // Its name may live on with another index.
                 Some(gone) => {
@@ -359,6 +365,7 @@ impl Index {
                     let mut looks = self.of_network_device(&device.name, Why::Lost);
                     let judge = |nic: &Nic| (nic.guarded && nic.device == device.name).then_some(Why::Lost);
                     looks.extend(self.judged(self.by_device.get(&device.name), judge));
+                    looks.extend(self.is_nobodys(&device.name, device.master).then_some(Look::Port(*index)));
                     looks
                 }
                 None => Vec::new(),
@@ -457,6 +464,24 @@ impl Index {
     pub fn without_tunnels(&self) -> Vec<Look> {
         let waiting = self.networks.values().filter(|segment| segment.waits == Waits::Address);
         waiting.map(|segment| Look::Network(segment.name.clone(), Why::Lost)).collect()
+    }
+
+    /// Is this the bridge of a network whose guests' ports are held?
+    fn holds(&self, bridge: Option<u32>) -> bool {
+        let name = bridge.and_then(|index| self.links.get(&index)).map(|device| &device.name);
+        let keys = name.and_then(|name| self.by_network_device.get(name)).into_iter().flatten();
+        let mut segments = keys.filter_map(|key| self.networks.get(key));
+        segments.any(|segment| segment.guarded && segment.devices.first() == name)
+    }
+
+    /// Is this a port there that is no guest's and no network's?
+    fn is_nobodys(&self, name: &IfName, bridge: Option<u32>) -> bool {
+        self.holds(bridge) && !self.by_device.contains_key(name) && !self.by_network_device.contains_key(name)
+    }
+
+    /// The same of the device with this index, as far as it is known.
+    pub fn is_known(&self, index: u32) -> bool {
+        self.links.get(&index).is_some_and(|device| self.by_device.contains_key(&device.name))
     }
 
     fn judged(&self, keys: Option<&Vec<Key>>, judge: impl Fn(&Nic) -> Option<Why>) -> Vec<Look> {

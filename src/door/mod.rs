@@ -237,10 +237,11 @@ pub(crate) fn read_call(uid: u32, line: &[u8]) -> Result<Option<LxcHook>, String
     let call: Call =
         serde_json::from_slice(line).map_err(|e| format!("the call does not parse: {}", short_line(&e.to_string())))?;
     let read = lxc::read(call.network.as_ref(), &|key| call.lxc.get(key).cloned());
-    let Some(LxcHook { guest, phase }) = read.map_err(|e| e.to_string())? else { return Ok(None) };
-    let id = format!("{uid}/{}", guest.id);
+    let Some(LxcHook { guest, phase, flaw }) = read.map_err(|e| e.to_string())? else { return Ok(None) };
+    // Where a user keeps them is the user's word, and not asked.
+    let id = format!("{uid}/{}", guest.name);
     let guest = Guest::new(GuestKind::Lxc, &id, &id).map_err(|e| e.to_string())?;
-    Ok(Some(LxcHook { guest, phase }))
+    Ok(Some(LxcHook { guest, phase, flaw }))
 }
 
 fn act(
@@ -249,7 +250,10 @@ fn act(
     entry: Result<Option<Unprivileged>, ConfigError>,
     engine: &mut Engine,
 ) -> Result<(), EngineError> {
-    let Some(LxcHook { guest, phase }) = read_call(uid, line).map_err(refusal)? else { return Ok(()) };
+    let Some(LxcHook { guest, phase, flaw }) = read_call(uid, line).map_err(refusal)? else { return Ok(()) };
+    if let Some(flaw) = flaw.as_ref().filter(|_| phase.may_refuse()) {
+        return Err(refusal(format!("{guest}: {}", flaw.why)));
+    }
     match phase {
         // The veth is not in the container yet: there is no way to tell whose it is.
         LxcPhase::Up { network: Some(network), .. } => Err(refusal(format!(
@@ -262,7 +266,9 @@ fn act(
             engine.start_of_user(guest, &netns, &entry.networks)
         }
         // Withdrawing one's own needs no entry: it may be gone by now.
-        LxcPhase::Down { .. } | LxcPhase::Stop | LxcPhase::PostStop => engine.handle_lxc(LxcHook { guest, phase }),
+        LxcPhase::Down { .. } | LxcPhase::Stop | LxcPhase::PostStop => {
+            engine.handle_lxc(LxcHook { guest, phase, flaw })
+        }
     }
 }
 

@@ -11,16 +11,17 @@ use crate::model::{Address, Guest, GuestKind, IfName, Mac, Source, quoted};
 use crate::plan::guard::{Guard, Lets, guard};
 use crate::plan::guest::{Seen, Wanted, guarded, register, wire, withdraw};
 use crate::plan::learn::yields;
-use crate::plan::seen::World;
+use crate::plan::seen::{Link, World};
 use crate::plan::{Plan, Refusal, Step};
 use crate::register::{Endpoint, GuestRecord, Hook, NetworkRecord, Stage};
 use crate::tape;
 use rustix::time::{ClockId, clock_gettime};
 use std::borrow::Borrow;
 
-/// How long after `qemu migrate` the `start` that belongs to it may come, in seconds. An offline migration calls `migrate`
-/// and never `start` (qemu_migration.c `VIR_MIGRATE_OFFLINE`): its mark must not turn a later cold boot into an arrival.
-const INCOMING_MARK: u64 = 120;
+/// How long after `qemu migrate` the `start` that belongs to it may come, in seconds: libvirt makes the guest's disks in between, and others' hooks run.
+/// An offline migration calls `migrate` and never `start` (qemu_migration.c `VIR_MIGRATE_OFFLINE`), and a cold boot after it is taken for an arrival until
+/// `started`, some 100 ms later; so for ever it does not count. What came later than this `started` finds out.
+const INCOMING_MARK: u64 = 3600;
 
 /// How an endpoint comes to be what its record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +36,11 @@ pub(super) enum How {
 
 /// Has `qemu migrate` announced this guest just now, and nothing of it is here yet?
 pub(super) fn is_announced(record: &GuestRecord) -> bool {
-    let young = |since: u64| boot_seconds().saturating_sub(since) < INCOMING_MARK;
-    record.held().next().is_none() && record.incoming_since.is_some_and(young)
+    record.held().next().is_none() && record.incoming_since.is_some_and(is_young)
+}
+
+fn is_young(since: u64) -> bool {
+    boot_seconds().saturating_sub(since) < INCOMING_MARK
 }
 
 /// CLOCK_BOOTTIME, which no one sets and which does not stop in a suspend.
@@ -60,8 +64,8 @@ impl Engine {
             GuestPhase::Start | GuestPhase::Reconnect => {
                 let again = phase == GuestPhase::Reconnect;
                 let nics = if again { self.allowed(&guest, nics)? } else { nics };
-                let endpoints = self.endpoints(&guest, nics)?;
-                self.start(guest, endpoints, again)
+                let endpoints = self.endpoints(&guest, nics.clone())?;
+                self.start(guest, endpoints, again.then_some(&nics))
             }
             GuestPhase::Started { .. } => self.started(&guest),
             GuestPhase::Stopped => self.stopped(&guest),
@@ -110,13 +114,7 @@ impl Engine {
                 return EngineError::refused(why);
             }
         }
-        endpoints_on(guest, nics, |nic| {
-            Ok(match (&nic.bridge, &nic.network) {
-                (Some(bridge), _) => self.register.network_of_bridge(bridge)?,
-                (None, Some(name)) => self.register.network(name)?,
-                (None, None) => None,
-            })
-        })
+        endpoints_on(guest, nics, |nic| self.network_of(nic))
     }
 
     fn mark_incoming(&mut self, guest: Guest) -> Result<(), EngineError> {
@@ -126,19 +124,55 @@ impl Engine {
         Ok(self.register.put_guest(&record)?)
     }
 
-    /// Wires every endpoint, and registers it unless its guest still runs elsewhere. All or nothing.
-    pub(super) fn start(&mut self, guest: Guest, mut endpoints: Vec<Endpoint>, again: bool) -> Result<(), EngineError> {
+    /// Those of a running guest's endpoints whose network is down just now: they are the guest's all the same, and registered when it is back.
+    pub(super) fn waiting(
+        &self,
+        before: &GuestRecord,
+        nics: &[Nic],
+        fresh: &[Endpoint],
+    ) -> Result<Vec<Endpoint>, EngineError> {
+        let its = |e: &Endpoint| {
+            let is_it =
+                |n: &Nic| n.device.as_ref() == Some(&e.device) && n.bridge.as_ref().is_none_or(|b| *b == e.bridge);
+            nics.iter().any(is_it) && !fresh.iter().any(|f| f.device == e.device)
+        };
+        let mut waiting = Vec::new();
+        for endpoint in before.endpoints.iter().filter(|e| its(e)) {
+            if self.register.network_of_bridge(&endpoint.bridge)?.is_none() {
+                waiting.push(endpoint.clone());
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// Wires every endpoint, and registers it unless its guest still runs elsewhere. All or nothing. `running` are the NICs of a guest that ran before.
+    pub(super) fn start(
+        &mut self,
+        guest: Guest,
+        mut endpoints: Vec<Endpoint>,
+        running: Option<&[Nic]>,
+    ) -> Result<(), EngineError> {
+        let again = running.is_some();
         // A guest on none of our networks leaves no trace, not even a lock.
         if endpoints.is_empty() && self.register.guest(&guest)?.is_none() {
             return Ok(());
         }
         let _lock = self.register.lock_guest(&guest)?;
         let before = self.register.guest(&guest)?;
+        let waiting = match (&before, running) {
+            (Some(before), Some(nics)) => self.waiting(before, nics, &endpoints)?,
+            _ => Vec::new(),
+        };
+        if endpoints.is_empty() && !waiting.is_empty() {
+            return Ok(());
+        }
         let incoming = before.as_ref().is_some_and(|b| match b.incoming_since {
             Some(_) if again => b.endpoints.iter().any(|e| e.stage == Stage::Incoming),
-            Some(since) => boot_seconds().saturating_sub(since) < INCOMING_MARK,
+            Some(since) => is_young(since),
             None => false,
         });
+        let waits: Vec<IfName> = waiting.iter().map(|e| e.device.clone()).collect();
+        endpoints.extend(waiting);
         for endpoint in &mut endpoints {
             let known = before.iter().flat_map(|b| &b.endpoints).find(|e| e.device == endpoint.device);
             endpoint.enslaved |= known.is_some_and(|k| k.enslaved);
@@ -147,7 +181,8 @@ impl Engine {
             }
         }
         let record = GuestRecord {
-            incoming_since: before.as_ref().and_then(|b| b.incoming_since).filter(|_| incoming),
+            // One that is too old to be believed is kept for `started`, which can ask libvirt.
+            incoming_since: before.as_ref().and_then(|b| b.incoming_since).filter(|_| incoming || !again),
             endpoints,
             ..GuestRecord::new(guest)
         };
@@ -159,7 +194,11 @@ impl Engine {
             (false, true) => How::Mend,
             (false, false) => How::Start,
         };
-        let record = self.change(before, record, how, |_| true)?;
+        let record = self.change(before, record, how, |e| !waits.contains(&e.device))?;
+        // All that it has is another guest's.
+        if record.endpoints.is_empty() {
+            return self.part(record, |_| true);
+        }
         self.tell(if incoming { "wired, not advertised before it arrives" } else { "registered" }, &record);
         Ok(())
     }
@@ -229,6 +268,7 @@ impl Engine {
         for old in before.iter().flat_map(|b| b.held()) {
             plan.extend(self.no_longer(&who, old, &record.endpoints)?);
         }
+        let mut others: Vec<IfName> = Vec::new();
         let came = |device: &IfName| {
             before.iter().flat_map(|b| &b.endpoints).any(|e| e.device == *device && e.stage == Stage::Incoming)
         };
@@ -241,7 +281,25 @@ impl Engine {
             }
             let mend = how == How::Mend;
             let mut seen = observe(self.kernel()?, &Wanted { mend, ..wanted(&who, endpoint) })?;
-            let known = before.iter().flat_map(|b| &b.endpoints).find(|e| e.device == endpoint.device);
+            let known = before.iter().flat_map(|b| b.held()).find(|e| e.device == endpoint.device);
+            // A device that comes new with its guest has no entry: whoever put it there may be the one whose namespace this guest shares.
+            let entered = |device: &Link| seen.fdb.as_ref().is_some_and(|f| f.is_static && f.port == device.index);
+            let may_share = how == How::Start || record.guest.kind == GuestKind::Lxc;
+            if known.is_none()
+                && may_share
+                && seen.device.as_ref().is_some_and(entered)
+                && let Some(owner) = self.owner_of(&endpoint.device, &record.guest).filter(is_alive)
+            {
+                let what = format!("{who}: device {} is {owner}'s already, and stays {owner}'s", endpoint.device);
+                match record.guest.kind {
+                    GuestKind::Lxc => self.journal.say(&Message::Note(&what)),
+                    _ => self.journal.say(&Message::Warning(&what)),
+                }
+                others.push(endpoint.device.clone());
+                continue;
+            }
+            let known =
+                known.filter(|_| before.is_some_and(|b| b.endpoints.iter().any(|e| e.device == endpoint.device)));
             if let (How::Mend, Some(mac), Some(known)) = (how, endpoint.mac, known) {
                 let (lost, ips): (Vec<Address>, _) =
                     endpoint.ips.iter().partition(|a| yields(a, &known.ips, &seen.neighs, mac));
@@ -264,6 +322,7 @@ impl Engine {
             endpoint.taken = taken;
             plan.extend(steps);
         }
+        record.endpoints.retain(|e| !others.contains(&e.device));
         if self.dry_run {
             self.planned.extend(plan);
             return Ok(());
@@ -315,6 +374,12 @@ impl Engine {
         Ok(())
     }
 
+    /// Another guest that has this device.
+    fn owner_of(&self, device: &IfName, but: &Guest) -> Option<Guest> {
+        let mut guests = self.register.guests().into_iter().flatten();
+        guests.find(|r| !r.guest.is(but) && r.held().any(|e| e.device == *device)).map(|r| r.guest)
+    }
+
     /// What of an endpoint the guest does not want any more. Its addresses may live on behind another device: a container that
     /// died without a hook comes back with a new veth, and finds its own neighbours on the bridge.
     fn no_longer(&mut self, who: &str, old: &Endpoint, now: &[Endpoint]) -> Result<Plan, EngineError> {
@@ -337,20 +402,35 @@ impl Engine {
         Ok(plan)
     }
 
-    /// The chance to correct a wrong guess: a guest taken for an arrival that libvirt says runs here already is registered. Any other that is
-    /// on its way has to be waited for, since no hook tells of its arrival.
+    /// The chance to correct a wrong guess: a guest taken for an arrival that libvirt says runs here already is registered, and one that was
+    /// registered and is still on its way is taken back. Any that is on its way has to be waited for, since no hook tells of its arrival.
     fn started(&mut self, guest: &Guest) -> Result<(), EngineError> {
         let Some(record) = self.register.guest(guest)? else { return Ok(()) };
         if record.incoming_since.is_none() {
             return Ok(());
         }
-        match tape::told("libvirt: how the domain lives", || hypervisor::libvirt::life(&guest.name)) {
-            Some(Life::Here) => self.arrived(guest).map(drop),
-            _ => {
-                self.awaited = Some(guest.clone());
-                Ok(())
-            }
+        let life = tape::told("libvirt: how the domain lives", || hypervisor::libvirt::life(&guest.name));
+        match (life, is_incoming(&record)) {
+            (Some(Life::Here), true) => return self.arrived(guest).map(drop),
+            (Some(Life::Moving), false) => self.not_yet(guest)?,
+            (_, true) => {}
+            (_, false) => return Ok(()),
         }
+        self.awaited = Some(guest.clone());
+        Ok(())
+    }
+
+    /// A guest that was registered runs elsewhere still: only wired, as one on its way.
+    fn not_yet(&mut self, guest: &Guest) -> Result<(), EngineError> {
+        let _lock = self.register.lock_guest(guest)?;
+        let Some(record) = self.register.guest(guest)? else { return Ok(()) };
+        let mut incoming = GuestRecord { incoming_since: Some(boot_seconds()), ..record.clone() };
+        incoming.hook = None;
+        self.part(GuestRecord { incoming_since: Some(boot_seconds()), ..record }, |_| true)?;
+        let before = self.register.guest(guest)?;
+        let record = self.change(before, incoming, How::Incoming, |_| true)?;
+        self.tell("it has not arrived: wired, not advertised before", &record);
+        Ok(())
     }
 
     /// A guest that was on its way runs here now: registers it. False where it was not on its way (any more).
@@ -438,7 +518,13 @@ impl Engine {
             self.journal.is_on(&endpoint.bridge, endpoint.network.as_str());
             let want = wanted(&who, endpoint);
             let seen = observe(self.kernel()?, &want)?;
-            plan.extend(withdraw(&want, &seen));
+            let mut steps = withdraw(&want, &seen);
+            let unlocks = |p: &crate::plan::Planned| matches!(p.step, Step::LockPort { locked: false, .. });
+            // Left on the bridge it is nobody's, and held as such.
+            if steps.iter().any(unlocks) && self.is_secured(&endpoint.bridge)? {
+                steps.retain(|planned| !unlocks(planned));
+            }
+            plan.extend(steps);
         }
         if self.dry_run {
             self.planned.extend(plan);
@@ -459,6 +545,11 @@ impl Engine {
         }
     }
 
+    fn is_secured(&self, bridge: &IfName) -> Result<bool, EngineError> {
+        let record = self.register.network_of_bridge(bridge)?;
+        Ok(record.is_some_and(|record| record.network.security() != PortSecurity::Off))
+    }
+
     pub(super) fn tell(&mut self, what: &str, record: &GuestRecord) {
         let mut detail = String::new();
         for e in &record.endpoints {
@@ -474,15 +565,8 @@ impl Engine {
 pub fn attach(engine: &mut Engine, guest: Guest, nic: Nic) -> Result<Endpoint, EngineError> {
     engine.journal.object.clone_from(&guest.name);
     // A device belongs to one guest: another's claim on it would withdraw this one's routes when that guest stops.
-    for other in engine.register.guests().into_iter().flatten() {
-        let clash = other.held().any(|e| Some(&e.device) == nic.device.as_ref());
-        if clash && !other.guest.is(&guest) {
-            return EngineError::refused(format!(
-                "{}: it is {}'s already: 'evpn-hook detach {0}' first",
-                nic.device.as_ref().map_or("device", |d| d.as_str()),
-                other.guest
-            ));
-        }
+    if let Some((device, owner)) = nic.device.as_ref().and_then(|d| Some((d, engine.owner_of(d, &guest)?))) {
+        return EngineError::refused(format!("{device}: it is {owner}'s already: 'evpn-hook detach {device}' first"));
     }
     match engine.add_endpoint(guest, nic)? {
         Some(endpoint) => Ok(endpoint),
@@ -490,18 +574,27 @@ pub fn attach(engine: &mut Engine, guest: Guest, nic: Nic) -> Result<Endpoint, E
     }
 }
 
-/// `detach`: withdraws one device, or all of the guests of this name.
+/// `detach`: withdraws one device, or all of the one guest that is called so.
 pub fn detach(engine: &mut Engine, device: Option<&IfName>, name: Option<&str>) -> Result<(), EngineError> {
-    let mut found = false;
     engine.register.writable()?;
-    for record in engine.register.guests() {
-        let record = record?;
-        if name.is_some_and(|n| record.guest.name == n) {
-            engine.stopped(&record.guest)?;
+    let records = engine.register.guests().into_iter().collect::<Result<Vec<_>, _>>()?;
+    let mut found = false;
+    if let Some(name) = name {
+        let named: Vec<&Guest> = records.iter().map(|r| &r.guest).filter(|guest| guest.is_called(name)).collect();
+        if let [one, _, ..] = named[..] {
+            let full: Vec<String> = named.iter().map(|guest| guest.full_name()).collect();
+            let count = full.len();
+            let what =
+                format!("{name}: {count} guests are called so: name one, as --guest {}", quoted(&one.full_name()));
+            return EngineError::refused(format!("{what} (of {})", full.join(", ")));
+        }
+        for guest in named {
+            engine.stopped(guest)?;
             found = true;
-        } else if let Some(device) = device
-            && record.held().any(|e| e.device == *device)
-        {
+        }
+    }
+    for record in records.iter().filter(|_| name.is_none()) {
+        if let Some(device) = device.filter(|device| record.held().any(|e| e.device == **device)) {
             engine.endpoint_gone(&record.guest, |e| e.device == *device)?;
             found = true;
         }
@@ -532,6 +625,12 @@ fn says_already(before: &GuestRecord, record: &GuestRecord) -> bool {
     let come = |e: &Endpoint| before.endpoints.iter().find(|b| b.device == e.device).map_or(e.stage, |b| b.stage);
     let as_far = |e: &Endpoint| Endpoint { stage: come(e), ..e.clone() };
     *before == GuestRecord { endpoints: record.endpoints.iter().map(as_far).collect(), ..record.clone() }
+}
+
+/// May this guest run? Of a domain libvirt says it; a container's devices are gone with it.
+fn is_alive(guest: &Guest) -> bool {
+    let runs = || Some(hypervisor::libvirt::runs(&guest.name));
+    guest.kind != GuestKind::Libvirt || tape::told("libvirt: does the owner run", runs) != Some(false)
 }
 
 /// Is the one the other's successor on the same device, with its MAC? On another bridge nothing of it is the same.
@@ -582,6 +681,10 @@ pub(super) fn endpoints_on<R: Borrow<NetworkRecord>>(
             ));
         }
         let mut ips = nic.ips;
+        // Its MAC is on several networks, each with what is declared there.
+        if let Some((_, declared)) = nic.by_network.into_iter().find(|(name, _)| *name == network.name) {
+            ips = declared;
+        }
         if let (true, Some(mac)) = (ips.is_empty(), nic.mac) {
             ips = by_dhcp_host(network, mac);
         }

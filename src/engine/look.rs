@@ -117,6 +117,11 @@ pub(super) fn observe(kernel: &mut Kernel, world: &World, network: &Network) -> 
     // Where nobody can tell, laying them says why.
     let laid = || world.guards_laid().unwrap_or_else(|| guard::are_laid().unwrap_or(false));
     seen.guards_laid = network.security() == PortSecurity::Off || laid();
+    let secured = || match world.guards_laid() {
+        Some(_) => world.is_secured(&network.bridge),
+        None => guard::is_secured(&network.bridge).unwrap_or(false),
+    };
+    seen.bridge_guarded = network.security() == PortSecurity::Off || secured();
     let masters = seen.bridge.iter().chain(&seen.vxlans).chain(&seen.l3_bridge).filter_map(|l| l.master);
     seen.names = masters.filter_map(|m| Some((m, world.by_index(m)?.name.clone()))).collect();
     Ok(seen)

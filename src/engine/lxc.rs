@@ -1,11 +1,11 @@
 //! Containers: LXC tells which hook runs, the container's own network namespace tells the rest.
 
 use super::{Engine, EngineError};
-use crate::event::{GuestPhase, Nic};
+use crate::event::{Flaw, GuestPhase, Nic};
 use crate::input::{LxcHook, LxcPhase};
 use crate::journal::Message;
 use crate::kernel::{Kernel, KernelError};
-use crate::model::{Address, Guest, IfName, NetName, Source, one_line};
+use crate::model::{Address, Guest, IfName, NetName, Source, one_line, quoted};
 use crate::plan::Step;
 use crate::plan::seen::{Link, LinkKind};
 use crate::register::Endpoint;
@@ -20,7 +20,7 @@ const USERS_ADDRESSES: usize = 64;
 
 impl Engine {
     pub(super) fn lxc(&mut self, hook: LxcHook) -> Result<(), EngineError> {
-        let LxcHook { guest, phase } = hook;
+        let LxcHook { guest, phase, flaw } = hook;
         self.journal.object.clone_from(&guest.name);
         match phase {
             // A linked veth is LXC's to enslave; start-host finds it. Here only what nobody else would put on its bridge.
@@ -32,6 +32,7 @@ impl Engine {
                         enslave: bridge.is_none(),
                         ..Nic::default()
                     };
+                    self.weigh(&GuestPhase::Start, &guest, std::slice::from_ref(&nic), flaw.as_ref(), &[])?;
                     self.add_endpoint(guest, nic).map(drop)
                 }
                 None => Ok(()),
@@ -43,6 +44,7 @@ impl Engine {
                     large = found;
                     Ok::<_, EngineError>(nics)
                 })?;
+                self.weigh(&GuestPhase::Start, &guest, &nics, flaw.as_ref(), &[])?;
                 self.guest(GuestPhase::Start, guest, nics)?;
                 self.lower_inside(&format!("/proc/{pid}/ns/net"), &large)
             }
@@ -56,6 +58,7 @@ impl Engine {
     pub fn start_of_user(&mut self, guest: Guest, netns: &File, networks: &[NetName]) -> Result<(), EngineError> {
         self.journal.object.clone_from(&guest.name);
         let (nics, _) = self.container_nics(netns)?;
+        self.weigh(&GuestPhase::Start, &guest, &nics, None, &[])?;
         let endpoints = self.endpoints(&guest, nics)?;
         for endpoint in &endpoints {
             if let Some(why) = self.not_a_users(&guest, endpoint, networks)? {
@@ -64,7 +67,7 @@ impl Engine {
         }
         // The agent is at work here, for the whole host: a user must not hold it up.
         self.may_wait = false;
-        let started = self.start(guest, endpoints, false);
+        let started = self.start(guest, endpoints, None);
         self.may_wait = true;
         started
     }
@@ -117,11 +120,14 @@ impl Engine {
     pub(super) fn container_nics(&mut self, netns: &File) -> Result<(Vec<Nic>, Vec<Large>), EngineError> {
         let (mut nics, mut large) = (Vec::new(), Vec::new());
         for inner in veths_in(netns)? {
-            let Some(outer) = self.kernel()?.link_by_index(inner.peer)? else { continue };
+            let Some(outer) = self.kernel()?.link_by_index(inner.peer)? else {
+                nics.extend(self.odd_nic(&inner, netns)?);
+                continue;
+            };
             let pair = outer.link == Some(inner.index) && outer.kind == LinkKind::Other("veth".into());
             let Some(master) = outer.master.filter(|_| pair) else { continue };
             // Whoever may name the devices inside may give them any index: one that is another container's here, too.
-            if !self.kernel()?.peer_is_in(&outer.name, netns.as_fd())? {
+            if !self.kernel()?.peer_is_in(outer.index, netns.as_fd())? {
                 continue;
             }
             let bridge = self.kernel()?.link_by_index(master)?;
@@ -130,6 +136,22 @@ impl Engine {
             nics.push(Nic { device: Some(outer.name), mac: inner.mac, bridge, ips: inner.ips, ..Nic::default() });
         }
         Ok((nics, large))
+    }
+
+    /// The same of a veth whose host end has a name that nothing of ours can mean: none of ours, unless it is on a bridge of ours.
+    fn odd_nic(&mut self, inner: &Inner, netns: &File) -> Result<Option<Nic>, EngineError> {
+        let Some(outer) = self.kernel()?.odd_by_index(inner.peer)? else { return Ok(None) };
+        let Some(master) = outer.master.filter(|_| outer.link == Some(inner.index)) else { return Ok(None) };
+        if !self.kernel()?.peer_is_in(outer.index, netns.as_fd())? {
+            return Ok(None);
+        }
+        let bridge = self.kernel()?.link_by_index(master)?.map(|l| l.name);
+        let why = format!(
+            "its device on this host is called {}, and evpn-hook takes letters, digits and -_.@+: set lxc.net.N.veth.pair to another name",
+            quoted(&outer.shown)
+        );
+        let flaw = Some(Flaw { why, in_metadata: false });
+        Ok(Some(Nic { mac: inner.mac, bridge, flaw, ..Nic::default() }))
     }
 
     /// Gives a container's own ends the MTU that their bridges pass, where they are ours: what is larger a bridge drops and tells nobody, and where

@@ -5,6 +5,8 @@
 mod addresses;
 mod change;
 mod duplicates;
+mod flaws;
+mod foreign;
 mod guest;
 mod host;
 mod learned;
@@ -14,6 +16,7 @@ mod network;
 mod sync;
 
 pub use change::differences;
+pub use foreign::Known;
 pub use guest::{attach, boot_micros, boot_seconds, by_hand, detach, lacks, mends};
 pub use host::{TunnelEnd, tunnel_end_and_carriers, undo_host, vtep_now};
 pub use learned::Learned;
@@ -185,7 +188,8 @@ impl Engine {
         }
         // Unknown is as good as missing: what would mend it says why it cannot.
         let guards = guard::all(|port| world.link(port).map(|l| l.index));
-        Ok(world.with_guards(guards.ok().flatten()))
+        let (guards, secured) = guards.ok().flatten().unzip();
+        Ok(world.with_guards(guards).with_secured(secured.unwrap_or_default()))
     }
 
     /// Walks a plan, all or nothing; returns what the speaker has of ours then, `added` being what it had before.
@@ -239,7 +243,11 @@ impl Engine {
             Event::Network { phase, network } => self.network(phase, network),
             Event::NetworkStopped { name, .. } => self.network_stopped(&name),
             Event::PortDeleted { owner, port } => self.port_deleted(&owner, &port),
-            Event::Guest { phase, guest, nics } => self.guest(phase, guest, nics),
+            Event::Guest { phase, guest, nics, flaw, notes } => {
+                self.journal.object.clone_from(&guest.name);
+                self.weigh(&phase, &guest, &nics, flaw.as_ref(), &notes)?;
+                self.guest(phase, guest, nics)
+            }
         }
     }
 

@@ -293,6 +293,9 @@ impl Engine {
             Err(EngineError::Apply(error)) => Err(self.in_the_way(&network, vtep).unwrap_or(EngineError::Apply(error))),
             result => result,
         };
+        if result.is_ok() && !self.dry_run && network.security() != PortSecurity::Off {
+            self.hold_ports_of(&network)?;
+        }
         if !self.dry_run && matches!(self.register.network_of_bridge(&network.bridge), Ok(None)) {
             self.register.remove_network(&network)?;
         }
@@ -482,6 +485,9 @@ impl Engine {
             Step::SetMac { dev, .. } | Step::SetMtu { dev, .. } | Step::DelAddress { dev, .. } => dev == bridge,
             _ => false,
         };
+        if result.is_ok() && holds_anew {
+            self.ports_again(network)?;
+        }
         let is_up = result.is_ok() || asked.network_before.is_some();
         if is_up && (plan.iter().any(anew) || holds_anew) && self.register.is_used(bridge) {
             // The kernel flushed the bridge's neighbours (or may have, with its last address), or it is another bridge than the one that its
@@ -598,8 +604,10 @@ impl Engine {
         let mut plan = self.neighbours_down(network)?;
         plan.extend(down(&ours, &seen));
         let is_held = |n: &Network| n.security() != PortSecurity::Off;
-        if is_held(network) && !self.register.any_network(|n| n.network.name != *name && is_held(&n.network)) {
-            plan.push(Planned { step: Step::LiftGuards, undo: Vec::new() });
+        if is_held(network) {
+            let others = self.register.any_network(|n| n.network.name != *name && is_held(&n.network));
+            let guard = Step::GuardBridge { bridge: network.bridge.clone(), on: false };
+            plan.push(Planned { step: if others { guard } else { Step::LiftGuards }, undo: Vec::new() });
         }
         if self.dry_run {
             self.planned.extend(plan);

@@ -9,7 +9,7 @@ use crate::model::{IfName, Mac, one_line};
 use crate::plan::guard::{Guard, Lets};
 use crate::tape::{self, Untold};
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::Ipv6Addr;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -23,6 +23,12 @@ const MOST: usize = 64 << 20;
 pub const TABLE: &str = "evpn-hook";
 
 const RULES: &str = include_str!("rules.nft");
+
+/// The one rule that some kernels cannot have (NFT_BRIDGE_META, Linux 3.16, is left out of some): there a port of nobody's is open from when it joins its
+/// bridge until it is locked.
+const BRIDGE_RULE: &str = "meta ibrname @bridges meta iifkind != vxlan drop";
+/// An empty chain, which says that it was left out.
+const WITHOUT: &str = "without_bridge_names";
 
 /// Why port security could not be set.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +56,41 @@ pub enum GuardError {
 
 /// Lays the rules; what the sets say of ports stays.
 pub fn lay() -> Result<(), GuardError> {
-    nft(&[RULES]).map(drop)
+    lay_and("")
+}
+
+/// The same, and these words with it.
+fn lay_and(words: &str) -> Result<(), GuardError> {
+    match nft(&[RULES, words]) {
+        Err(GuardError::Refused { words: why, .. }) if why.contains("not supported") => {
+            let rules = RULES.replace(BRIDGE_RULE, "");
+            let chain = format!("add chain bridge evpn-hook {WITHOUT}\n");
+            nft(&[&rules, &chain, words]).map(drop)
+        }
+        done => done.map(drop),
+    }
+}
+
+/// Holds all ports of a bridge that stand in no set, or does not any more. Lays the rules where they are not there.
+pub fn secure(bridge: &IfName, on: bool) -> Result<(), GuardError> {
+    let element = format!("element bridge evpn-hook bridges {{ \"{bridge}\" }}\n");
+    let words = if on { format!("add {element}") } else { format!("add {element}delete {element}") };
+    match nft(&[&words]) {
+        Err(GuardError::Refused { missing: true, .. }) if on => lay_and(&words),
+        Err(GuardError::Refused { missing: true, .. }) => Ok(()),
+        done => done.map(drop),
+    }
+}
+
+/// Are all ports of this bridge held that stand in no set?
+pub fn is_secured(bridge: &IfName) -> Result<bool, GuardError> {
+    tape::asked(format_args!("nft: are the ports of {bridge} held"), || {
+        match nft(&[&format!("get element bridge evpn-hook bridges {{ \"{bridge}\" }}")]) {
+            Ok(_) => Ok(true),
+            Err(GuardError::Refused { missing: true, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    })
 }
 
 /// Takes rules and sets out; fine where there are none.
@@ -70,7 +110,7 @@ pub fn change(port: u32, more: &[Lets], less: &[Lets]) -> Result<(), GuardError>
         words += &command("delete", port, *lets);
     }
     match nft(&[&words]) {
-        Err(GuardError::Refused { missing: true, .. }) => nft(&[RULES, &words]).map(drop),
+        Err(GuardError::Refused { missing: true, .. }) => lay_and(&words),
         done => done.map(drop),
     }
 }
@@ -94,12 +134,15 @@ pub fn are_laid() -> Result<bool, GuardError> {
     })
 }
 
-/// What every guarded port lets in; none where the rules are not as they were laid, for then nothing holds.
+/// What the sets say: what each guarded port lets in, and the bridges whose other ports are held.
+pub type Said = (HashMap<u32, Guard>, BTreeSet<IfName>);
+
+/// All of it; none where the rules are not as they were laid, for then nothing holds.
 ///
 /// nft shows a port by its name where it has one still; `index` is asked for that name's index.
-pub fn all(index: impl Fn(&IfName) -> Option<u32>) -> Result<Option<HashMap<u32, Guard>>, GuardError> {
+pub fn all(index: impl Fn(&IfName) -> Option<u32>) -> Result<Option<Said>, GuardError> {
     let list = listed(&["-j", "list", "table", "bridge", "evpn-hook"])?.filter(|list| is_whole(list));
-    Ok(list.map(|list| guards(&list, index)))
+    Ok(list.map(|list| (guards(&list, index), bridges(&list))))
 }
 
 fn listed(args: &[&str]) -> Result<Option<Vec<Value>>, GuardError> {
@@ -157,7 +200,18 @@ fn is_whole(list: &[Value]) -> bool {
     for rule in list.iter().filter_map(|item| item["rule"]["chain"].as_str()) {
         *chains.entry(rule.to_owned()).or_default() += 1;
     }
-    chains == laid()
+    let mut laid = laid();
+    if list.iter().any(|item| item["chain"]["name"] == WITHOUT) {
+        laid.entry("prerouting".to_owned()).and_modify(|rules| *rules -= 1);
+    }
+    chains == laid
+}
+
+/// The bridges that stand in their set.
+pub(crate) fn bridges(list: &[Value]) -> BTreeSet<IfName> {
+    let sets = list.iter().map(|item| &item["set"]).filter(|set| set["name"] == "bridges");
+    let names = sets.filter_map(|set| set["elem"].as_array()).flatten().filter_map(Value::as_str);
+    names.filter_map(|name| name.parse().ok()).collect()
 }
 
 /// What the sets in it let in, by the port.
@@ -167,6 +221,9 @@ pub(crate) fn guards(list: &[Value], index: impl Fn(&IfName) -> Option<u32>) -> 
     let mut targets = HashSet::new();
     for set in list.iter().map(|item| &item["set"]) {
         let name = set["name"].as_str().unwrap_or_default();
+        if name == "bridges" {
+            continue;
+        }
         for element in set["elem"].as_array().into_iter().flatten() {
             let (port, value) = match &element["concat"] {
                 Value::Array(parts) => (parts.first().unwrap_or(&Value::Null), parts.get(1).unwrap_or(&Value::Null)),
@@ -233,6 +290,7 @@ mod tests {
             laid.keys().map(String::as_str).collect::<Vec<_>>(),
             ["check_arp", "check_dhcp", "check_mac", "check_mac_ip", "check_nd", "check_v4", "check_v6", "prerouting"]
         );
-        assert_eq!((laid["check_mac"], laid["check_mac_ip"], laid["prerouting"]), (2, 3, 2));
+        assert_eq!((laid["check_mac"], laid["check_mac_ip"], laid["prerouting"]), (2, 3, 3));
+        assert_eq!(RULES.matches(BRIDGE_RULE).count(), 1);
     }
 }

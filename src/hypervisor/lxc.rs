@@ -2,6 +2,8 @@
 //! `lxc_abstract_unix_open`). What only the monitor knows is asked with `lxc-info`, which hangs while the container is in a hook: it has a deadline.
 
 use crate::exec;
+use crate::input::lxc::id;
+use crate::model::Guest;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +21,8 @@ const MAX_LIST: u64 = 16 << 20;
 /// A container that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Running {
+    /// Its name.
+    pub name: String,
     /// Its directory is `LXCPATH/NAME`.
     pub lxcpath: String,
     /// Its monitor is root's. Where not, neither its configuration nor its monitor is to be believed.
@@ -28,11 +32,22 @@ pub struct Running {
 /// The containers that run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Containers {
-    /// By the id that they are registered by: their name, and `UID/NAME` if their monitor is a user's.
+    /// By the id that they are registered by: [`id`], and `UID/NAME` if their monitor is a user's.
     pub by_id: BTreeMap<String, Running>,
     /// There are some that nobody can name: liblxc hashes an address that is too long (`@lxc/HASH/command`, commands_utils.c
     /// `lxc_make_abstract_socket_name`).
     pub nameless: bool,
+}
+
+impl Containers {
+    /// The container that this guest is, with its id: the one that has the guest's, else the one with its name that is no other record's (`is_known`, by
+    /// id): a hook that cannot tell its container's directory has the name alone.
+    pub fn find(&self, guest: &Guest, is_known: impl Fn(&str) -> bool) -> Option<(&str, &Running)> {
+        let exact = self.by_id.get_key_value(&guest.id);
+        let named =
+            || self.by_id.iter().find(|(id, running)| running.roots && running.name == guest.name && !is_known(id));
+        exact.or_else(named).map(|(id, running)| (id.as_str(), running))
+    }
 }
 
 /// The containers that run; `None` where that cannot be read. Anybody can listen at any such address, hence each is asked for its owner.
@@ -60,13 +75,14 @@ pub(crate) fn identified(text: &str, owner: impl Fn(&str) -> Option<u32>) -> BTr
     for (lxcpath, name) in sockets(text) {
         // Who does not say, as with a full queue, may be anybody: enough to withdraw nothing, not to be believed.
         let (id, roots) = match owner(&format!("{lxcpath}/{name}/command")) {
-            Some(0) => (name, true),
+            Some(0) => (id(&lxcpath, &name), true),
             Some(uid) => (format!("{uid}/{name}"), false),
-            None => (name, false),
+            None => (id(&lxcpath, &name), false),
         };
-        let known: &mut Running = found.entry(id).or_insert(Running { lxcpath: lxcpath.clone(), roots });
+        let running = Running { name, lxcpath, roots };
+        let known: &mut Running = found.entry(id).or_insert(running.clone());
         if roots && !known.roots {
-            *known = Running { lxcpath, roots };
+            *known = running;
         }
     }
     found
@@ -112,6 +128,7 @@ fn info(lxcpath: &str, name: &str, what: &[&str]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::GuestKind;
 
     #[test]
     fn a_command_socket_is_a_container() {
@@ -124,18 +141,45 @@ mod tests {
         assert_eq!(sockets(text), expected.map(|(path, name)| (path.into(), name.into())).into());
     }
 
-    #[test]
-    fn a_users_container_has_its_users_id_and_does_not_hide_roots() {
+    fn containers() -> Containers {
         let line = |path: &str| format!("0: 2 0 10000 1 01 21 @{path}/command\n");
-        let text = ["/a/c1", "/b/c1", "/home/u/c1", "/z/c1", "/z/c2"].map(line).concat();
+        let text = ["/a/c1", "/var/lib/lxc/c1", "/home/u/c1", "/z/c1", "/z/c2"].map(line).concat();
         let owner = |address: &str| match &address[..3] {
-            "/b/" => Some(0),
+            "/va" | "/a/" => Some(0),
             "/ho" => Some(1000),
             _ => None,
         };
-        let expected = [("1000/c1", "/home/u", false), ("c1", "/b", true), ("c2", "/z", false)];
-        let expected = expected.map(|(id, path, roots)| (id.into(), Running { lxcpath: path.into(), roots }));
-        assert_eq!(identified(&text, owner), expected.into());
+        Containers { by_id: identified(&text, owner), nameless: false }
+    }
+
+    #[test]
+    fn a_container_is_its_directory_and_its_name_and_a_users_its_users() {
+        let expected = [
+            ("/a/c1", "/a", true),
+            ("/z/c1", "/z", false),
+            ("/z/c2", "/z", false),
+            ("1000/c1", "/home/u", false),
+            ("c1", "/var/lib/lxc", true),
+        ];
+        let expected = expected.map(|(id, path, roots)| {
+            let name = id.rsplit('/').next().unwrap().to_owned();
+            (id.into(), Running { name, lxcpath: path.into(), roots })
+        });
+        assert_eq!(containers().by_id, expected.into());
+    }
+
+    #[test]
+    fn a_guest_of_which_the_name_alone_is_known_is_who_is_nobody_elses() {
+        let containers = containers();
+        let guest = |name: &str, id: &str| Guest::new(GuestKind::Lxc, name, id).unwrap();
+        let find = |guest, known: &[&str]| containers.find(&guest, |id| known.contains(&id)).map(|(id, _)| id);
+        assert_eq!(find(guest("c1", "c1"), &[]), Some("c1"));
+        assert_eq!(find(guest("c1", "/a/c1"), &[]), Some("/a/c1"));
+        // Incus starts it from a configuration in another directory.
+        assert_eq!(find(guest("c1", "/run/incus/c1"), &["c1"]), Some("/a/c1"));
+        assert_eq!(find(guest("c1", "/run/incus/c1"), &["c1", "/a/c1"]), None);
+        assert_eq!(find(guest("c2", "c2"), &[]), None, "who does not say whose it is, is not believed");
+        assert_eq!(find(guest("1000/c2", "1000/c2"), &[]), None);
     }
 
     #[test]

@@ -35,7 +35,11 @@ pub fn read<S: AsRef<str>>(args: &[S], stdin: &[u8], config: &Config) -> Result<
     };
     let network = match name.parse::<NetName>() {
         Ok(name) => network(stdin, &name, config),
-        Err(e) => Err(e.to_string()),
+        // What a network that is not ours is called is not ours to judge, and config.toml knows none of that name.
+        Err(e) => match found(stdin) {
+            Ok(Found { metadata: None, .. }) => Ok(None),
+            _ => Err(e.to_string()),
+        },
     };
     match network {
         Ok(Some(network)) if phase.may_refuse() && hazard(network.name.as_str()).is_some() => {
@@ -72,7 +76,7 @@ fn port_deleted(stdin: &[u8]) -> Result<Option<Event>, String> {
     if port.is_empty() || id.is_empty() {
         return Ok(None);
     }
-    let owner = Guest::new(GuestKind::Libvirt, &name, &uuid(&id)?).map_err(|e| e.to_string())?;
+    let (owner, _) = Guest::shown(GuestKind::Libvirt, &name, &uuid(&id)?);
     Ok(Some(Event::PortDeleted { owner, port: uuid(&port)? }))
 }
 

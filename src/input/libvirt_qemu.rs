@@ -4,11 +4,11 @@
 //! know no device, no port and no bridge. A network with forward mode='bridge' turns type='network' into type='bridge' between `prepare` and
 //! `start`, so the type tells nothing; `source/@network` and `source/@bridge` do.
 
-use super::xml::{self, Flow, Node, Tag};
+use super::hints::{Asks, Hint, Meant, assign};
+use super::xml::{self, Flow, Node, Tag, Unread};
 use super::{InputError, MAX_ADDRESSES, inside, inspect, label, name_and_op, uuid};
-use crate::event::{Event, GuestPhase, Nic};
-use crate::model::{Address, Guest, GuestKind, Mac, NetName, Source, host_ip, quoted};
-use std::net::IpAddr;
+use crate::event::{Event, Flaw, GuestPhase, Nic};
+use crate::model::{Address, BadValue, Guest, GuestKind, IfName, Mac, NetName, Source, host_ip, quoted};
 use std::ops::ControlFlow::{Break, Continue};
 
 /// More NICs than a PCI topology of QEMU's takes.
@@ -29,16 +29,34 @@ pub fn read<S: AsRef<str>>(args: &[S], stdin: &[u8]) -> Result<Option<Event>, In
         "stopped" | "release" => (GuestPhase::Stopped, false),
         _ => return Ok(None),
     };
-    let read =
-        if whole { whole_domain(name, stdin, &phase) } else { identity(name, stdin).map(|guest| (guest, Vec::new())) };
+    let read = if whole { walk_domain(name, stdin, |_, _| ()) } else { identity(name, stdin).map(Read::of) };
+    let failed = |why: &str, may_refuse| InputError::new(&format!("vm {}: {why}", label(name)), may_refuse);
     match read {
-        Ok((guest, nics)) => Ok(Some(Event::Guest { phase, guest, nics })),
-        Err(why) => Err(InputError::new(&format!("vm {}: {why}", label(name)), phase.may_refuse())),
+        Ok(Read { guest, nics, flaw, notes }) => Ok(Some(Event::Guest { phase, guest, nics, flaw, notes })),
+        // Of what was not read nobody knows whether it is on a network of ours.
+        Err(Unread::TooMuch(why)) => Err(failed(&why, false)),
+        Err(Unread::Broken(why)) => Err(failed(&why, phase.may_refuse())),
+    }
+}
+
+/// A domain as it was read.
+pub(super) struct Read {
+    pub guest: Guest,
+    pub nics: Vec<Nic>,
+    /// What is wrong with it as a whole.
+    pub flaw: Option<Flaw>,
+    /// What is odd and stops nobody.
+    pub notes: Vec<String>,
+}
+
+impl Read {
+    fn of(guest: Guest) -> Read {
+        Read { guest, nics: Vec::new(), flaw: None, notes: Vec::new() }
     }
 }
 
 /// Name and UUID alone: what stands behind them in the XML, however broken, must not stop a withdraw.
-fn identity(name: &str, stdin: &[u8]) -> Result<Guest, String> {
+fn identity(name: &str, stdin: &[u8]) -> Result<Guest, Unread> {
     let mut domain = Domain::default();
     xml::walk(stdin, |path, node| {
         if let Node::Close(text) = node {
@@ -46,30 +64,30 @@ fn identity(name: &str, stdin: &[u8]) -> Result<Guest, String> {
         }
         Ok(if domain.uuid.is_empty() { Continue(()) } else { Break(()) })
     })?;
-    domain.guest(name)
-}
-
-fn whole_domain(name: &str, stdin: &[u8], phase: &GuestPhase) -> Result<(Guest, Vec<Nic>), String> {
-    // A NIC may have been unplugged since the start, its metadata still there: no reason to leave the others alone.
-    walk_domain(name, stdin, *phase == GuestPhase::Reconnect, |_, _| ())
+    Ok(domain.guest(name)?.0)
 }
 
 /// Guest and NICs of a `<domain>`, whatever stands around it; `around` is shown each opening tag.
-pub(super) fn walk_domain(
-    name: &str,
-    text: &[u8],
-    forgive_orphans: bool,
-    around: impl FnMut(&[&str], &Tag),
-) -> Result<(Guest, Vec<Nic>), String> {
-    let domain = seen(text, around)?;
-    let guest = domain.guest(name)?;
-    Ok((guest, domain.nics(forgive_orphans)?))
+pub(super) fn walk_domain(name: &str, text: &[u8], around: impl FnMut(&[&str], &Tag)) -> Result<Read, Unread> {
+    let mut domain = seen(text, around)?;
+    let (guest, unnamed) = domain.guest(name)?;
+    let flaw = domain.wrong.take().map(|why| Flaw { why, in_metadata: true });
+    let flaw = flaw.or(unnamed.map(|why| Flaw { why: why.to_string(), in_metadata: false }));
+    // What is wrong in it says nothing of any interface.
+    if flaw.as_ref().is_some_and(|flaw| flaw.in_metadata) {
+        domain.hints.clear();
+    }
+    let (nics, notes) = domain.nics(&label(&guest.name));
+    Ok(Read { guest, nics, flaw, notes })
 }
 
 /// What `inspect` shows: all that was seen on the same walk, also what a hook has no use for.
 pub(super) fn inspect(text: &[u8]) -> Result<inspect::Domain, String> {
     let mut root = false;
     let domain = seen(text, |path, _| root |= matches!(path, ["domain"] | ["domstatus", "domain"]))?;
+    if let Some(why) = domain.wrong {
+        return Err(why);
+    }
     if !root {
         return Err("the XML on stdin is no <domain>: pipe `virsh dumpxml` in".to_owned());
     }
@@ -87,14 +105,17 @@ pub(super) fn inspect(text: &[u8]) -> Result<inspect::Domain, String> {
     })
 }
 
-fn seen(text: &[u8], mut around: impl FnMut(&[&str], &Tag)) -> Result<Domain, String> {
+fn seen(text: &[u8], mut around: impl FnMut(&[&str], &Tag)) -> Result<Domain, Unread> {
     let mut domain = Domain::default();
     xml::walk(text, |path, node| {
         let inner = path.strip_prefix(&["domstatus"]).unwrap_or(path);
         match node {
             Node::Open(tag) => {
                 around(path, tag);
-                domain.open(inner, tag)?;
+                // Whether it matters is known when it is known whose networks the domain is on.
+                if let Err(why) = domain.open(inner, tag) {
+                    domain.wrong.get_or_insert(why);
+                }
             }
             Node::Close(text) => domain.close(inner, text),
         }
@@ -109,6 +130,8 @@ struct Domain {
     uuid: String,
     interfaces: Vec<Interface>,
     hints: Vec<Hint>,
+    /// What is wrong in our metadata, or with the domain as a whole: the first of it.
+    wrong: Option<String>,
 }
 
 /// An `<interface>` of libvirt's.
@@ -120,13 +143,8 @@ struct Interface {
     mac: Option<Mac>,
     port: Option<String>,
     ips: Vec<Address>,
-}
-
-/// An `<evpn:interface>` of ours.
-struct Hint {
-    mac: Mac,
-    network: Option<NetName>,
-    ips: Vec<IpAddr>,
+    /// It asks for a VLAN.
+    vlan: bool,
 }
 
 impl Domain {
@@ -155,6 +173,8 @@ impl Domain {
                     interface.take(rest, tag);
                 }
             }
+            // One line is told, so that a thousand more cost nothing.
+            ["domain", "metadata", ..] if self.wrong.is_some() => {}
             ["domain", "metadata", "evpn:guest"] => tag.only(&[])?,
             ["domain", "metadata", "evpn:guest", "evpn:interface"] => self.hint(tag)?,
             ["domain", "metadata", "evpn:guest", "evpn:interface", "evpn:ip"] => {
@@ -191,46 +211,40 @@ impl Domain {
         if self.hints.len() == MAX_INTERFACES {
             return Err(format!("its metadata has more than {MAX_INTERFACES} <evpn:interface>: remove some"));
         }
-        if self.hints.iter().any(|hint| hint.mac == mac) {
-            return Err(format!("its metadata has the MAC {mac} twice: keep one <evpn:interface> a MAC"));
-        }
         let network = tag.attr("network")?.map(|text| inside("evpn:interface", text.parse())).transpose()?;
+        if self.hints.iter().any(|hint| hint.mac == mac && hint.network == network) {
+            return Err(format!(
+                "its metadata has the MAC {mac} twice: keep one <evpn:interface> a MAC, or name the network= of each"
+            ));
+        }
         self.hints.push(Hint { mac, network, ips: Vec::new() });
         Ok(())
     }
 
-    fn guest(&self, argument: &str) -> Result<Guest, String> {
+    /// Who it is, and what is wrong with its name.
+    fn guest(&self, argument: &str) -> Result<(Guest, Option<BadValue>), String> {
         if self.uuid.is_empty() {
             return Err("the XML on stdin has no <domain><uuid>: libvirt gives one; by hand, pipe `virsh dumpxml` in"
                 .to_owned());
         }
         let name = if self.name.is_empty() { argument } else { &self.name };
-        Guest::new(GuestKind::Libvirt, name, &uuid(&self.uuid)?).map_err(|e| e.to_string())
+        Ok(Guest::shown(GuestKind::Libvirt, name, &uuid(&self.uuid)?))
     }
 
-    /// The NICs that may be on a network of ours, each with what our metadata says of its MAC.
-    fn nics(self, forgive_orphans: bool) -> Result<Vec<Nic>, String> {
+    /// The NICs that may be on a network of ours, each with what our metadata says of it, and what it says of none.
+    fn nics(self, domain: &str) -> (Vec<Nic>, Vec<String>) {
         let Domain { interfaces, hints, .. } = self;
-        for Hint { mac, .. } in &hints {
-            let of_mac = || interfaces.iter().filter(|i| i.mac == Some(*mac));
-            match of_mac().next() {
-                Some(_) if of_mac().any(Interface::usable) => (),
-                Some(other) => {
-                    return Err(format!(
-                        "its metadata names MAC {mac}, which is on an interface type={}: use type='network', 'bridge' or 'ethernet', or remove the <evpn:interface>",
-                        quoted(&other.seen.kind)
-                    ));
-                }
-                None if forgive_orphans => (),
-                None => {
-                    return Err(format!(
-                        "its metadata names MAC {mac}, which none of its interfaces has: correct or remove the <evpn:interface>"
-                    ));
-                }
-            }
-        }
-        let usable = interfaces.into_iter().filter(Interface::usable);
-        usable.map(|interface| interface.finish(&hints)).collect()
+        let networks: Vec<Option<NetName>> = interfaces.iter().map(|i| parsed(i.seen.network.as_ref())).collect();
+        let asks = interfaces.iter().zip(&networks).map(|(interface, network)| Asks {
+            mac: interface.mac,
+            network: network.as_ref(),
+            usable: interface.usable(),
+            on_bridge: interface.seen.bridge.is_some(),
+            kind: &interface.seen.kind,
+        });
+        let (meant, notes) = assign(domain, &hints, &asks.collect::<Vec<_>>());
+        let usable = interfaces.into_iter().zip(meant).filter(|(interface, _)| interface.usable());
+        (usable.map(|(interface, meant)| interface.finish(&hints, meant)).collect(), notes)
     }
 }
 
@@ -256,6 +270,7 @@ impl Interface {
                 seen.portgroup = tag.get("portgroup");
                 self.port = tag.get("portid").and_then(|id| uuid(&id).ok());
             }
+            ["vlan"] | ["actual", "vlan"] => self.vlan = true,
             // libvirt's status file has what a network made of the interface beside what its XML asks for.
             ["actual", "source"] => seen.bridge = tag.get("bridge").or(seen.bridge.take()),
             // nwfilter's own variables; CTRL_IP_LEARNING and the like are not addresses.
@@ -270,46 +285,65 @@ impl Interface {
         }
     }
 
-    /// libvirt's own values that we could not use (a bridge `a:b`, a MAC of zeros) are on no network of ours: left out, never refused.
-    fn finish(self, hints: &[Hint]) -> Result<Nic, String> {
+    /// libvirt's own values that we could not use (a MAC of zeros, a device `a~b`) count where the NIC is on a network of ours, which is not known here;
+    /// a bridge that no network of ours can have is none of ours.
+    fn finish(self, hints: &[Hint], meant: Meant) -> Nic {
+        let (device, odd) = match self.seen.target.as_ref().map(|name| name.parse::<IfName>()) {
+            Some(Ok(device)) => (Some(device), None),
+            Some(Err(why)) => (None, Some(format!("{why}: give its <target dev=> another, or none"))),
+            None => (None, None),
+        };
+        let vlan = self.vlan.then(|| {
+            "its interface asks for a VLAN (<vlan>, or its portgroup's), which a network of evpn-hook's does not have: use a network of its own for it, or remove <vlan>"
+                .to_owned()
+        });
         let mut nic = Nic {
-            device: parsed(self.seen.target.as_ref()),
+            device,
             mac: self.mac,
             bridge: parsed(self.seen.bridge.as_ref()),
             network: parsed(self.seen.network.as_ref()),
             port: self.port,
             ips: self.ips,
-            chosen: false,
             enslave: self.seen.kind == "ethernet",
+            flaw: odd.or(vlan).map(|why| Flaw { why, in_metadata: false }),
+            ..Nic::default()
         };
-        let Some(hint) = nic.mac.and_then(|mac| hints.iter().find(|hint| hint.mac == mac)) else {
-            return Ok(nic);
-        };
-        match (&nic.network, &hint.network) {
-            (Some(libvirts), Some(ours)) if libvirts != ours => {
-                return Err(format!(
+        let declared =
+            |hint: &Hint| -> Vec<Address> { hint.ips.iter().map(|ip| Address::new(*ip, Source::Metadata)).collect() };
+        let wrong = match meant {
+            Meant::Nothing => None,
+            Meant::Unclear(why) => Some(why),
+            Meant::OneOf(these) => {
+                let these = these.into_iter().filter_map(|at| hints.get(at));
+                let named = these.filter_map(|hint| Some((hint.network.clone()?, declared(hint))));
+                nic.by_network = named.collect();
+                None
+            }
+            Meant::One(at) => hints.get(at).and_then(|hint| match (&nic.network, &hint.network) {
+                (Some(libvirts), Some(ours)) if libvirts != ours => Some(format!(
                     "its metadata puts MAC {} on network {}, its interface on {}: make them say the same, or remove network=",
                     hint.mac,
                     quoted(ours.as_str()),
                     quoted(libvirts.as_str())
-                ));
-            }
-            (None, None) if nic.enslave => {
-                return Err(format!(
+                )),
+                (None, None) if nic.enslave => Some(format!(
                     "its metadata names no network for MAC {}, an interface type='ethernet': add network='NAME' to its <evpn:interface>",
                     hint.mac
-                ));
-            }
-            (None, Some(ours)) => {
-                nic.network = Some(ours.clone());
-                nic.chosen = true;
-            }
-            _ => (),
-        }
-        if !hint.ips.is_empty() {
-            nic.ips = hint.ips.iter().map(|ip| Address::new(*ip, Source::Metadata)).collect();
-        }
-        Ok(nic)
+                )),
+                (network, ours) => {
+                    if let (None, Some(ours)) = (network, ours) {
+                        nic.network = Some(ours.clone());
+                        nic.chosen = true;
+                    }
+                    if !hint.ips.is_empty() {
+                        nic.ips = declared(hint);
+                    }
+                    None
+                }
+            }),
+        };
+        nic.flaw = wrong.map(|why| Flaw { why, in_metadata: true }).or(nic.flaw);
+        nic
     }
 }
 
@@ -329,6 +363,14 @@ mod tests {
         super::read(&["vm1", "start", "begin", "-"], text.as_bytes())
     }
 
+    fn flaw(metadata: &str, devices: &str) -> String {
+        let Ok(Some(Event::Guest { flaw: Some(flaw), .. })) = read(metadata, devices) else {
+            panic!("nothing is wrong")
+        };
+        assert!(flaw.in_metadata);
+        flaw.why
+    }
+
     fn many(count: u32, element: impl Fn([u8; 4]) -> String) -> String {
         (0..count).fold(String::new(), |mut text, n| {
             let _ = write!(text, "{}", element(n.to_be_bytes()));
@@ -341,11 +383,10 @@ mod tests {
     fn metadata_is_bounded() {
         let started = std::time::Instant::now();
         let hints = many(90_000, |[_, a, b, c]| format!("<e:interface mac='52:54:0:{a:x}:{b:x}:{c:x}'/>"));
-        let error = read(&hints, "").unwrap_err().to_string();
-        assert_eq!(error, "vm vm1: its metadata has more than 256 <evpn:interface>: remove some");
+        assert_eq!(flaw(&hints, ""), "its metadata has more than 256 <evpn:interface>: remove some");
         let ips = many(150_000, |[_, a, b, c]| format!("<e:ip address='10.{a}.{b}.{c}'/>"));
         let hint = format!("<e:interface mac='52:54:0:0:0:1'>{ips}</e:interface>");
-        let error = read(&hint, "").unwrap_err().to_string();
+        let error = flaw(&hint, "");
         assert!(error.ends_with("has more than 1024 addresses: remove some"), "{error}");
         let parameters = many(70_000, |[_, a, b, c]| format!("<parameter name='IP' value='10.{a}.{b}.{c}'/>"));
         let nic = format!("<interface type='network'><filterref filter='x'>{parameters}</filterref></interface>");

@@ -3,7 +3,7 @@
 //! A private format (qemu_domain.c `virDomainObjFormat`), unchanged since 2010 in what is read here: the root's `state` and `reason`, and in it
 //! the `<domain>`, with `<actual>` beside what the XML asks for. Anything unexpected says nothing.
 
-use super::libvirt_qemu::walk_domain;
+use super::libvirt_qemu::{Read, walk_domain};
 use super::{InputError, label};
 use crate::event::Nic;
 use crate::model::Guest;
@@ -33,14 +33,21 @@ pub enum Life {
 /// Reads one.
 pub fn read(name: &str, text: &[u8]) -> Result<Domain, InputError> {
     let mut life = None;
-    let read = walk_domain(name, text, true, |path, tag| {
+    let read = walk_domain(name, text, |path, tag| {
         if path == ["domstatus"] {
             life = life_of(&tag.get("state").unwrap_or_default(), &tag.get("reason").unwrap_or_default());
         }
     });
-    let told = read.and_then(|(guest, nics)| match life {
-        Some(life) => Ok(Domain { guest, nics, life }),
-        None => Err("its status file names no state that evpn-hook knows: it is left alone".to_owned()),
+    let told = read.map_err(String::from).and_then(|Read { guest, nics, flaw, .. }| {
+        // What is wrong in our metadata of a guest that runs takes nothing away from it.
+        let flaws = flaw.iter().chain(nics.iter().filter_map(|nic| nic.flaw.as_ref()));
+        if let Some(flaw) = flaws.into_iter().find(|flaw| flaw.in_metadata) {
+            return Err(flaw.why.clone());
+        }
+        match life {
+            Some(life) => Ok(Domain { guest, nics, life }),
+            None => Err("its status file names no state that evpn-hook knows: it is left alone".to_owned()),
+        }
     });
     told.map_err(|why| InputError::new(&format!("vm {}: {why}", label(name)), false))
 }

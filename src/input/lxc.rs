@@ -3,7 +3,9 @@
 //! they are never read.
 
 use super::{InputError, label};
+use crate::event::Flaw;
 use crate::model::{Guest, GuestKind, IfName, NetName, quoted};
+use std::path::{Component, Path};
 
 /// One call of a hook. What is inside the container (MAC and addresses at start-host) is for the caller to read from the namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +14,8 @@ pub struct LxcHook {
     pub guest: Guest,
     /// What happens to it.
     pub phase: LxcPhase,
+    /// What is wrong with it.
+    pub flaw: Option<Flaw>,
 }
 
 /// The life of a container.
@@ -74,9 +78,31 @@ pub fn read(network: Option<&NetName>, env: &impl Fn(&str) -> Option<String>) ->
         ("lxc", "post-stop") => (Ok(Some(LxcPhase::PostStop)), false),
         _ => return Ok(None),
     };
-    let guest = Guest::new(GuestKind::Lxc, &name, &name).map_err(|e| failed(&e.to_string(), may_refuse))?;
+    let lxcpath = ["LXC_CONFIG_FILE", "LXC_ROOTFS_PATH"].iter().find_map(|key| lxcpath(&get(key)?, &name));
+    let id = lxcpath.map_or(name.clone(), |lxcpath| id(&lxcpath, &name));
+    let (guest, unnamed) = Guest::shown(GuestKind::Lxc, &name, &id);
+    let flaw = unnamed.map(|why| Flaw { why: why.to_string(), in_metadata: false });
     let phase = phase.map_err(|why| failed(&why, may_refuse))?;
-    Ok(phase.map(|phase| LxcHook { guest, phase }))
+    Ok(phase.map(|phase| LxcHook { guest, phase, flaw }))
+}
+
+/// Where LXC keeps containers if nobody says otherwise (`lxc.lxcpath`).
+const LXCPATH: &str = "/var/lib/lxc";
+
+/// What a container of root's is known by: names are given once a directory (`lxc-start -P`), and in LXC's own the name says it all.
+pub fn id(lxcpath: &str, name: &str) -> String {
+    if lxcpath == LXCPATH { name.to_owned() } else { format!("{lxcpath}/{name}") }
+}
+
+/// The directory that a container is in, by the path of what it has there: `LXCPATH/NAME/config`, `LXCPATH/NAME/rootfs`. LXC says it nowhere else, and
+/// `lxc-start -f` names a configuration that may be anywhere.
+fn lxcpath(path: &str, name: &str) -> Option<String> {
+    // A storage driver's words may stand around it (`overlay:/var/lib/lxc/c1/rootfs:…`).
+    let path = Path::new(path.split(':').find(|part| part.starts_with('/'))?).parent()?;
+    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let lxcpath = path.parent().filter(|_| plain && path.file_name().is_some_and(|dir| dir == name))?;
+    let parts: Vec<&str> = lxcpath.components().filter_map(|part| part.as_os_str().to_str()).collect();
+    Some(format!("/{}", parts[1..].join("/")))
 }
 
 /// Has this NIC an end on the host that could be a bridge's port?
@@ -104,7 +130,12 @@ fn up(network: Option<&NetName>, get: &impl Fn(&str) -> Option<String>) -> Resul
             ))
         });
     }
-    let Some(device) = device(get)? else {
+    // Whether one that cannot be used is on a bridge of ours `start-host` finds out.
+    let device = match (device(get), network) {
+        (Err(_), None) => return Ok(None),
+        (device, _) => device?,
+    };
+    let Some(device) = device else {
         return Err("LXC_NET_PEER is not set: LXC gives the host's end of a veth there; is this script.up?".to_owned());
     };
     let bridge = match get("LXC_NET_PARENT").map(|text| text.parse::<IfName>()) {
@@ -123,5 +154,45 @@ fn pid(text: Option<String>) -> Result<u32, String> {
     match text.parse::<i32>() {
         Ok(pid @ 2..) => Ok(pid.unsigned_abs()),
         _ => Err(format!("LXC_PID {} is no process id: LXC sets it from version 3.0 on", quoted(&text))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guest(env: &[(&str, &str)]) -> (String, String) {
+        let env: Vec<_> =
+            [("LXC_NAME", "web"), ("LXC_HOOK_VERSION", "1"), ("LXC_HOOK_SECTION", "lxc"), ("LXC_HOOK_TYPE", "stop")]
+                .into_iter()
+                .chain(env.iter().copied())
+                .collect();
+        let get = |key: &str| env.iter().rev().find(|(k, _)| *k == key).map(|(_, value)| (*value).to_owned());
+        let LxcHook { guest, .. } = read(None, &get).unwrap().unwrap();
+        (guest.name, guest.id)
+    }
+
+    #[test]
+    fn a_container_is_its_directory_and_its_name() {
+        let id = |config: &str, rootfs: &str| {
+            let (name, id) = guest(&[("LXC_CONFIG_FILE", config), ("LXC_ROOTFS_PATH", rootfs)]);
+            assert_eq!(name, "web");
+            id
+        };
+        assert_eq!(id("/var/lib/lxc/web/config", "/var/lib/lxc/web/rootfs"), "web");
+        assert_eq!(id("/var/lib/lxc//web/other.conf", ""), "web");
+        assert_eq!(id("/srv/lxc/web/config", "/var/lib/lxc/web/rootfs"), "/srv/lxc/web");
+        assert_eq!(id("/etc/web.conf", "overlay:/srv/lxc/web/rootfs:/tmp/delta"), "/srv/lxc/web");
+        assert_eq!(id("/web/config", ""), "//web");
+        for elsewhere in ["", "web/config", "/etc/lxc/special.conf", "/srv/../web/config", "config", "/"] {
+            assert_eq!(id(elsewhere, "/images/7"), "web", "{elsewhere}");
+        }
+        assert_eq!(guest(&[]).1, "web");
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_shown_and_told() {
+        let (name, id) = guest(&[("LXC_NAME", "a\tb")]);
+        assert_eq!((name.as_str(), id.as_str()), ("a\\tb", "a\\tb"));
     }
 }

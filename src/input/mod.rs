@@ -1,8 +1,10 @@
 //! The input adapters: what libvirt and LXC hand to a hook (argv, environment, stdin) → one [`Event`](crate::event::Event), or none.
 //!
 //! Nothing else is touched: no file, no netlink, no call back into libvirt (it would hang, its locks are held while a hook runs).
-//! What is libvirt's own and strange to us is not ours and never an error; what stands in *our* metadata is taken strictly.
+//! What is libvirt's own and strange to us is not ours and never an error; what stands in *our* metadata is taken strictly. What is wrong with a guest
+//! is no error here but a [`Flaw`](crate::event::Flaw): only the engine knows whether the guest is on a network of ours.
 
+mod hints;
 pub mod inspect;
 pub mod libvirt_network;
 pub mod libvirt_qemu;

@@ -10,11 +10,13 @@ use quick_xml::events::{BytesRef, BytesStart, Event};
 use quick_xml::name::{NamespaceError, ResolveResult};
 use quick_xml::reader::NsReader;
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::ops::ControlFlow;
 
-/// The most XML that a hook reads, in bytes. A domain with 100 devices has about 60 KiB.
-pub const MAX_XML: usize = 4 << 20;
-/// libvirt's own formats stay under 12 levels; metadata of other vendors may go deeper.
+/// The most XML that a hook reads, in bytes. A domain with 100 devices has about 60 KiB; libvirt takes 4 MiB of whoever defines one (remote_protocol.x
+/// REMOTE_STRING_MAX), so that no other vendor's metadata makes more than this.
+pub const MAX_XML: usize = 5 << 20;
+/// libvirt's own formats stay under 12 levels. Metadata of other vendors may go deeper (libxml2 takes 256): what is further in than this is passed over.
 const MAX_DEPTH: usize = 64;
 /// Our metadata's namespace.
 pub(super) const NAMESPACE: &str = "urn:evpn-hook:1";
@@ -29,6 +31,29 @@ pub(super) enum Node<'a> {
     Open(&'a Tag<'a>),
     /// An element closes; with the text since the last tag.
     Close(&'a str),
+}
+
+/// Why a document was not read to its end.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// Others' part of it is more than can be read: whose it is may stand in the rest.
+    TooMuch(String),
+    /// It is none, or breaks off, or the visitor refuses it.
+    Broken(String),
+}
+
+impl From<String> for Unread {
+    fn from(why: String) -> Unread {
+        Unread::Broken(why)
+    }
+}
+
+impl From<Unread> for String {
+    fn from(unread: Unread) -> String {
+        match unread {
+            Unread::TooMuch(why) | Unread::Broken(why) => why,
+        }
+    }
 }
 
 /// Goes on, or stops with all that was wanted.
@@ -98,33 +123,36 @@ impl Tag<'_> {
 pub(super) fn walk(
     xml: &[u8],
     mut visit: impl FnMut(&[&'static str], Node<'_>) -> Result<Flow, String>,
-) -> Result<(), String> {
+) -> Result<(), Unread> {
     let (text, cut) = readable(xml);
     let mut reader = NsReader::from_str(text);
     reader.config_mut().expand_empty_elements = true;
     let mut path: Vec<&'static str> = Vec::with_capacity(16);
     let mut open: Vec<String> = Vec::new();
     let mut content = String::new();
+    let mut deeper = 0_usize;
     loop {
         let event = match reader.read_event() {
             Ok(event) => event,
             Err(e) => {
                 let line = line_at(text, reader.error_position());
                 let inside = open.last().map_or(String::new(), |tag| format!(" inside <{tag}>"));
-                let what = match e {
-                    quick_xml::Error::Namespace(NamespaceError::TooManyBindings(most)) => {
-                        format!("it declares more than {most} namespaces, remove some")
+                let broken = |what: &dyn Display| format!("the XML breaks at line {line}{inside}: {what}");
+                return Err(match (cut, e) {
+                    (Some(cut), _) => cut,
+                    (None, quick_xml::Error::Namespace(NamespaceError::TooManyBindings(most))) => {
+                        Unread::TooMuch(broken(&format_args!("it declares more than {most} namespaces, remove some")))
                     }
-                    e => e.to_string(),
-                };
-                return Err(cut.unwrap_or_else(|| format!("the XML breaks at line {line}{inside}: {what}")));
+                    (None, e) => Unread::Broken(broken(&e)),
+                });
             }
         };
         match event {
             Event::Start(start) => {
                 content.clear();
                 if path.len() == MAX_DEPTH {
-                    return Err(format!("the XML nests deeper than {MAX_DEPTH} elements: libvirt's never does"));
+                    deeper += 1;
+                    continue;
                 }
                 let (namespace, local) = reader.resolver().resolve_element(start.name());
                 let ours = path.last().is_some_and(|p| p.starts_with("evpn:"));
@@ -145,6 +173,7 @@ pub(super) fn walk(
                     return Ok(());
                 }
             }
+            Event::End(_) if deeper > 0 => deeper -= 1,
             Event::End(_) => {
                 if visit(&path, Node::Close(&content))?.is_break() {
                     return Ok(());
@@ -161,17 +190,22 @@ pub(super) fn walk(
             Event::GeneralRef(entity) => match resolved(&entity) {
                 Some(text) => content.push_str(&text),
                 None => {
-                    return Err(format!("the XML has the entity {}: use the five of XML, or &#…;", quoted(&entity)));
+                    let why = format!("the XML has the entity {}: use the five of XML, or &#…;", quoted(&entity));
+                    return Err(why.into());
                 }
             },
-            Event::DocType(_) => return Err("the XML has a DOCTYPE: libvirt's never does, remove it".to_owned()),
+            Event::DocType(_) => {
+                return Err("the XML has a DOCTYPE: libvirt's never does, remove it".to_owned().into());
+            }
             Event::Eof => {
-                return Err(cut.unwrap_or_else(|| match open.last() {
+                return Err(cut.unwrap_or_else(|| {
+                    Unread::Broken(match open.last() {
                     Some(tag) => format!("the XML on stdin is cut off: after {} bytes </{tag}> is missing", xml.len()),
                     None => {
                         "there is no XML on stdin: libvirt gives it; by hand, pipe `virsh dumpxml` or `net-dumpxml` in"
                             .to_owned()
                     }
+                })
                 }));
             }
             Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) => (),
@@ -188,7 +222,7 @@ pub(super) fn resolved(entity: &BytesRef) -> Option<Cow<'static, str>> {
 }
 
 /// The part of the input that can be read as text, and why it stops there.
-fn readable(xml: &[u8]) -> (&str, Option<String>) {
+fn readable(xml: &[u8]) -> (&str, Option<Unread>) {
     let long = xml.len() > MAX_XML;
     let bounded = xml.get(..MAX_XML).unwrap_or(xml);
     match std::str::from_utf8(bounded) {
@@ -199,15 +233,15 @@ fn readable(xml: &[u8]) -> (&str, Option<String>) {
             let why = if long && e.error_len().is_none() {
                 too_long()
             } else {
-                format!("the XML is not UTF-8 at byte {}: libvirt's always is", valid.len())
+                Unread::Broken(format!("the XML is not UTF-8 at byte {}: libvirt's always is", valid.len()))
             };
             (valid, Some(why))
         }
     }
 }
 
-fn too_long() -> String {
-    format!("the XML is over {} MiB: remove some of its metadata", MAX_XML >> 20)
+fn too_long() -> Unread {
+    Unread::Broken(format!("the XML is over {} MiB: remove some of its metadata", MAX_XML >> 20))
 }
 
 fn line_at(text: &str, position: u64) -> usize {
@@ -224,7 +258,7 @@ macro_rules! known {
 /// libvirt's elements that a reader asks for.
 fn libvirts(local: &str) -> &'static str {
     known!(local, "", "?", "domain" "name" "uuid" "metadata" "devices" "interface" "mac" "source" "target" "filterref" "parameter"
-        "domstatus" "actual" "networkstatus" "hookData" "network" "networkport" "owner" "forward" "bridge" "mtu" "ip" "dhcp" "host" "dns"
+        "domstatus" "actual" "vlan" "networkstatus" "hookData" "network" "networkport" "owner" "forward" "bridge" "mtu" "ip" "dhcp" "host" "dns"
         "range" "tftp")
 }
 
@@ -251,6 +285,16 @@ mod tests {
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(seen)
+    }
+
+    #[test]
+    fn what_is_too_deep_is_passed_over_and_the_rest_is_read() {
+        let deep = |levels: usize| format!("{}<name>x</name>{}", "<x>".repeat(levels), "</x>".repeat(levels));
+        let seen = paths(&format!("<domain><metadata>{}</metadata><name>vm1</name></domain>", deep(60_000))).unwrap();
+        assert_eq!(seen.last().unwrap(), "domain=");
+        assert_eq!(seen[seen.len() - 2], "domain/name=vm1");
+        assert!(!seen.iter().any(|line| line.ends_with("name=x")), "what is that far in is not read");
+        assert!(paths(&deep(3)).unwrap()[0].ends_with("name=x"));
     }
 
     #[test]
@@ -281,7 +325,7 @@ mod tests {
         let text = "ä".repeat(MAX_XML / 2 - 3);
         let fits = format!("<a>{text}</a>");
         assert_eq!(fits.len(), MAX_XML + 1);
-        let error = "the XML is over 4 MiB: remove some of its metadata";
+        let error = "the XML is over 5 MiB: remove some of its metadata";
         assert_eq!(paths(&fits).unwrap_err(), error);
         assert_eq!(paths(&format!("<ab>{text}</ab>")).unwrap_err(), error, "the bound falls into a character");
         assert!(paths(&fits.replacen("ä", "", 1)).is_ok());

@@ -125,9 +125,19 @@ impl Kernel {
                 },
                 None => Ok(()),
             },
+            Step::HoldPort { index, held, .. } => {
+                let mut message = LinkMessage::default();
+                message.header.index = *index;
+                // What it taught the bridge before would be let through still.
+                let flush = held.then_some(InfoBridgePort::Flush);
+                match self.set_port(message, lock(*held).into_iter().chain(flush).collect()) {
+                    // It has left its bridge, or is gone.
+                    Err(_) if self.link_by_index(*index)?.is_none_or(|link| link.master.is_none()) => Ok(()),
+                    done => done,
+                }
+            }
             Step::LockPort { dev, locked } => {
-                let flags = vec![InfoBridgePort::Locked(*locked), InfoBridgePort::Learning(!*locked)];
-                match self.set_port(dev, flags) {
+                match self.set_port(named(dev), lock(*locked)) {
                     // Out of its bridge it is no port that could be locked.
                     Err(_) if !locked && !self.is_port(step, dev)? => Ok(()),
                     done => done,
@@ -135,6 +145,7 @@ impl Kernel {
             }
             Step::LayGuards
             | Step::LiftGuards
+            | Step::GuardBridge { .. }
             | Step::Guard { .. }
             | Step::AwaitVrf { .. }
             | Step::SpeakerAddVrf { .. }
@@ -188,7 +199,7 @@ impl Kernel {
 
     fn set_vxlan_port(&mut self, step: &Step, dev: &IfName) -> Result<(), KernelError> {
         let seen = self
-            .set_port(dev, vec![InfoBridgePort::Learning(false), InfoBridgePort::NeighSupress(true)])
+            .set_port(named(dev), vec![InfoBridgePort::Learning(false), InfoBridgePort::NeighSupress(true)])
             .and_then(|()| self.link_by_name(dev, decode::link))
             .map_err(|cause| KernelError::step(step, cause))?
             .ok_or_else(|| KernelError::no_device(step, dev))?;
@@ -202,8 +213,7 @@ impl Kernel {
     }
 
     /// The flags of a bridge's port. One that the kernel does not know it takes all the same.
-    fn set_port(&mut self, dev: &IfName, flags: Vec<InfoBridgePort>) -> Done {
-        let mut message = named(dev);
+    fn set_port(&mut self, mut message: LinkMessage, flags: Vec<InfoBridgePort>) -> Done {
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::PortKind(InfoPortKind::Bridge),
             LinkInfo::PortData(InfoPortData::BridgePort(flags)),
@@ -251,6 +261,10 @@ impl Kernel {
     fn need(&mut self, step: &Step, dev: &IfName) -> Result<u32, KernelError> {
         self.index(step, dev)?.ok_or_else(|| KernelError::no_device(step, dev))
     }
+}
+
+fn lock(locked: bool) -> Vec<InfoBridgePort> {
+    vec![InfoBridgePort::Locked(locked), InfoBridgePort::Learning(!locked)]
 }
 
 /// A link request by name: the kernel looks the index up itself (net/core/rtnetlink.c, `rtnl_dev_get`), in the same system call.

@@ -2,8 +2,8 @@
 
 use super::attributes::{attributes, half, text, word};
 use super::{ALIAS, PROTOCOL};
-use crate::model::{IfName, Mac, TableId, Vni};
-use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh, PortFlags, Remote};
+use crate::model::{IfName, Mac, TableId, Vni, one_line};
+use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh, Odd, PortFlags, Remote};
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage};
@@ -60,11 +60,20 @@ mod ifla {
     pub const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 }
 
-/// A link, by hand and only as far as we decide on it: its message is some 1.5 KiB of which ten attributes matter, and a large host has 10,000.
-/// `None` for a name that the kernel takes but no [`IfName`] can be, so that no configuration can mean it.
+/// A link. `None` for a name that the kernel takes but no [`IfName`] can be, so that no configuration can mean it.
 pub(super) fn link(body: &[u8]) -> Option<Link> {
+    any_link(body)?.ok()
+}
+
+/// A link that no configuration can mean.
+pub(super) fn odd(body: &[u8]) -> Option<Odd> {
+    any_link(body)?.err()
+}
+
+/// A link, by hand and only as far as we decide on it: its message is some 1.5 KiB of which ten attributes matter, and a large host has 10,000.
+pub(super) fn any_link(body: &[u8]) -> Option<Result<Link, Odd>> {
     let flags = word(body, 8)?;
-    let mut name = None;
+    let (mut name, mut shown) = (None, String::new());
     let mut link = Link {
         name: "lo".parse().ok()?,
         index: word(body, 4)?,
@@ -81,7 +90,12 @@ pub(super) fn link(body: &[u8]) -> Option<Link> {
     };
     for (kind, value) in attributes(body, IFINFOMSG) {
         match kind {
-            ifla::IFNAME => name = text(value).and_then(|name| name.parse::<IfName>().ok()),
+            ifla::IFNAME => {
+                name = text(value).and_then(|name| name.parse::<IfName>().ok());
+                if name.is_none() {
+                    shown = one_line(String::from_utf8_lossy(value).trim_end_matches('\0'));
+                }
+            }
             ifla::MASTER => link.master = word(value, 0),
             ifla::LINK => link.link = word(value, 0).filter(|index| *index != 0),
             ifla::ADDRESS => link.mac = Mac::from_bytes(value),
@@ -95,8 +109,11 @@ pub(super) fn link(body: &[u8]) -> Option<Link> {
             _ => {}
         }
     }
-    link.name = name?;
-    Some(link)
+    let Link { index, master, link: peer, port, .. } = link;
+    Some(match name {
+        Some(name) => Ok(Link { name, ..link }),
+        None => Err(Odd { shown, index, master, link: peer, port }),
+    })
 }
 
 /// The number of the namespace that a link's other end is in (`IFLA_LINK_NETNSID`); none where it is in this one.

@@ -88,6 +88,13 @@ pub enum Event {
         /// Administratively up (IFF_UP).
         up: bool,
     },
+    /// The same of a device whose name nothing of ours can mean.
+    Odd {
+        /// Its index.
+        index: u32,
+        /// Its master's index.
+        master: Option<u32>,
+    },
     /// A device is gone.
     LinkGone {
         /// The index that it had.
@@ -261,12 +268,16 @@ fn link(gone: bool, body: &[u8]) -> Option<Event> {
     let (mut name, mut master) = (None, None);
     for (kind, value) in attributes(body, 16) {
         match kind {
-            IFLA_IFNAME => name = text(value)?.parse().ok(),
+            IFLA_IFNAME => name = text(value).and_then(|name| name.parse().ok()),
             IFLA_MASTER => master = word(value, 0),
             _ => {}
         }
     }
-    Some(Event::Link { index, name: name?, master, up: word(body, 8)? & IFF_UP != 0 })
+    let up = word(body, 8)? & IFF_UP != 0;
+    Some(match name {
+        Some(name) => Event::Link { index, name, master, up },
+        None => Event::Odd { index, master },
+    })
 }
 
 /// `struct ndmsg`: family, padding, index, state, flags, type.

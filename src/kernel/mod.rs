@@ -32,6 +32,7 @@ pub use nftables::Tables;
 pub use observe::sysctl;
 
 use crate::model::IfName;
+use crate::plan::seen::Odd;
 use netlink::Socket;
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
@@ -49,6 +50,8 @@ pub struct Kernel {
     socket: Socket,
     /// The indexes of devices that were asked for by name since the last look at all of them, and since the last step that may have changed them.
     observed: HashMap<IfName, u32>,
+    /// What the last list of devices had that no name of ours can mean.
+    odds: Vec<Odd>,
     /// Opened in another namespace than the process's: /proc/sys shows the process's, so no sysctl through this one.
     elsewhere: bool,
 }
@@ -56,14 +59,19 @@ pub struct Kernel {
 impl Kernel {
     /// The kernel as this process sees it. Needs no privilege; most steps do (CAP_NET_ADMIN).
     pub fn open() -> Result<Kernel, KernelError> {
-        Ok(Kernel { socket: Socket::open().map_err(KernelError::Open)?, observed: HashMap::new(), elsewhere: false })
+        Ok(Kernel {
+            socket: Socket::open().map_err(KernelError::Open)?,
+            observed: HashMap::new(),
+            odds: Vec::new(),
+            elsewhere: false,
+        })
     }
 
     /// The kernel as it is in another network namespace (`/proc/PID/ns/net`), for reading a container's MAC and addresses.
     /// Needs CAP_SYS_ADMIN. The process itself is back in its own namespace when this returns `Ok`; after
     /// [`KernelError::Stranded`] it is not, and must do nothing more.
     pub fn open_in(netns: BorrowedFd<'_>) -> Result<Kernel, KernelError> {
-        Ok(Kernel { socket: Socket::open_in(netns)?, observed: HashMap::new(), elsewhere: true })
+        Ok(Kernel { socket: Socket::open_in(netns)?, observed: HashMap::new(), odds: Vec::new(), elsewhere: true })
     }
 
     /// An event is over: what the next one acts on is observed anew.

@@ -3,7 +3,7 @@
 use super::error::{KernelError, NetlinkError, is_gone, is_unsupported};
 use super::{Kernel, decode};
 use crate::model::{IfName, Mac};
-use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh, Remote, World};
+use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh, Odd, Remote, World};
 use crate::tape;
 use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::address::AddressMessage;
@@ -46,16 +46,25 @@ impl Kernel {
     /// The device with this index; `None` if there is none.
     pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, KernelError> {
         self.told(format_args!("link with index {index}"), |kernel| {
-            let mut message = LinkMessage::default();
-            message.header.index = index;
-            kernel.get_link(message, decode::link).map_err(|cause| read(format_args!("link with index {index}"), cause))
+            kernel
+                .get_link(by_index(index), decode::link)
+                .map_err(|cause| read(format_args!("link with index {index}"), cause))
+        })
+    }
+
+    /// The device with this index, where no name of ours can mean it.
+    pub fn odd_by_index(&mut self, index: u32) -> Result<Option<Odd>, KernelError> {
+        self.told(format_args!("device of an odd name with index {index}"), |kernel| {
+            kernel
+                .get_link(by_index(index), decode::odd)
+                .map_err(|cause| read(format_args!("link with index {index}"), cause))
         })
     }
 
     /// Is this veth's other end in that network namespace? Indexes do not tell, for each namespace counts its own.
-    pub fn peer_is_in(&mut self, veth: &IfName, netns: BorrowedFd<'_>) -> Result<bool, KernelError> {
-        let failed = |cause| read(format_args!("namespace of {veth}'s peer"), cause);
-        let peers = self.link_by_name(veth, decode::link_netns).map_err(failed)?;
+    pub fn peer_is_in(&mut self, veth: u32, netns: BorrowedFd<'_>) -> Result<bool, KernelError> {
+        let failed = |cause| read(format_args!("namespace of the peer of index {veth}"), cause);
+        let peers = self.get_link(by_index(veth), decode::link_netns).map_err(failed)?;
         let mut question = NsidMessage::default();
         question.attributes.push(NsidAttribute::Fd(netns.as_raw_fd().unsigned_abs()));
         let answer = self.socket.ask(RouteNetlinkMessage::GetNsId(question), 0).map_err(failed)?;
@@ -106,6 +115,14 @@ impl Kernel {
             links.retain(|link| link.master == Some(master));
             Ok(links)
         })
+    }
+
+    /// The same with those that no name of ours can mean.
+    pub fn all_ports_of(&mut self, master: u32) -> Result<(Vec<Link>, Vec<Odd>), KernelError> {
+        let links = self.ports_of(master)?;
+        let mut odds = std::mem::take(&mut self.odds);
+        odds.retain(|odd| odd.master == Some(master));
+        Ok((links, odds))
     }
 
     /// The addresses of one device, or of all. A device that is gone has none.
@@ -181,7 +198,9 @@ impl Kernel {
 
     /// All devices and addresses.
     pub fn world(&mut self) -> Result<World, KernelError> {
-        Ok(World::new(self.all_links()?, self.addresses(None)?))
+        let links = self.all_links()?;
+        let odds = std::mem::take(&mut self.odds);
+        Ok(World::new(links, self.addresses(None)?).with_odds(odds))
     }
 
     /// The same with all FDB entries and neighbours of the host.
@@ -214,10 +233,19 @@ impl Kernel {
         let mut message = LinkMessage::default();
         message.attributes = filter;
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        match self.socket.pick(RouteNetlinkMessage::GetLink(message), NLM_F_DUMP, decode::link) {
-            Err(cause) if cause.errno().is_some_and(is_gone) => Ok(Vec::new()),
-            answer => answer.map_err(|cause| read(what, cause)),
+        let found = match self.socket.pick(RouteNetlinkMessage::GetLink(message), NLM_F_DUMP, decode::any_link) {
+            Err(cause) if cause.errno().is_some_and(is_gone) => Vec::new(),
+            answer => answer.map_err(|cause| read(what, cause))?,
+        };
+        let mut links = Vec::with_capacity(found.len());
+        self.odds.clear();
+        for link in found {
+            match link {
+                Ok(link) => links.push(link),
+                Err(odd) => self.odds.push(odd),
+            }
         }
+        Ok(links)
     }
 
     pub(super) fn link_by_name<T>(
@@ -292,6 +320,12 @@ fn neighbour(message: RouteNetlinkMessage) -> Option<NeighbourMessage> {
         RouteNetlinkMessage::NewNeighbour(message) => Some(message),
         _ => None,
     }
+}
+
+fn by_index(index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message
 }
 
 /// "There is none" is an answer.

@@ -24,9 +24,13 @@ pub enum Lets {
 /// What a port's guard says.
 pub type Guard = BTreeSet<Lets>;
 
-/// The guard of a guest's port; empty where there is none. Without a MAC there is nothing yet to hold it to.
+/// The guard of a guest's port; empty where there is none. Before its MAC is known nothing is let in.
 pub fn guard(security: PortSecurity, mac: Option<Mac>, ips: &[Address]) -> Guard {
-    let Some(mac) = mac.filter(|_| security != PortSecurity::Off) else { return Guard::new() };
+    let mac = match (security, mac) {
+        (PortSecurity::Off, _) => return Guard::new(),
+        (_, None) => return Guard::from([Lets::Guarded(security)]),
+        (_, Some(mac)) => mac,
+    };
     let mut lets = Guard::from([Lets::Guarded(security), Lets::Mac(mac)]);
     if security == PortSecurity::MacIp {
         lets.extend([Lets::Names(mac), Lets::V6(mac.link_local())]);
@@ -84,7 +88,8 @@ mod tests {
         let shown =
             |security, mac| guard(security, mac, &ips).iter().map(|l| format!("{l:?}")).collect::<Vec<_>>().join(" ");
         assert_eq!(shown(PortSecurity::Off, Some(mac)), "");
-        assert_eq!(shown(PortSecurity::MacIp, None), "");
+        assert_eq!(shown(PortSecurity::Off, None), "");
+        assert_eq!(shown(PortSecurity::MacIp, None), "Guarded(MacIp)");
         assert_eq!(shown(PortSecurity::Mac, Some(mac)), "Guarded(Mac) Mac(52:54:00:03:82:d8)");
         assert_eq!(
             shown(PortSecurity::MacIp, Some(mac)),

@@ -73,8 +73,19 @@ impl Seen {
     }
 }
 
-/// Puts the port on the bridge: what is done before anyone may hear of the guest.
+/// Puts the port on the bridge, before anyone may hear of the guest, which is on its way to here. It is heard by what it says on its own port: what locked
+/// that as nobody's must not keep the bridge from learning it. Its guard holds it all the same.
 pub fn wire(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
+    let mut plan = wired(want, seen)?;
+    let deaf = |d: &Link| on_bridge(d, seen) && d.port.locked == Some(true);
+    if !want.guard.is_empty() && seen.device.as_ref().is_some_and(deaf) {
+        let lock = |locked| Step::LockPort { dev: want.device.clone(), locked };
+        plan.push(with_undo(lock(false), lock(true)));
+    }
+    Ok(plan)
+}
+
+fn wired(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
     let refuse = |text: String| Err(Refusal(format!("{}: {text}", want.guest)));
     let Some(device) = &seen.device else {
         return refuse(format!("device {} is not there: name the guest's tap or veth on this host", want.device));
@@ -144,7 +155,7 @@ pub fn guarded(dev: &IfName, index: u32, more: Vec<Lets>, less: Vec<Lets>) -> Op
 
 /// Makes the kernel hold what the speaker advertises: first wired, then the FDB entry, then each address.
 pub fn register(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
-    let mut plan = wire(want, seen)?;
+    let mut plan = wired(want, seen)?;
     let Some(mac) = want.mac else { return Ok(plan) };
     if let Some(bridge) = &seen.bridge
         && bridge.mac == Some(mac)
@@ -166,7 +177,7 @@ pub fn register(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
     }
     // Not before its MAC is known to be behind it: what the guest says to announce its arrival must be heard. A kernel that does not know `locked`
     // takes it and forgets it; the guard does as much.
-    let open = |d: &Link| !on_bridge(d, seen) || d.port.locked == Some(false) || d.port.learning == Some(true);
+    let open = |d: &Link| !on_bridge(d, seen) || !d.port.is_held();
     if !want.guard.is_empty() && seen.device.as_ref().is_some_and(open) {
         let lock = |locked| Step::LockPort { dev: want.device.clone(), locked };
         plan.push(with_undo(lock(true), lock(false)));

@@ -14,6 +14,7 @@ pub mod bridge;
 pub mod duplicate;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod foreign;
 pub mod guard;
 pub mod guest;
 pub mod learn;
@@ -49,7 +50,7 @@ pub fn shown(plan: &Plan) -> String {
 }
 
 /// A step that needs no undo, because what it touched goes with an earlier step's undo, or is harmless.
-fn plain(step: Step) -> Planned {
+pub fn plain(step: Step) -> Planned {
     Planned { step, undo: Vec::new() }
 }
 

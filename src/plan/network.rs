@@ -65,6 +65,8 @@ pub struct Seen {
     pub speaker_has_vrf: bool,
     /// The rules of port security are there, or nobody asks for them.
     pub guards_laid: bool,
+    /// The bridge's ports that are no guest's are held, or nobody asks for it.
+    pub bridge_guarded: bool,
 }
 
 /// Host-wide settings that a VRF needs.
@@ -143,6 +145,10 @@ pub fn up(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
     precheck(network, seen)?;
     if network.security() != PortSecurity::Off && !seen.guards_laid {
         plan.push(plain(Step::LayGuards));
+    }
+    if network.security() != PortSecurity::Off && !seen.bridge_guarded {
+        let guard = |on| Step::GuardBridge { bridge: network.bridge.clone(), on };
+        plan.push(with_undo(guard(true), guard(false)));
     }
     finish(seen, &mut plan);
     if let Some(vrf) = &network.vrf {

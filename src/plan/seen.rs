@@ -4,7 +4,7 @@ use super::guard::Guard;
 use crate::model::{IfName, Mac, TableId, Vni};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 /// A network device as the kernel shows it.
@@ -34,6 +34,29 @@ pub struct Link {
     pub ours: bool,
     /// As a bridge's port.
     pub port: PortFlags,
+}
+
+/// A device whose name the kernel takes (net/core/dev.c `dev_valid_name`) and no [`IfName`] can be: nothing of ours can mean it, but it may be a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Odd {
+    /// Its name as it can be shown.
+    pub shown: String,
+    /// Its index.
+    pub index: u32,
+    /// Its master's index.
+    pub master: Option<u32>,
+    /// `IFLA_LINK`: for a veth its peer's index.
+    pub link: Option<u32>,
+    /// As a bridge's port.
+    pub port: PortFlags,
+}
+
+impl PortFlags {
+    /// Nothing comes in through this port but from a MAC that the FDB says is behind it. A kernel that does not know `locked` (before 5.18) takes it and
+    /// forgets it; the guard does as much.
+    pub fn is_held(&self) -> bool {
+        self.locked != Some(false) && self.learning != Some(true)
+    }
 }
 
 /// The flags of a bridge port that decide whether EVPN works; `None` where the kernel does not know them or it is no port.
@@ -149,11 +172,13 @@ pub struct World {
     names: HashMap<IfName, u32>,
     vnis: HashMap<Vni, Vec<u32>>,
     slaves: HashMap<u32, Vec<u32>>,
+    odds: Vec<Odd>,
     addresses: HashMap<u32, Vec<Address>>,
     fdb: HashMap<(u32, Mac), Fdb>,
     neighs: HashMap<(u32, IpAddr), Neigh>,
     guards: HashMap<u32, Guard>,
     guards_laid: Option<bool>,
+    secured: BTreeSet<IfName>,
 }
 
 impl World {
@@ -176,6 +201,16 @@ impl World {
         world
     }
 
+    /// With the devices that no name of ours can mean.
+    pub fn with_odds(self, odds: Vec<Odd>) -> World {
+        World { odds, ..self }
+    }
+
+    /// Those of them whose master this is.
+    pub fn odd_slaves(&self, master: u32) -> impl Iterator<Item = &Odd> {
+        self.odds.iter().filter(move |odd| odd.master == Some(master))
+    }
+
     /// With the entries of all bridges: each by its bridge's index.
     pub fn with_entries(self, fdb: Vec<(u32, Fdb)>, neighs: Vec<(u32, Neigh)>) -> World {
         World {
@@ -188,6 +223,21 @@ impl World {
     /// With what guests' ports let in; none where the rules of it are not laid.
     pub fn with_guards(self, guards: Option<HashMap<u32, Guard>>) -> World {
         World { guards_laid: Some(guards.is_some()), guards: guards.unwrap_or_default(), ..self }
+    }
+
+    /// With the bridges whose ports are held that are no guest's.
+    pub fn with_secured(self, secured: BTreeSet<IfName>) -> World {
+        World { secured, ..self }
+    }
+
+    /// Are those of this bridge held?
+    pub fn is_secured(&self, bridge: &IfName) -> bool {
+        self.secured.contains(bridge)
+    }
+
+    /// All such bridges.
+    pub fn secured(&self) -> impl Iterator<Item = &IfName> {
+        self.secured.iter()
     }
 
     /// Are the rules of port security there as they were laid? `None` where nobody asked.

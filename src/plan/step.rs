@@ -213,6 +213,13 @@ pub enum Step {
     LayGuards,
     /// Take them out again, whatever they say.
     LiftGuards,
+    /// Hold all ports of a bridge that are no guest's, but for its tunnel's; or do not any more.
+    GuardBridge {
+        /// The segment's bridge.
+        bridge: IfName,
+        /// On or off.
+        on: bool,
+    },
     /// Change what a port lets in: first what it shall let in, then what it shall no more, at once.
     Guard {
         /// The guest's port.
@@ -237,6 +244,16 @@ pub enum Step {
     AwaitVrf {
         /// The VRF device.
         name: IfName,
+    },
+    /// The same for a port that belongs to nobody, by its index, for its name may be one that nothing of ours can mean; and what the bridge has learned from it
+    /// is forgotten.
+    HoldPort {
+        /// Its name as it can be shown.
+        name: String,
+        /// Its index.
+        index: u32,
+        /// On or off.
+        held: bool,
     },
     /// FRR: `vrf X / vni N` and `router bgp AS vrf X` with connected routes and type-5.
     SpeakerAddVrf {
@@ -298,9 +315,11 @@ impl Step {
             Step::TellNeigh { .. } => "tell-neighbour",
             Step::LayGuards => "lay-guards",
             Step::LiftGuards => "lift-guards",
+            Step::GuardBridge { .. } => "guard-bridge",
             Step::Guard { .. } => "guard",
             Step::LockPort { .. } => "lock-port",
             Step::AwaitVrf { .. } => "await-vrf",
+            Step::HoldPort { .. } => "hold-port",
             Step::SpeakerAddVrf { .. } => "speaker-add-vrf",
             Step::SpeakerDelVrf { .. } => "speaker-del-vrf",
         }
@@ -331,11 +350,13 @@ impl Step {
             | Step::DelFdb { dev, .. }
             | Step::AddNeigh { bridge: dev, .. }
             | Step::DelNeigh { bridge: dev, .. }
+            | Step::GuardBridge { bridge: dev, .. }
             | Step::TellFdb { dev, .. }
             | Step::Guard { dev, .. }
             | Step::LockPort { dev, .. }
             | Step::TellNeigh { bridge: dev, .. } => Some(dev.clone()),
             Step::AddVxlan { vni, .. } => Some(vni.device()),
+            Step::HoldPort { name, .. } => name.parse().ok(),
             Step::Sysctl { .. }
             | Step::AddUnreachable { .. }
             | Step::DelUnreachable { .. }
@@ -417,6 +438,10 @@ impl fmt::Display for Step {
             }
             Step::LayGuards => f.write_str("nft add table bridge evpn-hook (with the rules of port security)"),
             Step::LiftGuards => f.write_str("nft delete table bridge evpn-hook"),
+            Step::GuardBridge { bridge, on } => {
+                let what = if *on { "add" } else { "delete" };
+                write!(f, "nft {what} element bridge evpn-hook bridges {{ \"{bridge}\" }}")
+            }
             Step::Guard { dev, more, less, .. } => {
                 let list = |lets: &[Lets]| lets.iter().map(Lets::to_string).collect::<Vec<_>>().join(", ");
                 write!(f, "nft, table bridge evpn-hook: port {dev}")?;
@@ -427,6 +452,10 @@ impl fmt::Display for Step {
                     write!(f, ", delete {}", list(less))?;
                 }
                 Ok(())
+            }
+            Step::HoldPort { name, held, .. } => {
+                let (locked, learning) = if *held { ("on", "off") } else { ("off", "on") };
+                write!(f, "bridge link set dev {name} locked {locked} learning {learning}")
             }
             Step::LockPort { dev, locked } => {
                 let (locked, learning) = if *locked { ("on", "off") } else { ("off", "on") };

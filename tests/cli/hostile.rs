@@ -97,10 +97,6 @@ on_a_host!(metadata_is_taken_strictly, {
         (ours("10.1.0.60;reboot"), "address '10.1.0.60;reboot' does not parse"),
         (domain(1, &guest("52:54:00", None, &[]), &nic), "MAC '52:54:00' does not parse"),
         (domain(1, &guest("01:00:5e:00:00:01", None, &[]), &nic), "is multicast or zero"),
-        (
-            domain(1, &guest("52:54:00:03:82:d9", None, &[]), &nic),
-            "52:54:00:03:82:d9, which none of its interfaces has",
-        ),
         (domain(1, &guest(MAC, Some("y"), &[]), &nic), "on network 'y', its interface on 'x'"),
         (ours("10.1.0.60").replace("evpn:ip", "evpn:ipv4"), "evpn:ipv4"),
     ] {
@@ -166,26 +162,26 @@ fn tries() -> Vec<Case> {
         domain(1, &guest(MAC, Some("other"), &[]), &bridged),
         "on network other, its bridge flat-l2 is network flat's",
     );
-    qemu("64 MiB of blanks", "vm1", " ".repeat(64 << 20), "over 4 MiB");
+    qemu("64 MiB of blanks", "vm1", " ".repeat(64 << 20), "over 5 MiB");
     qemu(
         "64 MiB in a comment",
         "vm1",
         named("vm1").replace("<devices>", &format!("<!--{}--><devices>", "x".repeat(64 << 20))),
-        "over 4 MiB",
+        "over 5 MiB",
     );
     qemu(
         "64 MiB in an attribute",
         "vm1",
         named("vm1").replace("id='1'", &format!("id='{}'", "1".repeat(64 << 20))),
-        "over 4 MiB",
+        "over 5 MiB",
     );
     qemu(
         "64 MiB of elements",
         "vm1",
         named("vm1").replace("<devices>", &format!("<devices>{}", "<a/>".repeat(16 << 20))),
-        "over 4 MiB",
+        "over 5 MiB",
     );
-    qemu("100,000 levels", "vm1", format!("<domain>{}", "<a>".repeat(100_000)), "nests deeper");
+    qemu("100,000 levels", "vm1", format!("<domain>{}", "<a>".repeat(100_000)), "nests elements deeper");
     let laughs: String = (1..10).map(|n| format!("<!ENTITY l{n} '{}'>", format!("&l{};", n - 1).repeat(10))).collect();
     let laughs = format!("<!DOCTYPE domain [<!ENTITY l0 'lol'>{laughs}]>{}", named("&l9;"));
     qemu("billion laughs", "vm1", laughs, "DOCTYPE");
@@ -275,7 +271,7 @@ fn tries() -> Vec<Case> {
         "network of 64 MiB",
         "lab",
         self::network("lab", ours, &format!("{LAB}{}", " ".repeat(64 << 20))),
-        "over 4 MiB",
+        "over 5 MiB",
     );
     network(
         "billion laughs in a network",
@@ -307,7 +303,7 @@ fn tries() -> Vec<Case> {
 
 const OTHERS: &str = "52:54:00:aa:00:02";
 /// Of one call: a debug build on a busy machine. 64 MiB go through a pipe first, and 4 of them are read.
-const LONGEST: Duration = Duration::from_secs(10);
+const LONGEST: Duration = Duration::from_secs(15);
 /// Address space, of which the program without input has some 10 MiB.
 const LARGEST_MIB: u64 = 96;
 
@@ -367,7 +363,7 @@ on_a_host!(names_cannot_leave_their_place, {
         assert_eq!(files.lines().count(), 2, "one record, one lock: {files}");
         host.hook(&["qemu", name, "stopped", "end", "-"], &xml).ok();
     }
-    let parts = &["vm 'a\\nb': ", "guest name 'a\\nb' is empty, over 255 bytes, or not printable: rename it"];
+    let parts = &["vm a\\nb: ", "guest name 'a\\nb' is empty, over 255 bytes, or not printable: rename it"];
     host.hook_refuses(&["qemu", "a\nb", "start", "begin", "-"], good.replace("vm1", "a\nb"), 1, parts);
     // One that runs already, registered by an earlier version: kept, seen to and withdrawn, in a file of its own.
     let known =

@@ -3,6 +3,7 @@
 use crate::common::sh;
 use crate::host::{Host, fdb, neighbours, snapshot, tap};
 use crate::on_a_host;
+use serde_json::json;
 use std::process::{Child, Command, Stdio};
 
 pub fn call(host: &Host, network: Option<&str>, env: &[(&str, &str)]) -> crate::host::Run {
@@ -80,8 +81,13 @@ impl Inside {
     }
 
     fn start(&self, host: &Host) {
+        self.starts(host, &[]).ok();
+    }
+
+    fn starts(&self, host: &Host, env: &[(&str, &str)]) -> crate::host::Run {
         let pid = self.0.id().to_string();
-        call(host, None, &[("LXC_HOOK_SECTION", "lxc"), ("LXC_HOOK_TYPE", "start-host"), ("LXC_PID", &pid)]).ok();
+        let start = [("LXC_HOOK_SECTION", "lxc"), ("LXC_HOOK_TYPE", "start-host"), ("LXC_PID", &*pid)];
+        call(host, None, &[&start[..], env].concat())
     }
 }
 
@@ -109,4 +115,69 @@ on_a_host!(a_container_that_died_without_a_hook_comes_back, {
     let last = Inside::new("vethlast", mac, "10.1.0.40");
     last.start(&host);
     assert_eq!(neighbours(), format!("neigh 10.1.0.40 {mac} dev flat-l2\n"));
+});
+
+fn stop(host: &Host, env: &[(&str, &str)]) {
+    for hook in ["stop", "post-stop"] {
+        call(host, None, &[&[("LXC_HOOK_SECTION", "lxc"), ("LXC_HOOK_TYPE", hook)], env].concat()).ok();
+    }
+}
+
+// `lxc-start web` and `lxc-start -P /srv/lxc web`.
+on_a_host!(two_containers_of_one_name_in_two_directories_are_two, {
+    let host = Host::flat();
+    let ours = [("LXC_NAME", "web"), ("LXC_CONFIG_FILE", "/var/lib/lxc/web/config")];
+    let theirs = [("LXC_NAME", "web"), ("LXC_CONFIG_FILE", "/srv/lxc/web/config")];
+    let (mac1, mac2) = ("00:16:3e:00:00:51", "00:16:3e:00:00:52");
+    let one = Inside::new("vethone", mac1, "10.1.0.51");
+    let two = Inside::new("vethtwo", mac2, "10.1.0.52");
+    one.starts(&host, &ours).ok();
+    two.starts(&host, &theirs).ok();
+    let first = format!("neigh 10.1.0.51 {mac1} dev flat-l2\n");
+    assert_eq!(neighbours(), format!("{first}neigh 10.1.0.52 {mac2} dev flat-l2\n"));
+    let ids: Vec<_> = host.status()["endpoints"].as_array().unwrap().iter().map(|e| e["guest"].clone()).collect();
+    assert_eq!(
+        ids,
+        [("web", "/srv/lxc/web"), ("web", "web")].map(|(name, id)| json!({ "kind": "lxc", "name": name, "id": id }))
+    );
+    stop(&host, &theirs);
+    assert_eq!((fdb(), neighbours()), (format!("fdb {mac1} dev vethone\n"), first));
+    stop(&host, &ours);
+    assert_eq!((fdb(), neighbours()), (String::new(), String::new()));
+});
+
+// `lxc.namespace.share.net = c1`: LXC calls c2's hooks with c1's namespace.
+on_a_host!(a_container_that_shares_anothers_namespace_takes_nothing_of_it, {
+    let host = Host::flat();
+    let mac = "00:16:3e:00:00:53";
+    let one = Inside::new("vethone", mac, "10.1.0.53");
+    one.start(&host);
+    let before = snapshot();
+    let second = [("LXC_NAME", "c2")];
+    one.starts(&host, &second).ok();
+    assert_eq!(snapshot(), before, "it is c1's");
+    stop(&host, &second);
+    assert_eq!(snapshot(), before);
+    // Its own start again is no other's.
+    one.start(&host);
+    assert_eq!(snapshot(), before);
+    stop(&host, &[]);
+    assert_eq!((fdb(), neighbours()), (String::new(), String::new()));
+});
+
+// The kernel takes more names than evpn-hook does.
+on_a_host!(a_host_end_of_an_odd_name_is_refused_on_a_bridge_of_ours_and_there_alone, {
+    let host = Host::flat();
+    let inside = Inside::new("vethok", "00:16:3e:00:00:54", "10.1.0.54");
+    sh("ip link set vethok name 'c~1'");
+    let before = snapshot();
+    inside
+        .starts(&host, &[])
+        .says(1, &["container c1: its device on this host is called 'c~1'", "lxc.net.N.veth.pair"]);
+    assert_eq!(snapshot(), before);
+    sh("ip link add br9 type bridge && ip link set 'c~1' master br9");
+    inside.starts(&host, &[]).ok();
+    inside.starts(&host, &[("LXC_NAME", "a\nb")]).ok();
+    sh("ip link set 'c~1' name vethok && ip link set vethok master flat-l2");
+    inside.starts(&host, &[("LXC_NAME", "a\nb")]).says(1, &["not printable: rename it"]);
 });

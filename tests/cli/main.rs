@@ -24,6 +24,7 @@ mod guests;
 mod half_way;
 mod host;
 mod hostile;
+mod identity;
 mod inspect;
 mod install;
 mod journal;

@@ -291,11 +291,16 @@ impl Port {
     }
 }
 
+/// A frame that is let through everywhere, and comes once.
+pub fn ending(own: Who) -> Vec<u8> {
+    let stamp = Instant::now().elapsed().as_nanos().to_be_bytes();
+    ethernet(ALL, own.mac, 0x0800, &ipv4(own.v4, Ipv4Addr::BROADCAST, &udp(5001, 5001, &stamp)))
+}
+
 /// Sends these, and a last one that is let through everywhere; what of them came to each of these ports.
 pub fn leaked<'a>(from: &Port, frames: &'a [Frame], own: Who, to: &[(&str, &Port)]) -> Vec<(String, &'a str)> {
     frames.iter().for_each(|frame| from.send(&frame.bytes));
-    let stamp = Instant::now().elapsed().as_nanos().to_be_bytes();
-    let last = ethernet(ALL, own.mac, 0x0800, &ipv4(own.v4, Ipv4Addr::BROADCAST, &udp(5001, 5001, &stamp)));
+    let last = ending(own);
     from.send(&last);
     let mut leaked = Vec::new();
     for (name, port) in to {

@@ -36,6 +36,7 @@ fn network(name: &str, bridge: &str, vni: u32, vrf: Option<Vrf>) -> NetworkStatu
         problems: vec![],
         advice: vec![],
         remotes: vec![],
+        foreign_ports: vec![],
     }
 }
 

@@ -6,6 +6,7 @@ use crate::engine::lxc::namespace_of;
 use crate::engine::{Engine, EngineError, boot_micros};
 use crate::event::Nic;
 use crate::hypervisor;
+use crate::hypervisor::lxc::{Containers, Running};
 use crate::input::libvirt_status::{Domain, Life};
 use crate::journal::Message;
 use crate::model::{Guest, GuestKind, IfName};
@@ -30,7 +31,7 @@ pub(super) struct Hypervisors {
     /// Domains by name whose file says something that we do not understand: they run, and nothing is known of how.
     unread: HashSet<String>,
     /// `None` where nothing can be told.
-    containers: Option<hypervisor::lxc::Containers>,
+    containers: Option<Containers>,
 }
 
 impl Engine {
@@ -54,20 +55,23 @@ impl Engine {
         }
         // A user's joins through the door alone: what it may is not asked here.
         let containers = hypervisors.containers.iter().flat_map(|c| &c.by_id);
-        for (name, running) in containers.filter(|(_, running)| running.roots) {
-            let lxcpath = &running.lxcpath;
-            let known = records.iter().any(|r| r.guest.kind == GuestKind::Lxc && r.guest.id == *name);
-            if !known && !networks.is_empty() && hypervisor::lxc::has_our_hooks(lxcpath, name) {
-                let done = self.sync_container(name, lxcpath);
+        let lxc = records.iter().map(|r| &r.guest).filter(|guest| guest.kind == GuestKind::Lxc);
+        let is_known = |id: &str| known.contains(&(GuestKind::Lxc, id));
+        let recorded = lxc.filter_map(|guest| hypervisors.containers.as_ref()?.find(guest, is_known));
+        let recorded: HashSet<&str> = recorded.map(|(id, _)| id).collect();
+        for (id, Running { name, lxcpath, .. }) in containers.filter(|(_, running)| running.roots) {
+            if !recorded.contains(id.as_str()) && !networks.is_empty() && hypervisor::lxc::has_our_hooks(lxcpath, name)
+            {
+                let done = self.sync_container(name, id, lxcpath);
                 out.keep(done);
             }
         }
         Ok(())
     }
 
-    fn sync_container(&mut self, name: &str, lxcpath: &str) -> Result<(), EngineError> {
+    fn sync_container(&mut self, name: &str, id: &str, lxcpath: &str) -> Result<(), EngineError> {
         let Some(pid) = hypervisor::lxc::pid(lxcpath, name) else { return Ok(()) };
-        let Ok(guest) = Guest::new(GuestKind::Lxc, name, name) else { return Ok(()) };
+        let Ok(guest) = Guest::new(GuestKind::Lxc, name, id) else { return Ok(()) };
         let (nics, _) = self.container_nics(&namespace_of(pid)?)?;
         self.sync_one(&guest, Truth::Runs(nics, Life::Here))
     }
@@ -102,20 +106,28 @@ impl Engine {
                     None => Truth::Gone,
                 },
             },
-            GuestKind::Lxc => match hypervisors.containers.as_ref().map(|c| (c.nameless, c.by_id.get(&guest.id))) {
+            GuestKind::Lxc => match hypervisors.containers.as_ref().map(|c| (c.nameless, self.container(c, guest))) {
                 None => Truth::Unknown,
                 Some((true, None)) if record.endpoints.iter().any(there) => Truth::Unknown,
                 Some((_, None)) => Truth::Gone,
                 Some((_, Some(running))) if !running.roots || record.endpoints.iter().all(there) => Truth::Unknown,
                 // It was started anew without us.
                 Some((_, Some(running))) => {
-                    let pid = hypervisor::lxc::pid(&running.lxcpath, &guest.name);
+                    let pid = hypervisor::lxc::pid(&running.lxcpath, &running.name);
                     let nics =
                         pid.and_then(|pid| self.container_nics(&namespace_of(pid).ok()?).ok()).map(|(nics, _)| nics);
                     nics.map_or(Truth::Unknown, |nics| Truth::Runs(nics, Life::Here))
                 }
             },
         }
+    }
+
+    fn container<'a>(&self, containers: &'a Containers, guest: &Guest) -> Option<&'a Running> {
+        let is_known = |id: &str| {
+            let other = Guest { id: id.to_owned(), ..guest.clone() };
+            !matches!(self.register.guest(&other), Ok(None))
+        };
+        containers.find(guest, is_known).map(|(_, running)| running)
     }
 
     /// Was its record written just now? By the clock that nobody sets, where a hook has noted it.
@@ -152,20 +164,10 @@ impl Engine {
         }
         let incoming = before.as_ref().is_some_and(is_incoming);
         let old = || before.iter().flat_map(|b| &b.endpoints);
-        // On a network that is down just now: it is the guest's all the same, and registered when the network is back.
-        let mut waiting = Vec::new();
-        if let Truth::Runs(nics, Life::Here) = &truth {
-            let its = |e: &Endpoint| {
-                let is_it =
-                    |n: &Nic| n.device.as_ref() == Some(&e.device) && n.bridge.as_ref().is_none_or(|b| *b == e.bridge);
-                nics.iter().any(is_it) && !fresh.iter().any(|f| f.device == e.device)
-            };
-            for endpoint in old().filter(|e| its(e)) {
-                if self.register.network_of_bridge(&endpoint.bridge)?.is_none() {
-                    waiting.push(endpoint.clone());
-                }
-            }
-        }
+        let waiting = match (&truth, &before) {
+            (Truth::Runs(nics, Life::Here), Some(before)) => self.waiting(before, nics, &fresh)?,
+            _ => Vec::new(),
+        };
         let (mut endpoints, how) = match truth {
             Truth::Gone | Truth::Runs(_, Life::Ended) => (Vec::new(), How::Mend),
             // It leaves for another host, or has arrived there: whose its routes are is settled between the two.
@@ -212,6 +214,10 @@ impl Engine {
         let record = GuestRecord { incoming_since, endpoints: there, ..GuestRecord::new(guest.clone()) };
         let walked = self.walked;
         let record = self.change(before, record, how, |e| !waits.contains(&e.device))?;
+        // All that it has is another guest's.
+        if record.endpoints.is_empty() && !self.dry_run {
+            return self.part(record, |_| true);
+        }
         if self.walked > walked {
             self.tell("mended", &record);
         }
@@ -228,8 +234,8 @@ impl Engine {
             (GuestKind::Libvirt, truth) => hypervisor::libvirt::runs(&guest.name) == matches!(truth, Truth::Runs(..)),
             (GuestKind::Lxc, truth) => match (truth, hypervisor::lxc::running()) {
                 (_, None) => false,
-                (Truth::Gone, Some(now)) => !now.by_id.contains_key(&guest.id),
-                (_, Some(now)) => now.by_id.contains_key(&guest.id),
+                (Truth::Gone, Some(now)) => self.container(&now, guest).is_none(),
+                (_, Some(now)) => self.container(&now, guest).is_some(),
             },
         }
     }

@@ -1,7 +1,7 @@
 //! What nobody wants any more: neighbours without a guest, VRFs without a network, devices with our mark that no record knows.
 
 use super::{Look, Synced};
-use crate::config::Vrf;
+use crate::config::{PortSecurity, Vrf};
 use crate::engine::guest::guard_of;
 use crate::engine::look::{devices_of, devices_of_vrf};
 use crate::engine::{Engine, EngineError, by_hand};
@@ -11,7 +11,7 @@ use crate::plan::guard::Guard;
 use crate::plan::guest::guarded;
 use crate::plan::learn::{Claim, unfit, with};
 use crate::plan::seen::{LinkKind, Neigh, World};
-use crate::plan::{Plan, Planned, Step};
+use crate::plan::{Plan, Planned, Step, plain};
 use crate::register::{Endpoint, NetworkRecord, Stage, VrfRecord};
 use crate::speaker::Added;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -194,7 +194,12 @@ fn unheld(look: &Look) -> Vec<Planned> {
         let dev = name.or_else(|| format!("if{port}").parse().ok())?;
         guarded(&dev, port, Vec::new(), guard.into_iter().collect())
     });
-    steps.collect()
+    let is_held = |bridge: &IfName| {
+        look.networks.iter().any(|n| n.network.bridge == *bridge && n.network.security() != PortSecurity::Off)
+    };
+    let bridges = look.world.secured().filter(|bridge| !is_held(bridge));
+    let off = |bridge: &IfName| plain(Step::GuardBridge { bridge: bridge.clone(), on: false });
+    steps.chain(bridges.map(off)).collect()
 }
 
 /// May this guest have learned it?

@@ -100,6 +100,7 @@ impl Engine {
         }
         let walked = self.walked;
         self.sync_guests(&look, &mut out)?;
+        self.hold_ports(&look.world, look.networks.iter().map(|n| &n.network))?;
         let look = self.sync_leftovers(look, self.walked > walked, &mut out)?;
         let told = self.sync_speaker(look.filter(|_| self.walked == before), &mut out);
         out.keep(told);
@@ -125,6 +126,7 @@ impl Engine {
         out.keep(synced);
         let look = self.look(world, &mut out);
         self.sync_guests(&look, &mut out)?;
+        self.hold_ports(&look.world, look.networks.iter().map(|n| &n.network))?;
         self.sync_leftovers(look, false, &mut out)?;
         Ok(out.done(0))
     }
@@ -232,7 +234,10 @@ impl Engine {
         Look { world, guests, networks: self.register.networks().into_iter().flatten().collect() }
     }
 
-    fn do_most(&mut self, plan: Plan) {
+    pub(super) fn do_most(&mut self, plan: Plan) {
+        if plan.is_empty() {
+            return;
+        }
         if self.dry_run {
             self.planned.extend(plan);
         } else {

@@ -1,8 +1,8 @@
 //! Bridges and their VXLAN ports: what differs from what `sync` would make of them, and what `sync` leaves alone. Ghosts. The anycast gateway's other owners.
 
 use super::{Base, Finding};
-use crate::config::Network;
-use crate::engine::bridges_at_risk;
+use crate::config::{Network, PortSecurity};
+use crate::engine::{Known, bridges_at_risk};
 use crate::model::{IfName, Mac, NetName};
 use crate::plan::network::router_mac;
 use crate::plan::seen::{Link, LinkKind};
@@ -107,6 +107,16 @@ pub fn judge(base: &Base, seen: &Seen, told: &[String]) -> Vec<Finding> {
             let command = format!("ip link set {} type bridge vlan_filtering 0", network.bridge);
             found.push(Finding::problem("vlan-aware", &network.bridge, evidence).run(command));
         }
+        found.extend(Known::of(&base.guests).foreign(&base.world, network).iter().map(|port| {
+            let held = network.security() != PortSecurity::Off;
+            let evidence = match (held, port.held) {
+                (false, _) => format!("is on bridge {} and no guest's: no hook told of it", network.bridge),
+                (true, true) => format!("is on bridge {} and no guest's: port security holds it", network.bridge),
+                (true, false) => format!("is on bridge {} and no guest's, and nothing holds it yet", network.bridge),
+            };
+            let found = if held { Finding::problem } else { Finding::hint };
+            found("foreign-port", &port.name, evidence).by(port.mend(network))
+        }));
         let macs = bridge_macs(base, seen, network, record.vtep, bridge);
         let is_right = macs.is_empty();
         found.extend(macs);

@@ -1,17 +1,19 @@
 //! Asks the register, the kernel and the speaker.
 
-use super::{EndpointStatus, NetworkStatus, Remote, Status};
+use super::{EndpointStatus, ForeignPort, NetworkStatus, Remote, Status};
 use crate::advice;
-use crate::config::Network;
-use crate::engine::{Engine, EngineError, boot_seconds, differences, host_wants, lacks, vtep_now};
+use crate::config::{Network, PortSecurity};
+use crate::engine::{Engine, EngineError, Known, boot_seconds, differences, host_wants, lacks, vtep_now};
 use crate::model::{Guest, NetName};
+use crate::plan::foreign::Foreign;
 use crate::plan::seen::{self, World};
-use crate::register::{Endpoint, NetworkRecord, Stage};
+use crate::register::{Endpoint, GuestRecord, NetworkRecord, Stage};
 use crate::report::duplicates::{self, Claims};
 use crate::report::settled::{self, Object};
 use crate::speaker::{Dump, Frr, SpeakerError};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// Gathers it, and again where a hook was at work on what is amiss.
 pub fn settled(engine: &mut Engine) -> Result<Status, EngineError> {
@@ -57,6 +59,7 @@ pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
     }
     let mut endpoints = Vec::new();
     let records = engine.register.guests().into_iter().collect::<Result<Vec<_>, _>>()?;
+    foreign_ports(engine, &world, &records, &mut networks)?;
     let (claims, now) = (Claims::of(&records), boot_seconds());
     for record in &records {
         for e in &record.endpoints {
@@ -71,6 +74,46 @@ pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
     Ok(Status { networks, endpoints })
 }
 
+/// A hypervisor puts a guest's port on its bridge before it calls the hook that records it: no reason to wake somebody.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// What is on the networks' bridges and no guest's. It is a problem where nobody may send what is not the sender's own.
+fn foreign_ports(
+    engine: &mut Engine,
+    world: &World,
+    guests: &[GuestRecord],
+    networks: &mut [NetworkStatus],
+) -> Result<(), EngineError> {
+    let up: Vec<Network> = engine.register.networks().into_iter().flatten().map(|record| record.network).collect();
+    let find = |world: &World, guests: &[GuestRecord]| -> Vec<Vec<Foreign>> {
+        let known = Known::of(guests);
+        up.iter().map(|network| known.foreign(world, network)).collect()
+    };
+    let is_held = |network: &Network| network.security() != PortSecurity::Off;
+    let mut found = find(world, guests);
+    if up.iter().zip(&found).any(|(network, ports)| is_held(network) && !ports.is_empty()) {
+        std::thread::sleep(SETTLE);
+        let world = engine.kernel()?.world()?;
+        let guests: Vec<GuestRecord> = engine.register.guests().into_iter().flatten().collect();
+        let before = std::mem::replace(&mut found, find(&world, &guests));
+        for (ports, before) in found.iter_mut().zip(before) {
+            ports.retain(|port| before.iter().any(|b| b.index == port.index));
+        }
+    }
+    for (network, ports) in up.iter().zip(found) {
+        let Some(status) = networks.iter_mut().find(|n| n.name == network.name) else { continue };
+        if is_held(network) {
+            status.problems.extend(ports.iter().map(|port| port.problem(network)));
+            if !ports.is_empty() && status.state == "up" {
+                status.state = "degraded";
+            }
+        }
+        let port = |port: Foreign| ForeignPort { device: port.name, held: port.held };
+        status.foreign_ports = ports.into_iter().map(port).collect();
+    }
+    Ok(())
+}
+
 fn of(network: &Network, state: &'static str) -> NetworkStatus {
     NetworkStatus {
         name: network.name.clone(),
@@ -83,6 +126,7 @@ fn of(network: &Network, state: &'static str) -> NetworkStatus {
         problems: Vec::new(),
         advice: Vec::new(),
         remotes: Vec::new(),
+        foreign_ports: Vec::new(),
     }
 }
 

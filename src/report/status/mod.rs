@@ -51,6 +51,17 @@ pub struct NetworkStatus {
     pub advice: Vec<Advice>,
     /// The other hosts that have it, as this one's kernel sends to them; by address.
     pub remotes: Vec<Remote>,
+    /// Ports on its bridge that belong to no guest, by name.
+    pub foreign_ports: Vec<ForeignPort>,
+}
+
+/// A port that no hook told of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ForeignPort {
+    /// Its name as it can be shown.
+    pub device: String,
+    /// Nothing comes in through it, as the network's port security wants.
+    pub held: bool,
 }
 
 /// Another host's tunnel end.

@@ -172,6 +172,12 @@ impl<'a> Tree<'a> {
             let words = format!("advice: {} ('evpn-hook doctor -v')", checks.join(", "));
             self.words([&format!("{rest}~ "), &format!("{rest}  ")], Style::Faint, &words);
         }
+        // Where they are a problem they stand among those.
+        if !held && !network.foreign_ports.is_empty() {
+            let ports: Vec<&str> = network.foreign_ports.iter().map(|port| port.device.as_str()).collect();
+            let what = format!("no guest's: {}", ports.join(", "));
+            self.words([&format!("{rest}  "), &format!("{rest}  ")], Style::Faint, &what);
+        }
         self.guests(prefix[1], &endpoints, &network.remotes);
     }
 

@@ -1,0 +1,169 @@
+//! Who a guest is, and what of it may stop its start: names and metadata are judged where the guest is on a network of ours, and there alone.
+
+use crate::common::sh;
+use crate::host::{Host, fdb, neighbours, snapshot, tap};
+use crate::on_a_host;
+use crate::xml::{domain, guest, interface};
+
+const MAC: &str = "52:54:00:03:82:d8";
+const START: [&str; 5] = ["qemu", "vm1", "start", "begin", "-"];
+const PREPARE: [&str; 5] = ["qemu", "vm1", "prepare", "begin", "-"];
+const RECONNECT: [&str; 5] = ["qemu", "vm1", "reconnect", "begin", "-"];
+
+/// A host with network `flat`, and a tap that libvirt has put on its bridge.
+fn host() -> Host {
+    let host = Host::flat();
+    tap("vnet0");
+    sh("ip link set vnet0 master flat-l2 mtu 1450 up");
+    host
+}
+
+fn deep(levels: usize) -> String {
+    format!("<x:a xmlns:x='urn:x'>{}{}</x:a>", "<x:b>".repeat(levels), "</x:b>".repeat(levels))
+}
+
+on_a_host!(a_guest_on_no_network_of_ours_is_called_what_it_likes, {
+    let host = host();
+    sh("ip link add virbr0 type bridge");
+    let before = snapshot();
+    let elsewhere = interface(MAC, "vnet9", "virbr0");
+    for name in ["a&#9;b", "a\u{85}b", &"x".repeat(300), "../x"] {
+        let xml = domain(1, "", &elsewhere).replace("vm1", name);
+        for op in ["prepare", "start", "reconnect"] {
+            host.hook(&["qemu", "vm1", op, "begin", "-"], &xml).ok();
+        }
+    }
+    assert_eq!(snapshot(), before);
+    // The same on one of ours.
+    let xml = domain(1, "", &interface(MAC, "vnet0", "flat-l2")).replace("vm1", "a&#9;b");
+    host.hook_refuses(&START, &xml, 1, &["vm a\\tb: guest name 'a\\tb' is", "not printable: rename it"]);
+});
+
+on_a_host!(others_metadata_may_be_as_deep_and_as_large_as_it_likes, {
+    let host = host();
+    let ours = interface(MAC, "vnet0", "flat-l2");
+    host.hook(&START, domain(1, &(deep(1000) + &guest(MAC, None, &["10.1.0.60"])), &ours)).ok();
+    assert_eq!(neighbours(), format!("neigh 10.1.0.60 {MAC} dev flat-l2\n"));
+    // libvirt takes 4 MiB.
+    let large = format!("<x:a xmlns:x='urn:x'>{}</x:a>", "x".repeat(4 << 20));
+    host.hook(&["qemu", "vm2", "start", "begin", "-"], domain(2, &large, &interface(MAC, "vnet9", "virbr0"))).ok();
+    // Where nobody can tell, nobody is refused, and it is said.
+    let many: String = (0..300).map(|n| format!(" xmlns:n{n}='urn:{n}'")).collect();
+    host.hook(&START, domain(2, &format!("<x:a xmlns:x='urn:x'{many}/>"), &ours)).says(0, &["namespaces"]);
+});
+
+on_a_host!(broken_metadata_of_ours_counts_on_a_network_of_ours, {
+    let host = host();
+    let broken = guest(MAC, None, &["10.1.0.600"]);
+    let elsewhere = domain(1, &broken, &interface(MAC, "vnet9", "virbr0"));
+    let before = snapshot();
+    host.hook(&PREPARE, &elsewhere).ok();
+    host.hook(&START, &elsewhere).tells(&["vm vm1: <evpn:ip>: address '10.1.0.600' does not parse"]);
+    assert_eq!(snapshot(), before);
+    let here = domain(1, &broken, &interface(MAC, "vnet0", "flat-l2"));
+    host.hook_refuses(&START, &here, 1, &["vm vm1: <evpn:ip>: address '10.1.0.600' does not parse"]);
+    // A tap of nobody's is meant for one of ours.
+    let nic = format!("<interface type='ethernet'><mac address='{MAC}'/><target dev='vnet9'/></interface>");
+    host.hook_refuses(&START, domain(1, &broken, &nic), 1, &["address '10.1.0.600' does not parse"]);
+    // Of a guest that runs nothing is taken away for it.
+    host.hook(&START, domain(1, &guest(MAC, None, &["10.1.0.60"]), &interface(MAC, "vnet0", "flat-l2"))).ok();
+    let whole = snapshot();
+    host.hook(&RECONNECT, &here).says(0, &["address '10.1.0.600' does not parse"]);
+    assert_eq!(snapshot(), whole);
+});
+
+// `virsh detach-interface --live`, or virt-clone: the metadata stays.
+on_a_host!(a_guest_that_lost_a_nic_still_starts_migrates_and_is_restored, {
+    let host = host();
+    let metadata = guest("52:54:00:03:82:d9", None, &["10.1.0.61"]);
+    let xml = domain(1, &metadata, &interface(MAC, "vnet0", "flat-l2"));
+    for op in ["prepare", "migrate", "restore"] {
+        host.hook(&["qemu", "vm1", op, "begin", "-"], &xml).ok();
+    }
+    host.hook(&["qemu", "vm1", "stopped", "end", "-"], &xml).ok();
+    host.hook(&START, &xml).tells(&[
+        "vm vm1: its metadata names MAC 52:54:00:03:82:d9, which none of its interfaces has (virt-clone",
+        "'virsh metadata vm1 urn:evpn-hook:1 --remove --config'",
+    ]);
+    assert_eq!(fdb(), format!("fdb {MAC} dev vnet0\n"));
+});
+
+on_a_host!(one_mac_on_two_networks_has_its_address_on_each, {
+    let host = host();
+    host.run(&["network", "up", "other"]).ok();
+    tap("vnet1");
+    sh("ip link set vnet1 master other-l2 up");
+    let nic = |dev: &str, bridge: &str| {
+        format!(
+            "<interface type='bridge'><mac address='{MAC}'/><source bridge='{bridge}'/><target dev='{dev}'/></interface>"
+        )
+    };
+    let nics = nic("vnet0", "flat-l2") + &nic("vnet1", "other-l2");
+    let two = format!(
+        "<evpn:guest xmlns:evpn='urn:evpn-hook:1'><evpn:interface mac='{MAC}' network='other'><evpn:ip address='10.9.0.60'/></evpn:interface>\
+         <evpn:interface mac='{MAC}' network='flat'><evpn:ip address='10.1.0.60'/></evpn:interface></evpn:guest>"
+    );
+    host.hook(&START, domain(1, &two, &nics)).ok();
+    let both = format!("neigh 10.1.0.60 {MAC} dev flat-l2\nneigh 10.9.0.60 {MAC} dev other-l2\n");
+    assert_eq!(neighbours(), both);
+    host.hook(&["qemu", "vm1", "stopped", "end", "-"], domain(1, "", "")).ok();
+    // Without a network it could be either's.
+    let one = domain(1, &guest(MAC, None, &["10.1.0.60"]), &nics);
+    host.hook_refuses(&START, one, 1, &["which of its interfaces with MAC", "add network='NAME'"]);
+});
+
+on_a_host!(a_device_or_a_vlan_that_cannot_be_is_refused_on_a_network_of_ours, {
+    let host = host();
+    sh("ip link set vnet0 name 'vm1~0'");
+    let odd = |bridge: &str| domain(1, "", &interface(MAC, "vm1~0", bridge));
+    host.hook_refuses(&START, odd("flat-l2"), 1, &["vm vm1: device name 'vm1~0' has a character", "<target dev=>"]);
+    host.hook(&START, odd("virbr0")).ok();
+    host.hook(&RECONNECT, odd("flat-l2")).tells(&["vm vm1: device name 'vm1~0' has a character"]);
+    // Already at prepare, where libvirt names the network alone.
+    let named = "<interface type='network'><mac address='52:54:00:03:82:d8'/><source network='flat'/><target dev='vm1~0'/></interface>";
+    host.hook_refuses(&PREPARE, domain(1, "", named), 1, &["vm vm1: device name 'vm1~0'"]);
+    host.hook(&PREPARE, domain(1, "", &named.replace("'flat'", "'default'"))).ok();
+    sh("ip link set 'vm1~0' name vnet0");
+    let tagged = |bridge: &str| {
+        interface(MAC, "vnet0", bridge).replace("</interface>", "<vlan><tag id='42'/></vlan></interface>")
+    };
+    host.hook_refuses(&START, domain(1, "", &tagged("flat-l2")), 1, &["vm vm1: its interface asks for a VLAN"]);
+    host.hook(&START, domain(1, "", &tagged("virbr0"))).ok();
+});
+
+on_a_host!(a_reconnect_while_its_network_is_down_forgets_nothing, {
+    let host = host();
+    let xml = domain(1, &guest(MAC, None, &["10.1.0.60"]), &interface(MAC, "vnet0", "flat-l2"));
+    host.hook(&START, &xml).ok();
+    // As libvirt's net-destroy leaves it.
+    sh("mv /run/evpn-hook/networks/flat-l2.json /run/flat.json; ip link set vnet0 nomaster");
+    host.hook(&RECONNECT, &xml).ok();
+    sh("mv /run/flat.json /run/evpn-hook/networks/flat-l2.json");
+    host.hook(&RECONNECT, &xml).ok();
+    assert_eq!(neighbours(), format!("neigh 10.1.0.60 {MAC} dev flat-l2\n"));
+    assert!(snapshot().contains("link \"vnet0\" master \"flat-l2\""), "{}", snapshot());
+});
+
+on_a_host!(a_guest_is_detached_by_a_name_that_only_it_has, {
+    let host = host();
+    host.hook(&START, domain(1, &guest(MAC, None, &["10.1.0.60"]), &interface(MAC, "vnet0", "flat-l2"))).ok();
+    tap("vnet1");
+    let mac = "52:54:00:00:00:02";
+    host.run(&["attach", "vnet1", "--network", "flat", "--mac", mac, "--ip", "10.1.0.62", "--guest", "vm1"]).ok();
+    host.refuses(&["detach", "--guest", "vm1"], 1, &["vm1: 2 guests are called so", "libvirt/vm1", "manual/vm1"]);
+    host.run(&["detach", "--guest", "manual/vm1"]).ok();
+    assert_eq!(neighbours(), format!("neigh 10.1.0.60 {MAC} dev flat-l2\n"));
+    host.run(&["detach", "--guest", "vm1"]).ok();
+    assert_eq!(neighbours(), "");
+    host.refuses(&["detach", "--guest", "lxc/vm1"], 1, &["lxc/vm1: nothing of that name is attached"]);
+});
+
+on_a_host!(a_device_that_a_living_guest_has_is_not_taken_by_another_start, {
+    let host = host();
+    host.run(&["attach", "vnet0", "--network", "flat", "--mac", MAC, "--ip", "10.1.0.60", "--guest", "hand"]).ok();
+    let before = snapshot();
+    let xml = domain(1, "", &interface(MAC, "vnet0", "flat-l2"));
+    host.hook(&START, &xml).tells(&["vm vm1: device vnet0 is guest hand's already, and stays guest hand's"]);
+    host.hook(&["qemu", "vm1", "stopped", "end", "-"], &xml).ok();
+    assert_eq!(snapshot(), before);
+});
