@@ -88,7 +88,7 @@ impl Placed {
             ..Nic::default()
         };
         let guest = Guest::new(GuestKind::Libvirt, &self.name, &self.id).unwrap();
-        Event::Guest { phase: GuestPhase::Start, guest, nics: vec![nic] }
+        Event::Guest { phase: GuestPhase::Start, guest, nics: vec![nic], flaw: None, notes: Vec::new() }
     }
 }
 
