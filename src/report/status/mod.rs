@@ -51,7 +51,8 @@ pub struct NetworkStatus {
     pub advice: Vec<Advice>,
     /// The other hosts that have it, as this one's kernel sends to them; by address.
     pub remotes: Vec<Remote>,
-    /// Ports on its bridge that belong to no guest, by name.
+    /// Ports on its bridge that belong to no guest, by name; left out where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub foreign_ports: Vec<ForeignPort>,
 }
 
