@@ -13,7 +13,7 @@ use crate::figures::keep;
 use crate::tenant::{Configured, Network, RED, SOON};
 
 /// What `make test` has time for.
-const ROUNDS: u32 = 10;
+const ROUNDS: u32 = 6;
 const GUESTS: u32 = 3;
 
 fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
