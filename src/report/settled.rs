@@ -31,13 +31,13 @@ impl Object {
         }
     }
 
-    fn has_changed(&self, register: &Register, since: SystemTime) -> bool {
+    /// `None` where it has no record: it may have been taken down meanwhile, or was never up.
+    fn has_changed(&self, register: &Register, since: SystemTime) -> Option<bool> {
         let written = match self {
             Object::Guest(guest) => register.guest_written(guest),
             Object::Network(name) => register.network_written(name),
         };
-        // One that is gone has been taken down meanwhile.
-        written.is_none_or(|at| at + TICK >= since)
+        Some(written? + TICK >= since)
     }
 }
 
@@ -48,12 +48,13 @@ pub fn settled<T>(
     amiss: impl Fn(&T) -> Vec<Object>,
 ) -> Result<T, EngineError> {
     let until = Instant::now() + PATIENCE;
+    let mut first = true;
     loop {
         let began = SystemTime::now();
         let found = look(engine)?;
         let at_work: Vec<Object> = {
             let register = &engine.register;
-            let works = |o: &Object| o.is_locked(register) || o.has_changed(register, began);
+            let works = |o: &Object| o.is_locked(register) || o.has_changed(register, began).unwrap_or(first);
             amiss(&found).into_iter().filter(works).collect()
         };
         if at_work.is_empty() || Instant::now() >= until {
@@ -62,5 +63,6 @@ pub fn settled<T>(
         while at_work.iter().any(|o| o.is_locked(&engine.register)) && Instant::now() < until {
             std::thread::sleep(POLL);
         }
+        first = false;
     }
 }

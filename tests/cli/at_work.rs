@@ -6,6 +6,7 @@ use crate::on_a_host;
 use crate::trouble::races::points;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 const MAC: &str = "52:54:00:03:82:d8";
 const ATTACH: &[&str] = &["attach", "vnet0", "--network", "flat", "--mac", MAC, "--ip", "10.1.0.60"];
@@ -80,6 +81,13 @@ on_a_host!(a_network_that_is_being_mended, {
         let run = beside(&host, at, &up, if report == "status" { &["status", "--check"] } else { &["doctor"] });
         assert_eq!(run.status, 0, "{report}: {run:?}");
     }
+});
+
+on_a_host!(a_network_that_was_never_up_is_told_of_at_once, {
+    let host = Host::flat();
+    let began = Instant::now();
+    assert_eq!(host.run(&["status", "--check"]).status, 3, "two are not up");
+    assert!(began.elapsed() < Duration::from_secs(5), "nobody is at work on them: {:?}", began.elapsed());
 });
 
 on_a_host!(what_is_missing_for_good_is_told_at_once_and_beside_a_hook_that_hangs, {

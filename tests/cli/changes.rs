@@ -145,7 +145,7 @@ on_a_host!(a_gateways_mac, {
     assert_eq!(neighbours(), format!("neigh 10.1.0.60 {MAC} dev flat-l2\n"));
     describe(&[("mac = \"00:00:00:11:11:10\"\n", "")]);
     is_told_then_applied(&host, "flat", &["mac"]);
-    assert_eq!(ip_link("flat-l2")["address"], "02:45:0a:00:00:01");
+    assert_eq!(ip_link("flat-l2")["address"], "06:45:00:00:00:14");
 });
 
 on_a_host!(a_vni, {
