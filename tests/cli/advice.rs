@@ -11,6 +11,7 @@ use evpn_hook::config::Config;
 use evpn_hook::event::Event;
 use evpn_hook::input::libvirt_network;
 use serde_json::Value;
+use std::time::{Duration, Instant};
 
 /// LAB as libvirt prints it where nobody wrote anything of STP.
 fn default_stp() -> String {
@@ -25,8 +26,12 @@ fn stp(bridge: &str) -> bool {
     ip_link(bridge)["linkinfo"]["info_data"]["stp_state"] == 1
 }
 
+/// A port's state once it has a carrier, which the kernel tells its bridge a moment later (net/core/link_watch.c).
 fn port_state(dev: &str) -> String {
-    json(&format!("bridge -j -d link show dev {dev}"))[0]["state"].as_str().unwrap().to_owned()
+    let state = || json(&format!("bridge -j -d link show dev {dev}"))[0]["state"].as_str().unwrap().to_owned();
+    let until = Instant::now() + Duration::from_secs(10);
+    while state() == "disabled" && Instant::now() < until {}
+    state()
 }
 
 /// What status says of a network: the advice's checks, and its problems.

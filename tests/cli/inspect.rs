@@ -59,7 +59,7 @@ on_a_host!(what_is_no_domain_is_one_line_and_status_2, {
         ("qemu", &good[..good.len() / 2], "the XML breaks at line "),
         ("qemu", "<!DOCTYPE d><domain/>", "DOCTYPE"),
         ("qemu", &good.replace("evpn:ip ", "evpn:ipx "), "evpn:ipx"),
-        ("qemu", &" ".repeat(64 << 20), "over 4 MiB"),
+        ("qemu", &" ".repeat(64 << 20), "over 5 MiB"),
         ("lxc", "", "lxc"),
     ] {
         let run = inspect(what, xml);

@@ -45,14 +45,18 @@ on_a_host!(nothing_that_config_toml_leaves_open_lifts_port_security, {
         std::fs::write(PATH, &whole).unwrap();
         assert_eq!((security(), snapshot()), ("mac".into(), held.clone()), "{text}");
     }
-    // Said in so many words it is lifted; and the XML's own word holds whatever config.toml is.
+    // Said in so many words it is lifted; and the XML's own word holds, but for what config.toml says otherwise, or said last.
     std::fs::write(PATH, whole.replace("\"mac\"", "\"off\"")).unwrap();
     host.hook(&["network", "lab", "updated", "begin", "-"], &xml).ok();
     assert_eq!(security(), "off");
     std::fs::write(PATH, "[").unwrap();
     let own = network("lab", "<evpn:network vni='40' port_security='mac'/>", LAB);
-    assert_eq!(host.hook(&["network", "lab", "updated", "begin", "-"], &own).status, 0);
+    let updated = || host.hook(&["network", "lab", "updated", "begin", "-"], &own);
+    let run = updated();
+    assert!(run.status == 0 && run.stderr.contains("disagree on port_security: mac and off"), "{run:?}");
     std::fs::write(PATH, "[speaker]\nkind = \"none\"\n").unwrap();
+    assert_eq!(security(), "off");
+    updated().ok();
     assert_eq!(security(), "mac");
 });
 

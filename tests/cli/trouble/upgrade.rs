@@ -68,7 +68,9 @@ fn places(value: &Value, at: &str, out: &mut Vec<String>) {
 
 /// What a network may have or not: without it the record is as good. Of what only advice is made of that is true whatever it says.
 fn optional(place: &str) -> bool {
-    ["/network/mtu", "/network/vrf"].contains(&place) || place.starts_with("/network/described")
+    // What was put on a bridge that is ours goes with the bridge.
+    let also = ["/network/described", "/before"];
+    ["/network/mtu", "/network/vrf"].contains(&place) || also.iter().any(|also| place.starts_with(also))
 }
 
 fn without(value: &mut Value, place: &str) {
