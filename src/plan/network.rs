@@ -154,15 +154,15 @@ pub fn up(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
     if let Some(vrf) = &network.vrf {
         if want.manage_host {
             no_rule_is_in_the_way(network, &seen.host, !want.tenant_bgp)?;
-            let wants6 = network.gateway.iter().any(|g| matches!(g, IpNet::V6(_)));
-            host(wants6, !want.tenant_bgp, &seen.host, &mut plan);
+            host(routes6(network), !want.tenant_bgp, &seen.host, &mut plan);
         }
         vrf_up(want, vrf, seen, &mut plan)?;
     }
     bridge::up(want, seen, &mut plan);
     let mut own = vec![network.bridge.clone()];
     if let Some(vtep) = want.vtep {
-        vxlan_up(want, vtep, network.vni, network.mtu, &network.bridge, seen.bridge.as_ref(), seen, &mut plan)?;
+        let (vni, mtu, bridge) = (network.vni, network.mtu, &network.bridge);
+        vxlan_up(want, &Tunnel { vtep, vni, mtu, bridge, on: seen.bridge.as_ref() }, seen, &mut plan)?;
         own.push(network.vni.device());
     }
     for dev in own {
@@ -398,7 +398,8 @@ fn vrf_up(want: &Wanted, vrf: &Vrf, seen: &Seen, plan: &mut Plan) -> Result<(), 
     if !(entered && seen.loose.contains(&bridge)) {
         plan.push(set(rp_filter_loose(&bridge), seen));
     }
-    vxlan_up(want, vtep, vni, want.l3_mtu, &bridge, seen.l3_bridge.as_ref(), seen, plan)?;
+    let tunnel = Tunnel { vtep, vni, mtu: want.l3_mtu, bridge: &bridge, on: seen.l3_bridge.as_ref() };
+    vxlan_up(want, &tunnel, seen, plan)?;
     for dev in [bridge.clone(), vni.device()] {
         let mut planned = raised(dev, seen.vxlans.iter().chain(&seen.l3_bridge), plan);
         // An undo that deletes the bridge has zebra forget it before that, as `vrf_down` does, and for that the VXLAN stays up.
@@ -423,17 +424,19 @@ pub(super) fn leave_first(vni: Vni, bridge: Option<&Link>, seen: &Seen, plan: &m
     }
 }
 
-/// Each of its steps where it is missing: a run may have been killed between any two of them.
-fn vxlan_up(
-    want: &Wanted,
+/// A VXLAN device as it is wanted, and the bridge that it is a port of.
+struct Tunnel<'a> {
     vtep: IpAddr,
     vni: Vni,
     mtu: Option<u32>,
-    bridge: &IfName,
-    seen_bridge: Option<&Link>,
-    seen: &Seen,
-    plan: &mut Plan,
-) -> Result<(), Refusal> {
+    bridge: &'a IfName,
+    /// That bridge, where it is there.
+    on: Option<&'a Link>,
+}
+
+/// Each of its steps where it is missing: a run may have been killed between any two of them.
+fn vxlan_up(want: &Wanted, wanted: &Tunnel, seen: &Seen, plan: &mut Plan) -> Result<(), Refusal> {
+    let Tunnel { vtep, vni, mtu, bridge, on } = *wanted;
     let dev = vni.device();
     let add = with_undo(Step::AddVxlan { vni, local: vtep, port: want.port, mtu }, Step::DelLink { name: dev.clone() });
     let left = |plan: &Plan| plan.iter().any(|p| p.step == Step::SetMaster { dev: dev.clone(), master: None });
@@ -455,7 +458,7 @@ fn vxlan_up(
         }
         Some(link) => {
             plan.extend(mtu.and_then(|mtu| mtu_of(link, mtu)));
-            Some(link).filter(|l| l.master.is_some() && l.master == seen_bridge.map(|b| b.index) && !left(plan))
+            Some(link).filter(|l| l.master.is_some() && l.master == on.map(|b| b.index) && !left(plan))
         }
     };
     if port.is_none() {

@@ -197,7 +197,8 @@ fn stays(red: &Red, guests: &[(Container, &str)], manager: Manager, agent: bool)
         wait_until("the first answers", SOON, || pinger.answered() > 20);
     }
     let began = Instant::now();
-    let acts: [(&str, fn(&mut Running)); 4] = [
+    type Act = fn(&mut Running);
+    let acts: [(&str, Act); 4] = [
         ("restart", |running| running.restart()),
         ("reconfiguration", |running| running.reconfigure()),
         ("a NIC that comes", |running| running.a_nic_comes()),
