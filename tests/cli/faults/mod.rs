@@ -82,6 +82,7 @@ fn all(table: &str, host: &Host, plans: &[Plan]) {
             let outcome = match bench.at(&fault, &ends) {
                 Ok(outcome) => {
                     mended += 1;
+                    eprintln!("{}, {fault} ({point}): {outcome}", plan.name);
                     outcome.to_owned()
                 }
                 Err(why) => {
