@@ -5,12 +5,13 @@ use crate::common::{has_vrf, sh, skip};
 use crate::host::{CONFIG, Host};
 use crate::on_a_host;
 
-/// Takes down, and puts the host's settings back. Forwarding, which a stranger's bridge may count on, `uninstall` leaves on and says so.
+/// Takes down, and puts the host's settings back. Forwarding, which a stranger's bridge may count on, `uninstall` leaves on with what goes with it,
+/// and says so.
 fn leave_host(host: &Host) {
     leave(host);
     let run = host.run(&["uninstall"]);
     assert!(run.status == 0 && run.stderr.lines().all(|line| line.contains("forward")), "{run:?}");
-    sh("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0");
+    sh("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0 net.ipv6.conf.theirs1.accept_ra=1");
 }
 
 /// The MAC of `routed`'s gateway.
