@@ -1,9 +1,10 @@
 //! `sync`: whatever was done to a host behind our back, afterwards it is as it should be, and nothing that is not ours was touched.
 
 use crate::common::{json, sh};
-use crate::host::{CONFIG, Host, fdb, neighbours, snapshot, tap};
+use crate::host::{CONFIG, Host, fdb, finish, neighbours, snapshot, tap};
 use crate::{on_a_host, xml};
 use std::fs;
+use std::process::Command;
 
 const MAC: &str = "52:54:00:03:82:d8";
 
@@ -265,4 +266,33 @@ on_a_host!(a_guest_that_is_announced_stays_so, {
     sh("ip link set vnet0 master flat-l2 up");
     host.hook(&["qemu", "vm1", "start", "begin", "-"], &xml).ok();
     assert_eq!((state(&host), neighbours().as_str()), ("incoming".into(), ""));
+});
+
+// An offline migration calls `migrate` and no more. What starts an hour after it starts here, cold; if it was an arrival all the same, `started` finds out.
+on_a_host!(an_announcement_counts_for_an_hour, {
+    let host = Host::flat();
+    let xml = xml::domain(1, &xml::guest(MAC, None, &["10.1.0.60"]), &xml::interface(MAC, "vnet0", "flat-l2"));
+    let announce = |seconds_ago: u32| {
+        host.hook(&["qemu", "vm1", "migrate", "begin", "-"], &xml).ok();
+        // The same boot, later (time_namespaces(7)).
+        let start = host.command(&["qemu", "vm1", "start", "begin", "-"]);
+        let mut later = Command::new("unshare");
+        later.args(["--time", "--boottime", &seconds_ago.to_string()]).arg(start.get_program()).args(start.get_args());
+        finish(later, xml.as_bytes()).ok();
+    };
+    fs::create_dir_all("/run/libvirt/qemu").unwrap();
+    tap("vnet0");
+    sh("ip link set vnet0 master flat-l2 up");
+    let registered = format!("neigh 10.1.0.60 {MAC} dev flat-l2\n");
+    announce(3500);
+    assert_eq!((state(&host), neighbours().as_str()), ("incoming".into(), ""));
+    host.hook(&["qemu", "vm1", "stopped", "end", "-"], &xml).ok();
+    announce(3700);
+    assert_eq!((state(&host), neighbours().as_str()), ("registered".into(), registered.as_str()));
+    domain(MOVES);
+    host.hook(&["qemu", "vm1", "started", "begin", "-"], &xml).ok();
+    assert_eq!((state(&host), neighbours().as_str()), ("incoming".into(), ""));
+    domain(RUNS);
+    host.run(&["sync"]).ok();
+    assert_eq!((state(&host), neighbours().as_str()), ("registered".into(), registered.as_str()));
 });

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use crate::fabric::{Host, Nic, Output, Traces, Vm, VmSpec, wait_until};
-use crate::tenant::{RED, Red, SOON, knows};
+use crate::tenant::{Configured, RED, Red, SOON, knows};
 
 /// The one that can be told to die; what is installed cannot.
 const BIN: &str = env!("CARGO_BIN_EXE_evpn-hook");
@@ -65,7 +65,7 @@ lab_test! {
     fn a_tenant_that_was_broken_off_is_mended(fabric) {
         let mut table = Table("lab-tenant", String::new());
         let host = fabric.comp2();
-        host.write("/etc/evpn-hook/config.toml", RED);
+        let _red = Configured::of(host, &[RED]);
         let (up, down) = (["network", "up", "red"], ["network", "down", "red"]);
         // The host's own settings are changed once and stay; FRR keeps the VRF's name.
         for words in [up, down] {
@@ -98,7 +98,6 @@ lab_test! {
                 without.assert_unchanged(host);
             }
         }
-        host.ok(&["rm", "/etc/evpn-hook/config.toml"]);
     }
 }
 

@@ -99,9 +99,14 @@ fn shipped_file(name: &str) -> String {
 pub struct Configured<'a>(&'a Host);
 
 impl<'a> Configured<'a> {
-    pub fn up(host: &'a Host, config: &[&str]) -> Configured<'a> {
+    /// What stands in config.toml; nothing is up yet.
+    pub fn of(host: &'a Host, config: &[&str]) -> Configured<'a> {
         host.write("/etc/evpn-hook/config.toml", &config.concat());
-        let configured = Configured(host);
+        Configured(host)
+    }
+
+    pub fn up(host: &'a Host, config: &[&str]) -> Configured<'a> {
+        let configured = Configured::of(host, config);
         host.ok(&["evpn-hook", "network", "up", "--all"]);
         configured
     }

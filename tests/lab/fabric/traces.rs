@@ -49,10 +49,19 @@ impl Traces {
         Traces(lines)
     }
 
-    /// Panics with the differences if the host is not as it was then.
+    /// Panics with the differences if the host is not as it was then, nor is soon: a bridge has its multicast route once it has its carrier, of which
+    /// the kernel tells up to a second late (net/core/link_watch.c, `linkwatch_schedule_work`).
     pub fn assert_unchanged(&self, host: &Host) {
-        if let Some(differences) = self.differences(&Traces::of(host)) {
-            panic!("{} is not as it was:\n{differences}", host.name());
+        self.assert_soon(&format!("{} is not as it was", host.name()), || Traces::of(host));
+    }
+
+    fn assert_soon(&self, what: &str, now: impl Fn() -> Traces) {
+        let end = Instant::now() + Duration::from_secs(10);
+        let mut asked = Instant::now();
+        while let Some(differences) = self.differences(&now()) {
+            assert!(Instant::now() < end, "{what}:\n{differences}");
+            std::thread::sleep(asked.elapsed());
+            asked = Instant::now();
         }
     }
 
@@ -76,11 +85,8 @@ impl<'a> Before<'a> {
 
     /// The scenario left no trace. A withdrawal takes its time to reach the other host, hence the patience.
     pub fn assert_restored(&self) {
-        let end = Instant::now() + Duration::from_secs(10);
         for (host, before) in &self.0 {
-            while let Some(differences) = before.differences(&Traces::with_routes(host)) {
-                assert!(Instant::now() < end, "the scenario left traces on {}:\n{differences}", host.name());
-            }
+            before.assert_soon(&format!("the scenario left traces on {}", host.name()), || Traces::with_routes(host));
         }
     }
 }
