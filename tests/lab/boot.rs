@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::fabric::{Agent, Container, Fabric, Host, Nic, Vm, VmSpec, wait_until};
 use crate::tenant::{
-    Configured, GREEN, Network, RED, SOON, container_on, expect_advertised, expect_vni, knows, network_status,
+    Configured, GREEN, Network, RED, SOON, container_on, expect_advertised, expect_vni, known, knows, network_status,
 };
 
 const VM_MAC: &str = "52:54:00:03:82:d8";
@@ -164,7 +164,7 @@ lab_test! {
         give(comp1);
         comp1.ok(&["evpn-hook", "sync"]);
         expect_advertised(comp1, MAC, &[IP]);
-        wait_until("comp2 to know the container", SOON, || knows(comp2, "green", "vxlan40", MAC, &[IP], "10.0.0.1"));
+        wait_until("comp2 to know the container", SOON, || known(comp2, "green", "vxlan40", MAC, &[IP], "10.0.0.1"));
         let router_id = comp1.show_text("bgpd", "show running-config");
         let green = router_id.split("router bgp 64512 vrf green").nth(1).expect("green's instance");
         assert!(green.lines().nth(1).is_some_and(|line| line.contains("bgp router-id 10.0.0.1")), "{green}");

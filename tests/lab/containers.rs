@@ -2,7 +2,7 @@
 
 use crate::fabric::{Agent, Container, Host, Output, Traces, wait_until};
 use crate::tenant::{
-    GREEN, Network, Red, SOON, container_on, endpoint_status, expect_advertised, joined, knows, remembers,
+    GREEN, Network, Red, SOON, container_on, endpoint_status, expect_advertised, joined, known, remembers,
 };
 
 const MAC: &str = "00:16:3e:00:00:39";
@@ -27,7 +27,7 @@ fn expect_forgotten(red: &Red, mac: &str) {
 }
 
 fn expect_known(red: &Red, mac: &str, ip: &str) {
-    wait_until(&format!("comp1 to know {ip}"), SOON, || knows(red.comp1, "red", "vxlan20", mac, &[ip], "10.0.0.2"));
+    wait_until(&format!("comp1 to know {ip}"), SOON, || known(red.comp1, "red", "vxlan20", mac, &[ip], "10.0.0.2"));
     expect_advertised(red.comp2, mac, &[ip]);
 }
 
@@ -47,7 +47,7 @@ lxc.net.1.ipv4.address = 10.2.0.82/24
 "));
         let expect_both = || {
             for (mac, tenant, vxlan, ip) in [(MAC, "red", "vxlan20", IP), ("00:16:3e:00:02:02", "green", "vxlan40", "10.2.0.82")] {
-                wait_until(&format!("comp1 to know {ip}"), SOON, || knows(red.comp1, tenant, vxlan, mac, &[ip], "10.0.0.2"));
+                wait_until(&format!("comp1 to know {ip}"), SOON, || known(red.comp1, tenant, vxlan, mac, &[ip], "10.0.0.2"));
                 expect_advertised(red.comp2, mac, &[ip]);
             }
         };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::fabric::{Agent, Container, Host, Nic, Vm, VmSpec, wait_until};
-use crate::tenant::{RED, Red, SOON, container_on, endpoint_status, expect_advertised, knows, remembers};
+use crate::tenant::{RED, Red, SOON, container_on, endpoint_status, expect_advertised, known, knows, remembers};
 
 /// libvirt's network has this address for this MAC.
 const VM_MAC: &str = "52:54:00:03:82:d8";
@@ -55,7 +55,7 @@ lab_test! {
         let _policies = [red.comp1, red.comp2].map(|host| Policy::set(host, "refuse"));
         let mut vm = vm(red.comp1);
         vm.boot();
-        wait_until("comp2 to know the VM", SOON, || knows(red.comp2, "red", "vxlan20", VM_MAC, &[IP], "10.0.0.1"));
+        wait_until("comp2 to know the VM", SOON, || known(red.comp2, "red", "vxlan20", VM_MAC, &[IP], "10.0.0.1"));
 
         // LXC shows its hooks' words to nobody, but has them in its log.
         let config = format!("{}lxc.log.level = DEBUG\n", container_on("red", MAC, Some(IP)));
@@ -73,7 +73,7 @@ lab_test! {
         vm.destroy();
         container.boot();
         expect_advertised(red.comp2, MAC, &[IP]);
-        wait_until("comp1 to know the container", SOON, || knows(red.comp1, "red", "vxlan20", MAC, &[IP], "10.0.0.2"));
+        wait_until("comp1 to know the container", SOON, || known(red.comp1, "red", "vxlan20", MAC, &[IP], "10.0.0.2"));
         let start = red.comp1.run(&["virsh", "--quiet", "start", "vm1"]);
         assert!(start.code != 0 && start.stderr.contains(ON_COMP1), "{start:?}");
         assert!(!remembers(red.comp1, VM_MAC));
@@ -90,7 +90,7 @@ lab_test! {
         let red = Red::up(fabric);
         let mut vm = vm(red.comp1);
         vm.boot();
-        wait_until("comp2 to know the VM", SOON, || knows(red.comp2, "red", "vxlan20", VM_MAC, &[IP], "10.0.0.1"));
+        wait_until("comp2 to know the VM", SOON, || known(red.comp2, "red", "vxlan20", VM_MAC, &[IP], "10.0.0.1"));
         let container = Container::start(red.comp2, "c1", &container_on("red", MAC, Some(IP)));
         for (host, mac, problem) in [(red.comp1, VM_MAC, ON_COMP1), (red.comp2, MAC, ON_COMP2)] {
             wait_until(problem, SOON, || has_problem(host, mac, problem));
@@ -119,7 +119,7 @@ lab_test! {
         let agents = [red.comp1, red.comp2].map(Agent::start);
         let mut vm = vm(red.comp1);
         vm.boot();
-        wait_until("comp2 to know the VM", SOON, || knows(red.comp2, "red", "vxlan20", VM_MAC, &[IP], "10.0.0.1"));
+        wait_until("comp2 to know the VM", SOON, || known(red.comp2, "red", "vxlan20", VM_MAC, &[IP], "10.0.0.1"));
         let monitor = red.comp2.monitor();
         let container = Container::start(red.comp2, "c1", &container_on("red", MAC, Some(IP)));
         let shown = |host: &Host, mac: &str, problem: &str| {
@@ -146,7 +146,7 @@ lab_test! {
             let status: Value = endpoint_status(red.comp1, VM_MAC);
             status["state"] == "advertised" && status["problems"] == serde_json::json!([])
         });
-        wait_until("comp2 to know the VM", SOON, || knows(red.comp2, "red", "vxlan20", VM_MAC, &[IP], "10.0.0.1"));
+        wait_until("comp2 to know the VM", SOON, || known(red.comp2, "red", "vxlan20", VM_MAC, &[IP], "10.0.0.1"));
         drop(agents);
     }
 }
@@ -158,7 +158,7 @@ lab_test! {
         let red = Red::up(fabric);
         let policy = Policy::set(red.comp1, "refuse");
         let container = Container::start(red.comp2, "c1", &container_on("red", VM_MAC, Some(IP)));
-        wait_until("comp1 to know it", SOON, || knows(red.comp1, "red", "vxlan20", VM_MAC, &[IP], "10.0.0.2"));
+        wait_until("comp1 to know it", SOON, || known(red.comp1, "red", "vxlan20", VM_MAC, &[IP], "10.0.0.2"));
         // With a word of its own it would take the MAC back.
         container.ok(&["sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6"]);
         let text = |vtep: &str| {
@@ -178,7 +178,7 @@ lab_test! {
         expect_advertised(red.comp2, VM_MAC, &[IP]);
 
         // Stopped there and started here at once is no duplicate.
-        wait_until("comp1 to know it", SOON, || knows(red.comp1, "red", "vxlan20", VM_MAC, &[IP], "10.0.0.2"));
+        wait_until("comp1 to know it", SOON, || known(red.comp1, "red", "vxlan20", VM_MAC, &[IP], "10.0.0.2"));
         let _policy = Policy::set(red.comp1, "refuse");
         container.stop();
         vm.boot();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::fabric::{Agent, Container, Host, Traces, wait_until};
 use crate::tenant::{
-    Configured, Network, RED, Red, SOON, container_on, endpoint_status, expect_advertised, expect_vni, knows,
+    Configured, Network, RED, Red, SOON, container_on, endpoint_status, expect_advertised, expect_vni, known,
     network_status,
 };
 
@@ -113,7 +113,7 @@ lab_test! {
         frr.start();
         // The stanzas went with FRR's memory, the kernel's entries did not.
         red.comp1.ok(&["evpn-hook", "sync"]);
-        wait_until("comp2 to know the container", SOON, || knows(red.comp2, "red", "vxlan20", MAC, &["10.1.0.38"], "10.0.0.1"));
+        wait_until("comp2 to know the container", SOON, || known(red.comp2, "red", "vxlan20", MAC, &["10.1.0.38"], "10.0.0.1"));
         expect_advertised(red.comp1, MAC, &["10.1.0.38"]);
     }
 }
@@ -134,7 +134,7 @@ lab_test! {
         assert_eq!(figures.get("evpn_hook_duration_seconds_count{hook=\"lxc start-host\"}"), 1.0);
         frr.start();
         let since = Instant::now();
-        wait_until("comp2 to know the container", SOON, || knows(comp2, "red", "vxlan20", MAC, &["10.1.0.38"], "10.0.0.1"));
+        wait_until("comp2 to know the container", SOON, || known(comp2, "red", "vxlan20", MAC, &["10.1.0.38"], "10.0.0.1"));
         eprintln!("lab: what started before FRR is known {} ms after its session was up", since.elapsed().as_millis());
         wait_until("red to be up", SOON, || network_status(comp1, "red")["state"] == "up");
         expect_vni(comp1, "10", "L3", "red");

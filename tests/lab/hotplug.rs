@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::fabric::{Agent, Fabric, Host, Monitor, Nic, Vm, VmSpec, wait_until};
-use crate::tenant::{Choosing, Configured, GREEN, Network, RED, SOON, expect_advertised, joined, knows, remembers};
+use crate::tenant::{
+    Choosing, Configured, GREEN, Network, RED, SOON, expect_advertised, joined, known, knows, remembers,
+};
 
 /// How long after virsh has returned the other hypervisor may not know it yet.
 const FOLLOWS: Duration = Duration::from_secs(1);
@@ -119,7 +121,7 @@ lab_test! {
         scene.comp1.ok(&["virsh", "--quiet", "suspend", "red"]);
         scene.comp1.ok(&["ip", "neigh", "del", IP, "dev", "red-l2"]);
         scene.comp1.ok(&["virsh", "--quiet", "resume", "red"]);
-        wait_until("comp2 to know it again", SOON, || knows(scene.comp2, "red", "vxlan20", MAC, &[IP], "10.0.0.1"));
+        wait_until("comp2 to know it again", SOON, || known(scene.comp2, "red", "vxlan20", MAC, &[IP], "10.0.0.1"));
 
         for (mac, ip, file) in &nics {
             scene.goes(mac, ip, &["detach-device", "red", file, "--live"]);

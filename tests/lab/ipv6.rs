@@ -2,7 +2,7 @@
 //! dnsmasq inside a VRF; several gateways on one bridge.
 
 use crate::fabric::{Container, Fabric, Host, Monitor, Nic, Vm, VmSpec, wait_until};
-use crate::tenant::{Network, SOON, expect_advertised, joined, knows, network_status, remembers};
+use crate::tenant::{Network, SOON, expect_advertised, joined, known, network_status, remembers};
 
 /// A tenant of both hypervisors.
 struct Tenant {
@@ -56,8 +56,8 @@ impl Tenant {
         }
     }
 
-    fn knows(&self, host: &Host, guest: &Guest, vtep: &str) -> bool {
-        knows(host, self.name, self.vxlan, guest.mac, guest.ips, vtep)
+    fn known(&self, host: &Host, guest: &Guest, vtep: &str) -> Result<(), String> {
+        known(host, self.name, self.vxlan, guest.mac, guest.ips, vtep)
     }
 }
 
@@ -132,9 +132,9 @@ lab_test! {
         let far = Guest { mac: "00:16:3e:00:07:38", ips: &["10.3.0.138", "fd00:3::38"] };
         let nic = "lxc.net.0.ipv4.address = 10.3.0.138/24\nlxc.net.0.ipv4.gateway = 10.3.0.1\nlxc.net.0.ipv6.address = fd00:3::38/64\n";
         let container = Container::start(comp2, "c1", &DUAL.nic(far.mac, nic));
-        wait_until("comp1 to know the container", SOON, || DUAL.knows(comp1, &far, "10.0.0.2"));
+        wait_until("comp1 to know the container", SOON, || DUAL.known(comp1, &far, "10.0.0.2"));
         expect_advertised(comp2, far.mac, far.ips);
-        assert!(DUAL.knows(comp2, &guest, "10.0.0.1"));
+        assert!(DUAL.known(comp2, &guest, "10.0.0.1").is_ok());
 
         let lease = vm.console().wait(&["lab-guest: lease eth0"], SOON).text;
         assert!(lease.ends_with(" 10.3.0.60"), "{lease}");
@@ -188,7 +188,7 @@ lab_test! {
         // Its address is libvirt's <host id=>, known before DHCPv6 gives it.
         let far = Guest { mac: "52:54:00:04:82:d8", ips: &["fd00:4::60"] };
         let container = Container::start(comp2, "c1", &V6ONLY.nic(far.mac, ""));
-        wait_until("comp1 to know the container", SOON, || V6ONLY.knows(comp1, &far, "10.0.0.2"));
+        wait_until("comp1 to know the container", SOON, || V6ONLY.known(comp1, &far, "10.0.0.2"));
         expect_advertised(comp2, far.mac, far.ips);
         let addresses = container.ok(&["ip", "-6", "address", "show", "dev", "eth0"]);
         assert!(!addresses.contains("fd00:4::60"), "it had its address before it asked: {addresses}");
@@ -260,7 +260,7 @@ lab_test! {
             })
         }).collect();
         for guest in &guests {
-            wait_until("comp2 to know a VM", SOON, || several.knows(comp2, guest, "10.0.0.1"));
+            wait_until("comp2 to know a VM", SOON, || several.known(comp2, guest, "10.0.0.1"));
             expect_advertised(comp1, guest.mac, guest.ips);
         }
         // One container in each subnet, on the other host.

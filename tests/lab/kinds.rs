@@ -1,7 +1,7 @@
 //! Every kind of NIC that a VM can have.
 
 use crate::fabric::{Nic, Traces, Vm, VmSpec, wait_until};
-use crate::tenant::{Choosing, GREEN, Network, Red, SOON, expect_advertised, joined, knows, remembers};
+use crate::tenant::{Choosing, GREEN, Network, Red, SOON, expect_advertised, joined, known, remembers};
 
 lab_test! {
     /// One domain, three kinds: a tap that nobody enslaves, a bridge by name, a network of another tenant; addresses from its metadata.
@@ -34,7 +34,7 @@ lab_test! {
             (GREEN_MAC, "green", &["10.2.0.73"], "vxlan40"),
         ];
         for (mac, tenant, ips, vxlan) in nics {
-            wait_until(&format!("comp2 to know {mac}"), SOON, || knows(red.comp2, tenant, vxlan, mac, ips, "10.0.0.1"));
+            wait_until(&format!("comp2 to know {mac}"), SOON, || known(red.comp2, tenant, vxlan, mac, ips, "10.0.0.1"));
             expect_advertised(red.comp1, mac, ips);
         }
         vm.destroy();

@@ -8,7 +8,7 @@ use std::{fs, io};
 
 use crate::containers::Alice;
 use crate::fabric::{Host, Nic, Stranger, Vm, VmSpec, wait_until};
-use crate::tenant::{SOON, endpoint_status, expect_advertised, knows};
+use crate::tenant::{SOON, endpoint_status, expect_advertised, known, knows};
 
 const PAGE: &str = include_str!("../../docs/quickstart.md");
 
@@ -248,7 +248,7 @@ lab_test! {
                 <evpn:ip address='10.1.0.61'/></evpn:interface></evpn:guest>",
             ..VmSpec::default()
         });
-        wait_until("comp2 to know the VM", SOON, || knows(comp2, "red", "vxlan20", VM[0], &[VM[1]], "10.0.0.1"));
+        wait_until("comp2 to know the VM", SOON, || known(comp2, "red", "vxlan20", VM[0], &[VM[1]], "10.0.0.1"));
         vm.wait_ready();
 
         under_its_unit(&strangers[0]);

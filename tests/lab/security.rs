@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::fabric::{Agent, Container, Fabric, Host, Nic, Probe, Vm, VmSpec, wait_until};
 use crate::forge::{Frame, Port, Who, fair, forged, forged_macs, leaked};
-use crate::tenant::{Network, SOON, endpoint_status, expect_advertised, joined, knows, remembers};
+use crate::tenant::{Network, SOON, endpoint_status, expect_advertised, joined, known, remembers};
 
 const GATEWAY: [&str; 3] = ["00:00:00:11:11:70", "10.3.0.1", "fd00:3::1"];
 const FORGER: [&str; 3] = ["00:16:3e:00:70:01", "10.3.0.111", "fd00:3::a1"];
@@ -93,7 +93,7 @@ lab_test! {
             expect_advertised(host, mac, &[v4, v6]);
         }
         for (host, vtep, [mac, v4, v6]) in [(dual.comp2, "10.0.0.1", FORGER), (dual.comp1, "10.0.0.2", FAR)] {
-            wait_until(&format!("{mac} at {}", host.name()), SOON, || knows(host, "dual", "vxlan80", mac, &[v4, v6], vtep));
+            wait_until(&format!("{mac} at {}", host.name()), SOON, || known(host, "dual", "vxlan80", mac, &[v4, v6], vtep));
         }
         let reach = |guest: &Container| guest.reaches(Probe::Ping, &[GATEWAY[1], FORGER[1], NEAR[1], FAR[1]]).len();
         assert_eq!([&forger, &near, &far].map(reach), [4; 3], "each reaches all, itself included");
@@ -186,11 +186,11 @@ lab_test! {
         dual.comp1.restart_libvirtd("TERM");
         does_as_it_should(&mut vm);
         vm.migrate(dual.comp2);
-        wait_until("comp1 to see it at comp2", SOON, || knows(dual.comp1, "dual", "vxlan80", VM[0], &[VM[1], VM[2]], "10.0.0.2"));
+        wait_until("comp1 to see it at comp2", SOON, || known(dual.comp1, "dual", "vxlan80", VM[0], &[VM[1], VM[2]], "10.0.0.2"));
         does_as_it_should(&mut vm);
         assert_eq!(far.reaches(Probe::Ping, &[VM[1]]), [VM[1]]);
         vm.migrate(dual.comp1);
-        wait_until("comp2 to see it at comp1", SOON, || knows(dual.comp2, "dual", "vxlan80", VM[0], &[VM[1], VM[2]], "10.0.0.1"));
+        wait_until("comp2 to see it at comp1", SOON, || known(dual.comp2, "dual", "vxlan80", VM[0], &[VM[1], VM[2]], "10.0.0.1"));
         does_as_it_should(&mut vm);
         vm.destroy();
         assert!(!guarded(dual.comp1, VM[0]));

@@ -230,15 +230,25 @@ fn is_link_local(ip: &Value) -> bool {
 
 /// Whether the host holds this guest of the other one: its MAC in the FDB, each address as neighbour and as VRF route.
 pub fn knows(host: &Host, tenant: &str, vxlan: &str, mac: &str, ips: &[&str], vtep: &str) -> bool {
+    known(host, tenant, vxlan, mac, ips, vtep).is_ok()
+}
+
+/// The same, with what it lacks.
+pub fn known(host: &Host, tenant: &str, vxlan: &str, mac: &str, ips: &[&str], vtep: &str) -> Result<(), String> {
     let fdb = host.ok(&["bridge", "fdb", "show", "dev", vxlan]);
     let neighbours = host.ok(&["ip", "neigh", "show", "dev", &format!("{tenant}-l2")]);
     let routes = ["-4", "-6"].map(|family| host.ok(&["ip", family, "route", "show", "vrf", tenant])).concat();
-    let line = |text: &str, parts: &[&str]| text.lines().any(|line| parts.iter().all(|part| line.contains(part)));
-    line(&fdb, &[mac, "extern_learn", &format!("dst {vtep}")])
-        && ips.iter().all(|ip| {
-            let ip = &format!("{ip} ");
-            line(&neighbours, &[ip, mac, "extern_learn"]) && line(&routes, &[ip, &format!("dev {tenant}-l3")])
-        })
+    let find = |text: &str, parts: &[&str]| match text.lines().any(|line| parts.iter().all(|part| line.contains(part)))
+    {
+        true => Ok(()),
+        false => Err(format!("{} has no {parts:?} in\n{text}", host.name())),
+    };
+    find(&fdb, &[mac, "extern_learn", &format!("dst {vtep}")])?;
+    ips.iter().try_for_each(|ip| {
+        let ip = &format!("{ip} ");
+        find(&neighbours, &[ip, mac, "extern_learn"])?;
+        find(&routes, &[ip, &format!("dev {tenant}-l3")])
+    })
 }
 
 /// Whether it holds anything of that guest that is advertised, or was learned by EVPN. What the bridge overheard of a guest

@@ -8,7 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::fabric::{Host, Nic, Traces, Vm, VmSpec, wait_until};
 use crate::table::Table;
-use crate::tenant::{Network, Red, SOON, endpoint_status, expect_advertised, knows, network_status, remembers};
+use crate::tenant::{Network, Red, SOON, endpoint_status, expect_advertised, known, network_status, remembers};
 
 const MAC: &str = "52:54:00:03:82:d8";
 const IP: &str = "10.1.0.60";
@@ -68,7 +68,7 @@ lab_test! {
             assert_eq!(endpoint_status(red.comp1, MAC)["state"], "registered", "{daemons}");
             frozen.thaw();
             let by = healed(red.comp1, daemons);
-            wait_until("comp2 to know the guest", SOON, || knows(red.comp2, "red", "vxlan20", MAC, &[IP], "10.0.0.1"));
+            wait_until("comp2 to know the guest", SOON, || known(red.comp2, "red", "vxlan20", MAC, &[IP], "10.0.0.1"));
             expect_advertised(red.comp1, MAC, &[IP]);
             table.add("frr-frozen", "virsh start", "runs", by);
             let frozen = Frozen::new(red.comp1, daemons);
@@ -176,6 +176,6 @@ lab_test! {
             table.add("signal", "virsh start", "refused", by);
         }
         vm.start_paused();
-        wait_until("comp2 to know the guest", SOON, || knows(red.comp2, "red", "vxlan20", MAC, &[IP], "10.0.0.1"));
+        wait_until("comp2 to know the guest", SOON, || known(red.comp2, "red", "vxlan20", MAC, &[IP], "10.0.0.1"));
     }
 }
