@@ -172,11 +172,19 @@ fn under_its_unit(stranger: &Stranger) {
     wait_until("the agent to mend the network", SOON, whole);
     wait_until("FRR to have all again", SOON, || host.run(&["evpn-hook", "status", "--check"]).code == 0);
 
-    // The rules of port security, by nft.
+    // A network of config.toml at boot, by its own unit; nothing is taken down with it.
     let config = host.sh("cat /etc/evpn-hook/config.toml");
     host.write("/etc/evpn-hook/config.toml", &format!("{config}{SECURED}"));
+    stranger.sh(
+        "systemctl is-enabled evpn-networks >&2; systemctl start evpn-networks; systemctl is-active evpn-networks >&2",
+    );
+    let before = stranger.sh("systemctl show --property Before evpn-networks");
+    assert!(before.contains("lxc.service") && before.contains("libvirtd.service"), "{before}");
+    stranger.sh("systemctl stop evpn-networks");
+
+    // The rules of port security, by nft.
     host.sh(&format!(
-        "evpn-hook network up held; ip link add h1 type veth peer name h1-far; evpn-hook attach h1 --network held --mac {HELD}; nft flush ruleset"
+        "ip link add h1 type veth peer name h1-far; evpn-hook attach h1 --network held --mac {HELD}; nft flush ruleset"
     ));
     wait_until("the agent to lay the rules anew", SOON, || {
         host.run(&["nft", "list", "set", "bridge", "evpn-hook", "macs"]).stdout.contains(HELD)
