@@ -4,6 +4,7 @@
 //! `status`, `doctor` and `sync` tell, and `network up` applies what a running network can take over. libvirt's own word is another matter: what it
 //! tells a hook, or its status file, is what somebody has just asked of that network, so its DHCP hosts and port security are followed.
 
+use super::host::{mtu_left, vtep_now};
 use super::look::Clashes;
 use super::network::Tunnelled;
 use super::{Engine, EngineError};
@@ -42,13 +43,26 @@ impl Told {
     }
 }
 
-/// Where a network that is up differs from its description, or from the host's VTEP as it is by now, each in a line with the way out.
-pub fn differences(
-    engine: &mut Engine,
-    record: &NetworkRecord,
+/// The host as it is by now, against which networks that are up are held.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// Where its tunnels end.
     vtep: Option<IpAddr>,
-) -> Result<Vec<String>, EngineError> {
-    Ok(differences_from(record, &engine.told_of(record)?, vtep))
+    /// What its underlay leaves to tenants, in bytes.
+    mtu: Option<u32>,
+}
+
+impl Now {
+    /// What is not known is no difference.
+    pub fn of(engine: &mut Engine) -> Result<Now, EngineError> {
+        let vtep = vtep_now(engine)?;
+        Ok(Now { vtep, mtu: mtu_left(engine, vtep)? })
+    }
+}
+
+/// Where a network that is up differs from its description, or from the host as it is by now, each in a line with the way out.
+pub fn differences(engine: &mut Engine, record: &NetworkRecord, now: Now) -> Result<Vec<String>, EngineError> {
+    Ok(differences_from(record, &engine.told_of(record)?, now))
 }
 
 impl Engine {
@@ -161,7 +175,7 @@ impl Engine {
 }
 
 /// The same from what was told of it.
-pub(super) fn differences_from(record: &NetworkRecord, told: &Told, vtep: Option<IpAddr>) -> Vec<String> {
+pub(super) fn differences_from(record: &NetworkRecord, told: &Told, now: Now) -> Vec<String> {
     let network = &record.network;
     let mut found = match told {
         Told::Nothing => Vec::new(),
@@ -173,8 +187,17 @@ pub(super) fn differences_from(record: &NetworkRecord, told: &Told, vtep: Option
         Told::Gone => vec![forgotten(network)],
         Told::Network(told) => changed(network, told),
     };
+    // Who gave no MTU wants what the underlay leaves. One that still waits for routes gets it by itself.
+    if let (Told::Network(told), Some(left), Some(up)) = (told, now.mtu, network.mtu)
+        && told.mtu.is_none()
+        && !record.waits()
+        && left != up
+    {
+        let apply = format!("'evpn-hook network up {}' applies it", network.name);
+        found.push(format!("the underlay leaves mtu {left}, and it is up with {up}: {apply}"));
+    }
     // One that has none yet takes this one as it is.
-    if let (Some(now), Some(was)) = (vtep, record.vtep)
+    if let (Some(now), Some(was)) = (now.vtep, record.vtep)
         && now != was
     {
         found.push(format!("this host's VTEP is {now}, and it is up with {was}: {}", down_and_up(network)));

@@ -9,7 +9,7 @@ use crate::model::IfName;
 use crate::plan::network::{HostSeen, no_rule_is_in_the_way};
 use crate::plan::rules::Order;
 use crate::plan::seen::{Address, Link, LinkKind, World};
-use crate::plan::underlay::{Carriers, carriers, is_uplink, tenants_mtu};
+use crate::plan::underlay::{Carriers, carriers, is_uplink};
 use crate::plan::{Plan, Planned, Step};
 use crate::register::{NetworkRecord, Underlay};
 use crate::speaker::{Frr, Version};
@@ -101,22 +101,32 @@ pub(super) fn underneath(
     if let Some(mtu) = network.mtu {
         return Ok(Underneath { end, vtep, mtu, unsettled: false });
     }
-    let known = engine.register.underlay().filter(|known| Some(known.vtep) == vtep);
-    if let Some(known) = known.filter(|known| known.settled || guess == Guess::Holds) {
-        let mut links = Vec::new();
-        // One alone may be the VTEP's own, of whatever kind.
-        let fits = |link: &Link| known.settled || known.devices.len() == 1 || is_uplink(link);
-        for device in &known.devices {
-            links.extend(engine.kernel()?.link(device)?.filter(fits));
-        }
-        if !links.is_empty() && links.len() == known.devices.len() {
-            return Ok(Underneath { end, vtep, mtu: tenants_mtu(vtep, &links), unsettled: !known.settled });
-        }
+    if let Some(found) = known(engine, vtep, guess)? {
+        return Ok(Underneath { end, vtep, mtu: found.tenants_mtu(vtep), unsettled: !found.settled });
     }
     let (links, addresses) = (engine.kernel()?.all_links()?, engine.kernel()?.addresses(None)?);
     let found = look(engine, vtep, &links, &addresses)?;
     learn_underlay(engine, vtep, &found, &links)?;
     Ok(Underneath { end, vtep, mtu: found.tenants_mtu(vtep), unsettled: !found.settled })
+}
+
+/// The devices that were found when all were looked at, as they are now; none where one of them is away, or another guess is wanted.
+fn known(engine: &mut Engine, vtep: Option<IpAddr>, guess: Guess) -> Result<Option<Carriers>, EngineError> {
+    let known = engine.register.underlay().filter(|known| Some(known.vtep) == vtep);
+    let Some(known) = known.filter(|known| known.settled || guess == Guess::Holds) else { return Ok(None) };
+    let mut devices = Vec::new();
+    // One alone may be the VTEP's own, of whatever kind.
+    let fits = |link: &Link| known.settled || known.devices.len() == 1 || is_uplink(link);
+    for device in &known.devices {
+        devices.extend(engine.kernel()?.link(device)?.filter(fits));
+    }
+    let whole = !devices.is_empty() && devices.len() == known.devices.len();
+    Ok(whole.then_some(Carriers { devices, settled: known.settled }))
+}
+
+/// What the underlay leaves to tenants by now, in bytes, where that is no guess.
+pub(super) fn mtu_left(engine: &mut Engine, vtep: Option<IpAddr>) -> Result<Option<u32>, EngineError> {
+    Ok(known(engine, vtep, Guess::Again)?.map(|found| found.tenants_mtu(vtep)))
 }
 
 /// Notes by which devices the tunnels leave now.
@@ -130,7 +140,7 @@ pub(super) fn look_at_underlay(engine: &mut Engine, world: &World) -> Result<(),
 }
 
 /// The VTEP as it is by now; none where there is none.
-pub fn vtep_now(engine: &mut Engine) -> Result<Option<IpAddr>, EngineError> {
+pub(super) fn vtep_now(engine: &mut Engine) -> Result<Option<IpAddr>, EngineError> {
     Ok(tunnel_end(engine)?.known())
 }
 

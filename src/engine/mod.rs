@@ -15,10 +15,10 @@ mod lxc;
 mod network;
 mod sync;
 
-pub use change::differences;
+pub use change::{Now, differences};
 pub use foreign::Known;
 pub use guest::{attach, boot_micros, boot_seconds, by_hand, detach, lacks, mends};
-pub use host::{TunnelEnd, tunnel_end_and_carriers, undo_host, vtep_now};
+pub use host::{TunnelEnd, tunnel_end_and_carriers, undo_host};
 pub use learned::Learned;
 pub use lxc::{Inner, Large, inside};
 pub use network::{HostLacks, host_lacks, host_wants};

@@ -41,13 +41,8 @@ pub struct Carriers {
 impl Carriers {
     /// What they leave to tenants, in bytes.
     pub fn tenants_mtu(&self, vtep: Option<IpAddr>) -> u32 {
-        tenants_mtu(vtep, &self.devices)
+        self.devices.iter().map(|l| l.mtu).min().unwrap_or(FIRST_MTU).saturating_sub(overhead(vtep))
     }
-}
-
-/// What these devices leave to tenants, in bytes.
-pub fn tenants_mtu(vtep: Option<IpAddr>, devices: &[Link]) -> u32 {
-    devices.iter().map(|l| l.mtu).min().unwrap_or(FIRST_MTU).saturating_sub(overhead(vtep))
 }
 
 /// The device that has the VTEP's address, unless that is a loopback; else those by which routes lead to other VTEPs; else, as a guess, those of the default

@@ -84,5 +84,6 @@ fn without_a_vtep_the_tunnels_are_taken_to_be_of_ipv4() {
     let (links, addresses) = host();
     let ways = Ways { hosts: [3].into(), ..Ways::default() };
     assert_eq!(carriers(None, links.iter(), addresses.iter(), &ways).tenants_mtu(None), 9166);
-    assert_eq!(tenants_mtu("fd00::1".parse().ok(), &links[2..3]), 9146);
+    let wide = Carriers { devices: links[2..3].to_vec(), settled: true };
+    assert_eq!(wide.tenants_mtu("fd00::1".parse().ok()), 9146);
 }

@@ -91,6 +91,26 @@ on_a_host!(an_mtu_that_the_underlay_changed, {
     sh("ip link set eth0 mtu 9000");
     host.run(&["network", "up", "other"]).ok();
     assert_eq!(mtus(&["other-l2", "vxlan21"]), [8950, 8950]);
+    // As soon as routes say that tunnels leave by it, it is no guess, and what differs is told.
+    sh("ip route add 10.0.0.2 via 192.0.2.0 proto bgp");
+    host.run(&["sync"]).ok();
+    host.run(&["network", "down", "other"]).ok();
+    host.run(&["network", "up", "other"]).ok();
+    sh("ip link set eth0 mtu 4000");
+    is_told_then_applied(&host, "other", &["the underlay leaves mtu 3950", "up with 8950"]);
+    assert_eq!(mtus(&["other-l2", "vxlan21"]), [3950, 3950]);
+});
+
+on_a_host!(an_mtu_that_config_toml_gives_no_more, {
+    let host = Host::flat();
+    sh(
+        "ip link add eth0 mtu 9000 type veth peer name fabric && ip address add 192.0.2.1/31 dev eth0 && ip link set eth0 up
+         ip route add 10.0.0.2 via 192.0.2.0 proto bgp",
+    );
+    host.run(&["network", "up", "other"]).ok();
+    describe(&[("mtu = 1450\n", "")]);
+    is_told_then_applied(&host, "flat", &["the underlay leaves mtu 8950", "up with 1450"]);
+    assert_eq!(mtus(&["flat-l2", "vxlan20"]), [8950, 8950]);
 });
 
 on_a_host!(a_vxlans_mtu_that_somebody_changed, {

@@ -2,10 +2,11 @@
 
 use super::{GRACE, Synced};
 use crate::config::{Network, Origin};
+use crate::engine::change::Now;
 use crate::engine::change::{Told, differences_from};
 use crate::engine::host::tunnel_end;
 use crate::engine::look::{Clashes, around};
-use crate::engine::{Engine, EngineError, vtep_now};
+use crate::engine::{Engine, EngineError};
 use crate::hypervisor;
 use crate::input::InputError;
 use crate::model::NetName;
@@ -24,7 +25,7 @@ impl Engine {
         out: &mut Synced,
     ) -> Result<(), EngineError> {
         let config = self.config()?.clone();
-        let vtep = vtep_now(self)?;
+        let now = Now::of(self)?;
         let mut frr = self.frr()?;
         let wanted = |name: &NetName| only.is_none_or(|only| only == name);
         // Asked once, and not for each network; what is done to one is checked by asking again.
@@ -59,7 +60,7 @@ impl Engine {
                 record = self.register.network_of_bridge(&network.bridge)?.unwrap_or(record);
             }
             let (record, network) = (&record, &record.network);
-            let differences = differences_from(record, &wants, vtep).into_iter();
+            let differences = differences_from(record, &wants, now).into_iter();
             out.problems.extend(differences.map(|difference| format!("network {}: {difference}", network.name)));
             let lacks = self.network_lacks(world, record, whole.as_ref());
             if out.keep(lacks) == Some(true) {

@@ -3,7 +3,7 @@
 use super::{EndpointStatus, ForeignPort, NetworkStatus, Remote, Status};
 use crate::advice;
 use crate::config::{Network, PortSecurity};
-use crate::engine::{Engine, EngineError, Known, boot_seconds, differences, host_wants, lacks, vtep_now};
+use crate::engine::{Engine, EngineError, Known, Now, boot_seconds, differences, host_wants, lacks};
 use crate::model::{Guest, NetName};
 use crate::plan::foreign::Foreign;
 use crate::plan::seen::{self, World};
@@ -29,7 +29,7 @@ pub fn settled(engine: &mut Engine) -> Result<Status, EngineError> {
 pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
     let mut frr = engine.frr()?;
     let world = engine.whole_world()?;
-    let vtep = vtep_now(engine)?;
+    let now = Now::of(engine)?;
     let tunnels = Tunnels::of(engine.kernel()?.remotes()?);
     let mut networks = Vec::new();
     let mut dumps: Vec<(NetName, Option<Result<Dump, SpeakerError>>)> = Vec::new();
@@ -39,7 +39,7 @@ pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
         let vni = record.network.vni;
         dumps.push((record.network.name.clone(), frr.as_mut().map(|frr| frr.dump(vni))));
         let mut status = network(engine, &world, &record, frr.as_mut())?;
-        let differences = differences(engine, &record, vtep)?;
+        let differences = differences(engine, &record, now)?;
         if !differences.is_empty() && status.state == "up" {
             status.state = "degraded";
         }
