@@ -101,6 +101,9 @@ pub struct Nic {
     pub port: Option<String>,
     /// Addresses known from the input itself, in order of precedence already.
     pub ips: Vec<Address>,
+    /// True where each of these was lent to it by a router or a DHCP server of the network: what a DHCP server keeps for it may yet come.
+    #[serde(default)]
+    pub lent: bool,
     /// True where the guest's own metadata names the network, and nobody else does.
     #[serde(default)]
     pub chosen: bool,

@@ -685,8 +685,9 @@ pub(super) fn endpoints_on<R: Borrow<NetworkRecord>>(
         if let Some((_, declared)) = nic.by_network.into_iter().find(|(name, _)| *name == network.name) {
             ips = declared;
         }
-        if let (true, Some(mac)) = (ips.is_empty(), nic.mac) {
-            ips = by_dhcp_host(network, mac);
+        if let (true, Some(mac)) = (ips.is_empty() || nic.lent, nic.mac) {
+            let kept = by_dhcp_host(network, mac).into_iter().filter(|kept| !ips.iter().any(|a| a.ip == kept.ip));
+            ips.extend(kept.collect::<Vec<_>>());
         }
         if let Some(gateway) = network.gateway.iter().find(|g| ips.iter().any(|a| a.ip == g.addr())) {
             return EngineError::refused(format!(

@@ -133,7 +133,8 @@ impl Engine {
             let bridge = self.kernel()?.link_by_index(master)?;
             large.extend(bridge.as_ref().and_then(|bridge| Large::of(&inner, bridge)));
             let bridge = bridge.map(|l| l.name);
-            nics.push(Nic { device: Some(outer.name), mac: inner.mac, bridge, ips: inner.ips, ..Nic::default() });
+            let (mac, ips, lent) = (inner.mac, inner.ips, inner.lent);
+            nics.push(Nic { device: Some(outer.name), mac, bridge, ips, lent, ..Nic::default() });
         }
         Ok((nics, large))
     }
@@ -216,6 +217,8 @@ pub struct Inner {
     pub mac: Option<crate::model::Mac>,
     /// Its global addresses.
     pub ips: Vec<Address>,
+    /// None of them is a static one: a router advertisement may come before the start is told of.
+    pub lent: bool,
 }
 
 /// The veths in a network namespace, given by a path such as `/proc/PID/ns/net` or `/run/netns/NAME`.
@@ -245,9 +248,10 @@ fn veths_in(netns: &File) -> Result<Vec<Inner>, EngineError> {
     for link in kernel.all_links()? {
         let (Some(peer), LinkKind::Other(kind)) = (link.link, &link.kind) else { continue };
         if kind == "veth" {
-            let own = addresses.iter().filter(|a| a.index == link.index && a.global);
-            let ips = own.map(|a| Address::new(a.net.addr(), Source::Container)).collect();
-            inner.push(Inner { name: link.name, index: link.index, peer, mtu: link.mtu, mac: link.mac, ips });
+            let own = || addresses.iter().filter(|a| a.index == link.index && a.global);
+            let ips = own().map(|a| Address::new(a.net.addr(), Source::Container)).collect();
+            let lent = own().all(|a| a.lent);
+            inner.push(Inner { name: link.name, index: link.index, peer, mtu: link.mtu, mac: link.mac, ips, lent });
         }
     }
     Ok(inner)

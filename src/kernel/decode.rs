@@ -5,7 +5,7 @@ use super::{ALIAS, PROTOCOL};
 use crate::model::{IfName, Mac, TableId, Vni, one_line};
 use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh, Odd, PortFlags, Remote};
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage};
 use netlink_packet_route::route::RouteProtocol;
 use std::net::IpAddr;
@@ -281,5 +281,7 @@ pub(super) fn address(message: AddressMessage) -> Option<Address> {
         }
     }
     let net = IpNet::new(own.or(other)?, message.header.prefix_len).ok()?;
-    Some(Address { index: message.header.index, net, global: message.header.scope == AddressScope::Universe })
+    let header = &message.header;
+    let lent = !header.flags.contains(AddressHeaderFlags::Permanent);
+    Some(Address { index: header.index, net, global: header.scope == AddressScope::Universe, lent })
 }

@@ -152,6 +152,9 @@ pub struct Address {
     pub net: IpNet,
     /// RT_SCOPE_UNIVERSE.
     pub global: bool,
+    /// It has a lifetime: a router advertisement or a DHCP server gave it (IFA_F_PERMANENT is not set).
+    #[serde(default)]
+    pub lent: bool,
 }
 
 /// How the kernel would send a packet.

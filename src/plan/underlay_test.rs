@@ -8,7 +8,7 @@ fn nic(name: &str, index: u32, kind: &str, mtu: u32) -> Link {
 }
 
 fn address(index: u32, net: &str) -> Address {
-    Address { index, net: net.parse().unwrap(), global: !net.starts_with("fe80") }
+    Address { index, net: net.parse().unwrap(), global: !net.starts_with("fe80"), lent: false }
 }
 
 /// VTEP on lo, a management NIC of 1500 and two NICs of 9216 into the fabric, which have link-local addresses alone (BGP unnumbered); WireGuard,

@@ -3,6 +3,7 @@
 use crate::common::sh;
 use crate::host::{Host, fdb, neighbours, snapshot, tap};
 use crate::on_a_host;
+use crate::xml::{self, LAB, LIBVIRTS_BRIDGE};
 use serde_json::json;
 use std::process::{Child, Command, Stdio};
 
@@ -97,6 +98,24 @@ impl Drop for Inside {
         self.0.wait().unwrap();
     }
 }
+
+// Its own address by a router advertisement may come before LXC tells of the start, and is not all that it will have.
+on_a_host!(what_a_network_lends_a_container_hides_no_dhcp_host, {
+    let host = Host::flat();
+    sh(LIBVIRTS_BRIDGE);
+    let description = "<evpn:network vni='40'/>";
+    host.hook(&["network", "lab", "started", "begin", "-"], xml::network("lab", description, LAB)).ok();
+    let mac = "52:54:00:03:82:d8";
+    let inside = Inside::new("vethc1", mac, "10.1.0.38");
+    sh("ip link set vethc1 master lab-l2");
+    let neighbour = |ip: &str| format!("neigh {ip} {mac} dev lab-l2\n");
+    inside.start(&host);
+    assert_eq!(neighbours(), neighbour("10.1.0.38"), "a static address is its owner's word");
+    let pid = inside.0.id();
+    sh(&format!("nsenter -t {pid} -n ip address change 10.1.0.38/24 dev eth0 valid_lft 3600 preferred_lft 3600"));
+    inside.start(&host);
+    assert_eq!(neighbours(), neighbour("10.1.0.38") + &neighbour("10.1.0.60"));
+});
 
 // Killed monitors call no hook: the veth goes, the neighbour and the record stay.
 on_a_host!(a_container_that_died_without_a_hook_comes_back, {

@@ -39,7 +39,7 @@ pub fn links() -> Vec<Link> {
 }
 
 pub fn world(links: Vec<Link>) -> World {
-    let address = |index, net: &str| LinkAddress { index, net: net.parse().unwrap(), global: true };
+    let address = |index, net: &str| LinkAddress { index, net: net.parse().unwrap(), global: true, lent: false };
     let addresses = vec![address(1, "10.0.0.1/32"), address(5, "10.1.0.1/24"), address(8, "192.168.0.1/24")];
     let fdb = Fdb { mac: MAC.parse().unwrap(), port: 7, is_static: true, ext_learned: false };
     let ip = "10.1.0.60".parse().unwrap();

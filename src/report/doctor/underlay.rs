@@ -317,7 +317,12 @@ mod tests {
             let links = links();
             base.world = World::new(
                 links,
-                vec![crate::plan::seen::Address { index: 1, net: "c0d1::1/128".parse().unwrap(), global: true }],
+                vec![crate::plan::seen::Address {
+                    index: 1,
+                    net: "c0d1::1/128".parse().unwrap(),
+                    global: true,
+                    lent: false,
+                }],
             );
             *seen = Seen {
                 end: end(Ok(six)),

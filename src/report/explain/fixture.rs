@@ -144,7 +144,7 @@ impl Scene {
             index: None,
             taken: Vec::new(),
         };
-        let address = |index, net: &str| Address { index, net: net.parse().unwrap(), global: true };
+        let address = |index, net: &str| Address { index, net: net.parse().unwrap(), global: true, lent: false };
         Scene {
             network: red(),
             links: vec![
