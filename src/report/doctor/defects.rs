@@ -9,7 +9,7 @@ const OLDEST: Version = Version(8, 4);
 const NEVER: Version = Version(u32::MAX, 0);
 
 /// From the first to before the second: what is wrong, and what evpn-hook or the operator does about it.
-const DEFECTS: [(Version, Version, &str, &str); 14] = [
+const DEFECTS: [(Version, Version, &str, &str); 15] = [
     (
         Version(0, 0),
         Version(8, 5),
@@ -27,6 +27,12 @@ const DEFECTS: [(Version, Version, &str, &str); 14] = [
         Version(10, 4),
         "zebra dies when a VRF goes whose table had a route before zebra knew the VRF (FRR PR 16614)",
         "let evpn-hook make VRFs: it waits until zebra knows them; a script that adds routes must wait, too",
+    ),
+    (
+        Version(9, 1),
+        Version(10, 4),
+        "zebra can die when a bridge goes down under guests while it holds a neighbour's address twice (commit 3060afc84d)",
+        "stop a network's guests before 'virsh net-destroy', or run FRR 10.4 or newer",
     ),
     (
         Version(9, 1),
@@ -136,6 +142,7 @@ mod tests {
             ("10468", (8, 4), (8, 4)),
             ("22858", (8, 4), (10, 7)),
             ("16614", (9, 1), (10, 3)),
+            ("3060afc84d", (9, 1), (10, 3)),
             ("ab823e8cea", (9, 1), (10, 4)),
             ("22851", (9, 1), (10, 7)),
             ("4215788810", (8, 4), (10, 5)),
