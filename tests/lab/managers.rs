@@ -290,3 +290,36 @@ lab_test! {
         }
     }
 }
+
+lab_test! {
+    /// Where udev has no rule for it, what `doctor` says mends it.
+    fn doctor_tells_what_networkmanager_runs(fabric) {
+        const RULES: &str = "/usr/lib/udev/rules.d/85-evpn-hook.rules";
+        let red = Red::up(fabric);
+        let host = red.comp2;
+        let before = ours(host);
+        host.sh(&format!("mv {RULES} /run/rules"));
+        let running = Running::start(host, Manager::NetworkManager);
+        wait_until("a gateway to be lost", SOON, || !ours(host).contains("local 10.1.0.1"));
+        let mend = mend_of(host).expect("doctor tells");
+        let [section, line, reload, sync] = mend.split('\'').skip(1).step_by(2).collect::<Vec<_>>()[..] else {
+            panic!("{mend}")
+        };
+        host.write("/etc/NetworkManager/conf.d/evpn-hook.conf", &format!("{section}\n{line}\n"));
+        host.sh(reload);
+        running.lets_alone(&["red", "red-l2", "red-l3", "vxlan10", "vxlan20"]);
+        host.sh(sync);
+        // Link-local addresses, which it let the kernel make, are not told from anybody's.
+        let but_link_local = |text: &str| text.lines().filter(|line| !line.contains(" fe80")).collect::<Vec<_>>().join("\n");
+        same(&but_link_local(&ours(host)), &but_link_local(&before), "mended");
+        assert_eq!(mend_of(host), None);
+        host.sh(&format!("mv /run/rules {RULES}"));
+    }
+}
+
+fn mend_of(host: &Host) -> Option<String> {
+    let told = host.run(&["evpn-hook", "--json", "doctor"]).stdout;
+    let report: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+    let found = report["findings"].as_array()?.iter().find(|found| found["check"] == "networkmanager")?.clone();
+    Some(found["mend"].as_str()?.to_owned())
+}
