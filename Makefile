@@ -4,6 +4,7 @@ DESTDIR ?=
 DATA = $(DESTDIR)$(PREFIX)/share
 SHARE = $(DATA)/evpn-hook
 UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
+RULES = $(DESTDIR)$(PREFIX)/lib/udev/rules.d
 
 .PHONY: all build manual demo test fuzz lint bench bench-check bench-baseline bench-docs deb install install-files install-manual uninstall clean help
 all: build
@@ -52,6 +53,7 @@ install-files: # what `install` does once the binary is built
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $$(packaging/build --path) $$(dirname $$(packaging/build --path))/evpn-agent
 	install -d $(UNITS)
 	for unit in evpn-agent evpn-networks; do sed 's,/usr/bin/,$(PREFIX)/bin/,' packaging/$$unit.service >$(UNITS)/$$unit.service; done
+	install -D -m 644 -t $(RULES) packaging/85-evpn-hook.rules
 	install -d $(SHARE)/libvirt-networks $(SHARE)/lxc
 	install -m 644 libvirt-networks/*.xml $(SHARE)/libvirt-networks/
 	install -m 644 lxc-templates/*.conf $(SHARE)/lxc/
@@ -67,6 +69,7 @@ install-manual: # what packaging/manual has written
 uninstall: ## takes out what `make install` put there
 	$(DESTDIR)$(PREFIX)/bin/evpn-hook uninstall --root $(DESTDIR)/
 	rm -rf $(DESTDIR)$(PREFIX)/bin/evpn-hook $(DESTDIR)$(PREFIX)/bin/evpn-agent $(UNITS)/evpn-agent.service $(UNITS)/evpn-networks.service $(SHARE)
+	rm -f $(RULES)/85-evpn-hook.rules
 	rm -f $(DATA)/man/man8/evpn-hook.8 $(DATA)/man/man8/evpn-hook-*.8 $(DATA)/man/man8/evpn-agent.8
 	rm -f $(foreach name,evpn-hook evpn-agent,$(DATA)/bash-completion/completions/$(name) $(DATA)/zsh/vendor-completions/_$(name) $(DATA)/fish/vendor_completions.d/$(name).fish)
 

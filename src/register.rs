@@ -514,6 +514,7 @@ impl Register {
     pub fn remove_network(&self, network: &Network) -> Result<(), RegisterError> {
         self.remove(&format!("names/{}", file_key(network.name.as_str())))?;
         self.remove(&format!("networks/{}.json", network.bridge))?;
+        self.mark_gone(&network.bridge)?;
         self.remove(&format!("networks/{}.lock", network.bridge))
     }
     /// Serialises what happens to one network: networks of one VRF together, for they must agree on who makes it. No guest ever takes it.
@@ -523,21 +524,7 @@ impl Register {
 
     /// Guests are on this bridge, or will be.
     pub fn mark_used(&self, bridge: &IfName) -> Result<(), RegisterError> {
-        if tape::plays() {
-            return Ok(());
-        }
-        let path = self.used(bridge);
-        let create = || File::create_new(&path).map(drop);
-        let done = match create() {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => self.make_room(&path).map(|()| create())?,
-            done => done,
-        };
-        match done {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-                Err(RegisterError::Io { what: "write", path, source: e })
-            }
-            _ => Ok(()),
-        }
+        self.mark(self.used(bridge))
     }
     /// May a guest's record name this bridge? Where false, none does, and nobody has to read them all.
     pub fn is_used(&self, bridge: &IfName) -> bool {
@@ -549,6 +536,15 @@ impl Register {
     }
     fn used(&self, bridge: &IfName) -> PathBuf {
         self.dir.join(format!("hints/{bridge}.used"))
+    }
+    /// libvirt is about to make this bridge, for a network of which there is no record yet. packaging/85-evpn-hook.rules asks for it as soon as the
+    /// bridge is there.
+    pub fn mark_coming(&self, bridge: &IfName) -> Result<(), RegisterError> {
+        self.mark(self.dir.join(format!("hints/{bridge}.coming")))
+    }
+    /// It came and went, or did not come.
+    pub fn mark_gone(&self, bridge: &IfName) -> Result<(), RegisterError> {
+        self.remove(&format!("hints/{bridge}.coming"))
     }
 
     // ----- VRFs and the host -----
@@ -758,6 +754,24 @@ impl Register {
         }
         fault::point(format_args!("after writing {name}"));
         written.map_err(io("write"))
+    }
+
+    /// An empty file says it.
+    fn mark(&self, path: PathBuf) -> Result<(), RegisterError> {
+        if tape::plays() {
+            return Ok(());
+        }
+        let create = || File::create_new(&path).map(drop);
+        let done = match create() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.make_room(&path).map(|()| create())?,
+            done => done,
+        };
+        match done {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                Err(RegisterError::Io { what: "write", path, source: e })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn remove(&self, name: &str) -> Result<(), RegisterError> {

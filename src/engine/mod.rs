@@ -241,7 +241,11 @@ impl Engine {
     pub fn handle(&mut self, event: Event) -> Result<(), EngineError> {
         match event {
             Event::Network { phase, network } => self.network(phase, network),
-            Event::NetworkStopped { name, .. } => self.network_stopped(&name),
+            Event::NetworkStopped { name, network } => {
+                self.network_stopped(&name)?;
+                // Also where its start failed, before there was a record.
+                network.map_or(Ok(()), |network| Ok(self.register.mark_gone(&network.bridge)?))
+            }
             Event::PortDeleted { owner, port } => self.port_deleted(&owner, &port),
             Event::Guest { phase, guest, nics, flaw, notes } => {
                 self.journal.object.clone_from(&guest.name);

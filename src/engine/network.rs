@@ -187,6 +187,7 @@ impl Engine {
             self.planned.extend(plan);
             return Ok(());
         }
+        self.register.mark_coming(&network.bridge)?;
         host::remember(self, &plan)?;
         self.walk(&plan, None, None).map(drop)
     }

@@ -183,3 +183,22 @@ on_a_host!(networks_that_are_not_ours, {
     }
     assert_eq!(snapshot(), before);
 });
+
+// NetworkManager asks udev once for each device, when it is there (packaging/85-evpn-hook.rules).
+on_a_host!(udev_can_tell_a_bridge_of_libvirts_before_it_is_there, {
+    let host = Host::new("[speaker]\nkind = \"none\"\n");
+    let xml = network("lab", "<evpn:network vni='40'/>", LAB);
+    let libvirt = |op: &str| host.hook(&["network", "lab", op, "begin", "-"], &xml).ok();
+    let told = || std::fs::exists("/run/evpn-hook/hints/lab-l2.coming").unwrap();
+    for it_comes in [true, false] {
+        libvirt("start");
+        assert!(told());
+        if it_comes {
+            sh(LIBVIRTS_BRIDGE);
+            libvirt("started");
+            sh("ip link del lab-l2");
+        }
+        libvirt("stopped");
+        assert!(!told(), "it came: {it_comes}");
+    }
+});

@@ -1,24 +1,23 @@
-//! What else manages a host's network: systemd-networkd and NetworkManager start again, read their files anew, see a NIC come. What they do not know they
-//! take for foreign; ours has to stay as it is, and nobody may notice. With and without an agent.
+//! What else manages a host's network: systemd-networkd and NetworkManager start, start again, read their files anew, see a NIC come, and a tenant. What
+//! is ours has to stay as it is, and nobody may notice. With and without an agent.
 
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::fabric::{Agent, Container, Host, Pinger, wait_until};
-use crate::tenant::{GREEN, Network, Red, SOON, container_on, joined};
+use crate::tenant::{BLUE, BLUE_XML, Configured, GREEN, Network, Red, SOON, container_on, joined};
 
 const PACE: Duration = Duration::from_millis(20);
 /// Some pings are lost to a busy machine; a host without table local, or a tenant without its VRF, is longer without.
 const LONGEST: Duration = Duration::from_millis(1500);
 
-#[allow(dead_code)] // NetworkManager's turn is to come
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Manager {
     Networkd,
     NetworkManager,
 }
 
-/// One that runs on a node, with a message bus. It waits for udev where it may write to /sys, and there is none.
+/// One that runs on a node, with a message bus and udev. Its NICs are called eth: Debian's rules keep NetworkManager off every other veth.
 struct Running<'a> {
     host: &'a Host,
     manager: Manager,
@@ -29,8 +28,8 @@ impl<'a> Running<'a> {
     fn start(host: &'a Host, manager: Manager) -> Running<'a> {
         host.sh("mkdir -p /run/dbus /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/network /run/NetworkManager
             chown -R systemd-network: /run/systemd/netif
-            ip link add nic0 type veth peer name nic0-far; ip link set nic0-far up");
-        for nic in ["nic0", "nic1"] {
+            ip link add eth0 type veth peer name eth0-far; ip link set eth0-far up");
+        for nic in ["eth0", "eth1"] {
             let number = &nic[3..];
             host.write(
                 &format!("/run/systemd/network/10-{nic}.network"),
@@ -41,7 +40,6 @@ impl<'a> Running<'a> {
                 &format!("[connection]\nid={nic}\ntype=ethernet\ninterface-name={nic}\n[ipv4]\nmethod=manual\naddresses=192.0.2.1{number}/24\nrouting-rule1=priority 300 from 192.0.2.1{number} table 77\n[ipv6]\nmethod=link-local\n"),
             );
         }
-        // Without udev nobody tells it that a veth is not for it (85-nm-unmanaged.rules).
         host.write(
             "/etc/NetworkManager/NetworkManager.conf",
             "[main]\nplugins=keyfile\nno-auto-default=*\ndns=none\nhostname-mode=none\n",
@@ -50,15 +48,21 @@ impl<'a> Running<'a> {
         let bus = daemon(host, "dbus", "exec dbus-daemon --system --nofork --nopidfile");
         let mut running = Running { host, manager, children: vec![bus] };
         wait_until("the message bus", SOON, || host.run(&["test", "-S", "/run/dbus/system_bus_socket"]).code == 0);
+        running.children.push(daemon(host, "udevd", "exec /usr/lib/systemd/systemd-udevd"));
+        wait_until("udev", SOON, || host.run(&["test", "-S", "/run/udev/control"]).code == 0);
+        // `add` would give the cables other MACs (MACAddressPolicy=persistent).
+        host.sh(
+            "export SYSTEMD_IGNORE_CHROOT=1; udevadm trigger --action=change --subsystem-match=net; udevadm settle",
+        );
         running.launch();
-        running.configured("nic0");
+        running.configured("eth0");
         running
     }
 
     fn launch(&mut self) {
         let line = match self.manager {
-            Manager::Networkd => "mount -o remount,bind,ro /sys; exec /lib/systemd/systemd-networkd",
-            Manager::NetworkManager => "mount -o remount,bind,ro /sys; exec NetworkManager --no-daemon",
+            Manager::Networkd => "exec /lib/systemd/systemd-networkd",
+            Manager::NetworkManager => "exec NetworkManager --no-daemon",
         };
         self.children.push(daemon(self.host, "manager", line));
     }
@@ -88,26 +92,38 @@ impl<'a> Running<'a> {
                 && answer
                     .stdout
                     .lines()
-                    .any(|l| l.contains("nic0") && (l.contains("configured") || l.contains("connected")))
+                    .any(|l| l.contains("eth0") && (l.contains("configured") || l.contains("connected")))
         });
-        self.configured("nic0");
+        self.configured("eth0");
     }
 
     fn reconfigure(&self) {
         self.host.sh(match self.manager {
-            Manager::Networkd => "sed -i 's/300/301/' /run/systemd/network/10-nic0.network; networkctl reload; networkctl reconfigure nic0",
-            Manager::NetworkManager => "sed -i 's/300/301/' /etc/NetworkManager/system-connections/nic0.nmconnection
-                nmcli general reload; nmcli connection reload; nmcli connection up nic0; nmcli device reapply nic0",
+            Manager::Networkd => "sed -i 's/300/301/' /run/systemd/network/10-eth0.network; networkctl reload; networkctl reconfigure eth0",
+            Manager::NetworkManager => "sed -i 's/300/301/' /etc/NetworkManager/system-connections/eth0.nmconnection
+                nmcli general reload; nmcli connection reload; nmcli connection up eth0; nmcli device reapply eth0",
         });
         wait_until(&format!("{:?} to read its file anew", self.manager), SOON, || {
             self.host.sh("ip rule").contains("301:")
         });
-        self.configured("nic0");
+        self.configured("eth0");
+    }
+
+    /// It knows these devices, and that they are not for it.
+    fn lets_alone(&self, devices: &[&str]) {
+        let ask = match self.manager {
+            Manager::Networkd => "networkctl --no-pager --no-legend list | awk '{print $2 \":\" $5}'",
+            Manager::NetworkManager => "nmcli -t -f DEVICE,STATE device",
+        };
+        wait_until(&format!("{:?} to let {devices:?} alone", self.manager), SOON, || {
+            let told = self.host.sh(ask);
+            devices.iter().all(|dev| told.lines().any(|line| line == format!("{dev}:unmanaged")))
+        });
     }
 
     fn a_nic_comes(&self) {
-        self.host.sh("ip link add nic1 type veth peer name nic1-far; ip link set nic1-far up");
-        self.configured("nic1");
+        self.host.sh("ip link add eth1 type veth peer name eth1-far; ip link set eth1-far up");
+        self.configured("eth1");
     }
 }
 
@@ -130,19 +146,30 @@ impl Drop for Running<'_> {
         self.host.run(&[
             "sh",
             "-c",
-            "ip link del nic0; ip link del nic1; rm -rf /run/systemd /run/dbus /run/NetworkManager /etc/NetworkManager
+            "ip link del eth0; ip link del eth1; rm -rf /run/systemd /run/dbus /run/udev /run/NetworkManager /etc/NetworkManager
              while ip rule del table 77; do :; done 2>/dev/null",
         ]);
     }
 }
 
-/// What is ours of the host, and what tenants have.
+/// What is ours of the host, and what tenants have: red and green, and blue while it is there.
 fn ours(host: &Host) -> String {
     host.sh("for ip in 'ip -4' 'ip -6'; do $ip -d rule | grep -v 'lookup 77'
-                for table in 10 30; do $ip route show table $table | sed 's/ nhid [0-9]*//; s/ *$//' | grep -v fe80 | sort; done; done
-             for dev in red-l2 red-l3 green-l2 vxlan20 vxlan10 red green; do ip -o link show dev $dev | grep -o 'master [^ ]*' || true; done
-             ip -br address show dev red-l2 | grep -o '10[^ ]*'; ip address show dev lo | grep -o '10[^ ]*'
-             sysctl net.ipv4.ip_forward net.ipv4.conf.red-l2.arp_ignore net.ipv6.conf.red-l2.accept_ra net.ipv4.conf.red-l3.rp_filter")
+                for table in 10 30 50; do $ip route show table $table | sed 's/ nhid [0-9]*//; s/ *$//' | grep -v fe80 | sort; done; done
+             for dev in red-l2 red-l3 green-l2 vxlan20 vxlan10 red green blue-l2 blue-l3 vxlan50 blue; do
+                [ -e /sys/class/net/$dev ] || continue
+                ip -d -o link show dev $dev | grep -o 'master [^ ]*\\|state UP' | sed \"s/^/$dev /\"
+                ip -4 -br address show dev $dev; ip -6 -br address show dev $dev
+                (cd /proc/sys/net; grep . ipv4/conf/$dev/{forwarding,arp_ignore,rp_filter} ipv6/conf/$dev/{forwarding,accept_ra,disable_ipv6}); done
+             ip address show dev lo | grep -o '10[^ ]*'; sysctl net.ipv4.ip_forward")
+}
+
+/// What differs.
+fn same(now: &str, before: &str, what: &str) {
+    let lines = |text: &'_ str, other: &str, sign: char| -> String {
+        text.lines().filter(|line| !other.lines().any(|o| o == *line)).map(|line| format!("{sign} {line}\n")).collect()
+    };
+    assert!(now == before, "{what}\n{}{}", lines(before, now, '-'), lines(now, before, '+'));
 }
 
 /// The longest time without an answer.
@@ -185,11 +212,22 @@ impl Drop for Itself<'_> {
     }
 }
 
+/// Blue, in one of its forms, is let alone from the beginning.
+fn a_tenant_comes<T>(running: &Running, up: impl FnOnce() -> T) -> T {
+    let tenant = up();
+    let before = ours(running.host);
+    assert!(before.contains("local 10.1.0.1 dev blue-l2"), "{before}");
+    running.lets_alone(&["blue", "blue-l2", "blue-l3", "vxlan50", "vxlan51"]);
+    same(&ours(running.host), &before, &format!("{:?}, a tenant that comes", running.manager));
+    tenant
+}
+
 fn stays(red: &Red, guests: &[(Container, &str)], manager: Manager, agent: bool) {
     let host = red.comp1;
     let before = ours(host);
     let _agent = agent.then(|| Agent::start(host));
     let mut running = Running::start(host, manager);
+    same(&ours(host), &before, &format!("{manager:?}, its first start, agent {agent}"));
     let pingers: Vec<Pinger> =
         guests.iter().map(|(from, to)| Pinger::start(from, to.parse().expect("an address"), PACE)).collect();
     let itself = Itself::start(host);
@@ -197,6 +235,9 @@ fn stays(red: &Red, guests: &[(Container, &str)], manager: Manager, agent: bool)
         wait_until("the first answers", SOON, || pinger.answered() > 20);
     }
     let began = Instant::now();
+    a_tenant_comes(&running, || Configured::up(host, &[BLUE]));
+    let _blue = a_tenant_comes(&running, || Network::start_xml(host, "blue", BLUE_XML));
+    let before = ours(host);
     type Act = fn(&mut Running);
     let acts: [(&str, Act); 4] = [
         ("restart", |running| running.restart()),
@@ -206,8 +247,7 @@ fn stays(red: &Red, guests: &[(Container, &str)], manager: Manager, agent: bool)
     ];
     for (what, act) in acts {
         act(&mut running);
-        let now = ours(host);
-        assert_eq!(now, before, "{manager:?}, {what}, agent {agent}");
+        same(&ours(host), &before, &format!("{manager:?}, {what}, agent {agent}"));
     }
     // What was sent last has its answer.
     let counts: Vec<usize> = pingers.iter().map(Pinger::answered).collect();
@@ -243,9 +283,43 @@ lab_test! {
             (guest(red.comp1, "r1", "red", 1, "10.1.0.11"), "10.1.0.12"),
             (guest(red.comp1, "g1", "green", 3, "10.2.0.21"), "10.2.0.22"),
         ];
-        // Not yet with NetworkManager: on a node with VRFs it took red-l2's IPv4 address, without an agent.
-        for agent in [false, true] {
-            stays(&red, &guests, Manager::Networkd, agent);
+        for manager in [Manager::NetworkManager, Manager::Networkd] {
+            for agent in [false, true] {
+                stays(&red, &guests, manager, agent);
+            }
         }
     }
+}
+
+lab_test! {
+    /// Where udev has no rule for it, what `doctor` says mends it.
+    fn doctor_tells_what_networkmanager_runs(fabric) {
+        const RULES: &str = "/usr/lib/udev/rules.d/85-evpn-hook.rules";
+        let red = Red::up(fabric);
+        let host = red.comp2;
+        let before = ours(host);
+        host.sh(&format!("mv {RULES} /run/rules"));
+        let running = Running::start(host, Manager::NetworkManager);
+        wait_until("a gateway to be lost", SOON, || !ours(host).contains("local 10.1.0.1"));
+        let mend = mend_of(host).expect("doctor tells");
+        let [section, line, reload, sync] = mend.split('\'').skip(1).step_by(2).collect::<Vec<_>>()[..] else {
+            panic!("{mend}")
+        };
+        host.write("/etc/NetworkManager/conf.d/evpn-hook.conf", &format!("{section}\n{line}\n"));
+        host.sh(reload);
+        running.lets_alone(&["red", "red-l2", "red-l3", "vxlan10", "vxlan20"]);
+        host.sh(sync);
+        // Link-local addresses, which it let the kernel make, are not told from anybody's.
+        let but_link_local = |text: &str| text.lines().filter(|line| !line.contains(" fe80")).collect::<Vec<_>>().join("\n");
+        same(&but_link_local(&ours(host)), &but_link_local(&before), "mended");
+        assert_eq!(mend_of(host), None);
+        host.sh(&format!("mv /run/rules {RULES}"));
+    }
+}
+
+fn mend_of(host: &Host) -> Option<String> {
+    let told = host.run(&["evpn-hook", "--json", "doctor"]).stdout;
+    let report: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+    let found = report["findings"].as_array()?.iter().find(|found| found["check"] == "networkmanager")?.clone();
+    Some(found["mend"].as_str()?.to_owned())
 }

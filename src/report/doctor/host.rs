@@ -2,13 +2,14 @@
 
 use super::firewall::{self, Ruleset};
 use super::{Base, Finding};
+use crate::config::{Network, Vrf};
 use crate::engine::{Engine, EngineError};
 use crate::exec;
 use crate::kernel::sysctl;
 use crate::model::IfName;
 use crate::plan::rules::{self, Rules};
 use crate::plan::seen::LinkKind;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -44,6 +45,8 @@ pub struct Seen {
     rules: Vec<Rules>,
     /// Our devices that systemd-networkd manages, with its file.
     claimed: Vec<(IfName, String)>,
+    /// Devices of networks with a VRF that NetworkManager does not leave alone.
+    run: Vec<IfName>,
     /// Why it could not be read.
     firewall: Result<Ruleset, String>,
 }
@@ -74,6 +77,7 @@ pub fn observe(engine: &mut Engine, base: &Base) -> Result<Seen, EngineError> {
         settings,
         rules: engine.kernel()?.rules()?,
         claimed: claimed(base),
+        run: run(base),
         firewall: firewall::observe(PATIENCE, LONG),
     })
 }
@@ -162,6 +166,7 @@ pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
     found.extend(routing(base, seen));
     found.extend(settings(base, seen));
     found.extend(claims(seen));
+    found.extend(runs(seen));
     found.extend(neighbour_table(base, seen));
     match &seen.firewall {
         Ok(rules) => found.extend(firewall::judge(base, rules)),
@@ -299,18 +304,55 @@ fn claimed_by(state: &str) -> Option<String> {
 
 /// Our devices that networkd manages.
 fn claimed(base: &Base) -> Vec<(IfName, String)> {
-    let of = |record: &crate::register::NetworkRecord| {
-        let (network, vrf) = (&record.network, record.network.vrf.iter());
-        let vrfs = vrf
-            .flat_map(|vrf| [Some(vrf.name.clone()), vrf.l3_bridge().ok().flatten(), vrf.vni.map(|vni| vni.device())]);
-        [network.bridge.clone(), network.vni.device()].into_iter().chain(vrfs.flatten()).collect::<Vec<_>>()
-    };
-    let mut devices: Vec<IfName> = base.networks.iter().flat_map(of).collect();
-    devices.sort();
-    devices.dedup();
     let file = |index: u32| std::fs::read_to_string(format!("/run/systemd/netif/links/{index}")).ok();
     let claim = |device: IfName| Some((claimed_by(&file(base.world.link(&device)?.index)?)?, device));
+    let devices = devices_of(base.networks.iter().map(|record| &record.network));
     devices.into_iter().filter_map(claim).map(|(file, device)| (device, file)).collect()
+}
+
+/// The devices of networks, by name.
+fn devices_of<'a>(networks: impl Iterator<Item = &'a Network>) -> BTreeSet<IfName> {
+    let of_vrf = |vrf: &Vrf| [Some(vrf.name.clone()), vrf.l3_bridge().ok().flatten(), vrf.vni.map(|vni| vni.device())];
+    networks
+        .flat_map(|network| {
+            let of_vrf = network.vrf.iter().flat_map(of_vrf).flatten();
+            [network.bridge.clone(), network.vni.device()].into_iter().chain(of_vrf).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// A bridge in a VRF has a master that NetworkManager does not run, so it takes it for a device without a profile, and its addresses with it.
+fn runs(seen: &Seen) -> Option<Finding> {
+    let names = |between: &str| seen.run.iter().map(IfName::to_string).collect::<Vec<_>>().join(between);
+    let evidence = format!("does not leave {} alone: it takes the addresses of a bridge in a VRF", names(", "));
+    let mend = format!(
+        "put '[keyfile]' and 'unmanaged-devices+=interface-name:{}' into /etc/NetworkManager/conf.d/evpn-hook.conf, then 'nmcli general reload' and 'evpn-hook sync'",
+        names(";interface-name:")
+    );
+    (!seen.run.is_empty()).then(|| Finding::problem("networkmanager", "NetworkManager", evidence).by(mend))
+}
+
+/// As NetworkManager tells it, where it is there. A bridge without a VRF may be its own.
+fn run(base: &Base) -> Vec<IfName> {
+    if !Path::new("/run/NetworkManager").exists() {
+        return Vec::new();
+    }
+    let mut command = Command::new("nmcli");
+    command.args(["--terse", "--fields", "DEVICE,STATE", "device"]).env("LC_ALL", "C");
+    let ended = exec::run_up_to(LONG, command, Instant::now() + PATIENCE).ok().flatten();
+    let told = ended.filter(|ended| ended.status.success()).map(|ended| ended.output).unwrap_or_default();
+    let managed = managed(&told);
+    let routed = base.networks.iter().map(|record| &record.network).filter(|network| network.vrf.is_some());
+    devices_of(routed).into_iter().filter(|device| managed.contains(device.as_str())).collect()
+}
+
+/// Of nmcli's list the devices that it does not leave alone.
+fn managed(told: &str) -> BTreeSet<&str> {
+    told.lines()
+        .filter_map(|line| line.rsplit_once(':'))
+        .filter(|(_, state)| *state != "unmanaged")
+        .map(|(d, _)| d)
+        .collect()
 }
 
 fn settings(base: &Base, seen: &Seen) -> Vec<Finding> {
@@ -384,6 +426,7 @@ mod tests {
             settings: settings.map(|(path, value)| (path.to_owned(), value.to_owned())).into(),
             rules: vec![ruled(Order::VrfsFirst { bgp_closed: true }); 2],
             claimed: Vec::new(),
+            run: Vec::new(),
             firewall: Ok(Ruleset::default()),
         }
     }
@@ -480,6 +523,16 @@ mod tests {
         let device: IfName = "red-l2".parse().unwrap();
         let found = finds(|_, seen| seen.claimed = vec![(device, "all.network".into())]);
         assert_eq!(checks(&found), [("networkd", Severity::Problem)]);
+    }
+
+    #[test]
+    fn what_networkmanager_runs() {
+        let told = "lo:connected (externally)\nred-l2:disconnected\nred-l3:unmanaged\nodd\n";
+        assert_eq!(managed(told), ["lo", "red-l2"].into());
+        let found = finds(|_, seen| seen.run = ["red-l2", "vxlan20"].map(|dev| dev.parse().unwrap()).into());
+        assert_eq!(checks(&found), [("networkmanager", Severity::Problem)]);
+        let mend = &found[0].mend;
+        assert!(mend.contains("'unmanaged-devices+=interface-name:red-l2;interface-name:vxlan20'"), "{mend}");
     }
 
     #[test]
