@@ -298,8 +298,10 @@ pub fn given_back(network: &Network, before: &Before, seen: &Seen) -> Plan {
         plan.push(plain(Step::SetMac { dev: name.clone(), mac }));
     }
     plan.extend(before.mtu.and_then(|mtu| mtu_of(bridge, mtu)).map(|planned| plain(planned.step)));
+    // A bridge that got its MAC from its ports has none without them, and then the kernel takes no VLAN on it (net/bridge/br_fdb.c `fdb_add_local`).
     if let (Some(was), LinkKind::Bridge { default_pvid, .. }) = (before.default_pvid, &bridge.kind)
         && was != *default_pvid
+        && bridge.mac.is_some()
     {
         plan.push(plain(Step::SetDefaultPvid { bridge: name.clone(), pvid: was }));
     }

@@ -71,6 +71,20 @@ on_a_host!(what_a_later_change_made_of_it_is_put_back_too, {
     assert_eq!(all_of("flat-l2"), all);
 });
 
+// Nobody gave it a MAC, so without ports it has none. On a kernel with VLANs on bridges.
+on_a_host!(a_plain_one_goes_back_with_its_vlan, {
+    let host = Host::new(CONFIG);
+    sh("ip link add other-l2 type bridge");
+    let pvid = || ip_link("other-l2")["linkinfo"]["info_data"]["vlan_default_pvid"].clone();
+    let before = pvid();
+    for _ in 0..2 {
+        host.run(&["network", "up", "other"]);
+        host.run(&["network", "down", "other"]).ok();
+        assert_eq!(pvid(), before);
+        assert_eq!(sh("ls /run/evpn-hook/networks").trim(), "");
+    }
+});
+
 on_a_host!(one_with_the_hosts_own_address_is_refused, {
     let host = Host::new(CONFIG);
     sh("ip link add flat-l2 type bridge && ip link set flat-l2 up && ip address add 192.0.2.10/24 dev flat-l2");
