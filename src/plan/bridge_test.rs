@@ -245,3 +245,13 @@ fn a_vrf_without_l3vni_has_no_pair_to_be_as_large() {
     let plan = shown(&network::up(&want(&network), &whole()).unwrap());
     assert_eq!(plan, "ip link set red-l2 mtu 8950\nip link set vxlan20 mtu 8950\n");
 }
+
+// net.ipv6.conf.default.disable_ipv6=1, or libvirt's own way with a bridge that has no IPv6 address.
+#[test]
+fn on_a_small_mtu_there_is_no_ipv6_to_turn_on() {
+    let network = Network { mtu: Some(1200), ..flat(Origin::Config) };
+    for seen in [theirs(), Seen { bridge: None, found: None, ..theirs() }] {
+        let plan = shown(&network::up(&want(&network), &seen).unwrap());
+        assert!(!plan.contains("ipv6") && !plan.contains("addrgenmode"), "{plan}");
+    }
+}
