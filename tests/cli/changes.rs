@@ -232,6 +232,16 @@ on_a_host!(net_metadata_that_changes_port_security_is_followed, {
     host.run(&["status", "--check"]).ok();
 });
 
+on_a_host!(net_metadata_that_changes_stp_is_told_then_applied, {
+    let host = libvirts();
+    let stp = || ip_link("lab-l2")["linkinfo"]["info_data"]["stp_state"].clone();
+    for (word, state) in [("on", 1), ("off", 0)] {
+        status_file(&format!("<evpn:network vni='40' stp='{word}'/>"));
+        is_told_then_applied(&host, "lab", &[&format!("libvirt says stp {word}, and it is up with")]);
+        assert_eq!(stp(), state);
+    }
+});
+
 on_a_host!(net_metadata_that_changes_more_is_told, {
     let host = libvirts();
     let up = snapshot();
