@@ -133,6 +133,9 @@ pub struct VrfRecord {
     /// The MTU in bytes of each of our networks in it, by its bridge: its L3VNI has that of the largest.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub mtus: BTreeMap<IfName, u32>,
+    /// Of a VRF that others made: its table had no unreachable default before we put them there, and has none again when its last network goes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unreachable: bool,
 }
 
 impl VrfRecord {

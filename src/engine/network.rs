@@ -460,12 +460,21 @@ impl Engine {
                 },
                 match (&asked.vrf_before, &network.vrf) {
                     (Some(before), _) => self.register.put_vrf(before),
+        let puts = |p: &Planned| matches!(p.step, Step::AddUnreachable { .. });
+        let lay_open = match &network.vrf {
+            // One of the two the operator may have put there.
+            Some(vrf) if asked.seen.vrf.is_some() && !asked.seen.made.contains(&vrf.name) => {
+                plan.iter().any(puts) && !self.kernel()?.half_unreachable(vrf.table)?
+            }
+            _ => false,
+        };
                     (None, Some(vrf)) => self.register.remove_vrf(&vrf.name),
                     (None, None) => Ok(()),
                 },
             ];
             // Where nothing can be written, nothing was: that is told already.
             for why in restored.into_iter().filter_map(Result::err) {
+                unreachable: asked.vrf_before.as_ref().is_some_and(|b| b.unreachable) || lay_open,
                 if !matches!(error, EngineError::Register(_)) {
                     self.journal.say(&Message::Warning(&why));
                 }
@@ -594,7 +603,7 @@ impl Engine {
         let added = vrf_record.as_ref().and_then(VrfRecord::claims);
         let last_in = match (&network.vrf, &vrf_record) {
             (Some(vrf), Some(r)) if last_in_vrf => {
-                Some(OurVrf { vrf, made: &r.made, speaker_has_ours: added.is_some() })
+                Some(OurVrf { vrf, made: &r.made, speaker_has_ours: added.is_some(), unreachable: r.unreachable })
             }
             _ => None,
         };
@@ -711,7 +720,8 @@ impl Engine {
         let mut seen = Seen { vxlans, ..Seen::default() };
         observe_vrf(self.kernel()?, world, &record.vrf, None, &mut seen)?;
         let added = record.claims();
-        let ours = OurVrf { vrf: &record.vrf, made: &record.made, speaker_has_ours: added.is_some() };
+        let VrfRecord { vrf, made, unreachable, .. } = record;
+        let ours = OurVrf { vrf, made, speaker_has_ours: added.is_some(), unreachable: *unreachable };
         let plan = vrf_down(&ours, &seen);
         if self.dry_run {
             self.planned.extend(plan);

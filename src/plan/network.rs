@@ -520,6 +520,8 @@ pub struct OurVrf<'a> {
     pub made: &'a BTreeSet<IfName>,
     /// The speaker took its stanzas from us.
     pub speaker_has_ours: bool,
+    /// Its unreachable defaults are ours, though the VRF is not.
+    pub unreachable: bool,
 }
 
 /// What of a network is ours to take down.
@@ -566,7 +568,7 @@ pub fn down(ours: &Ours, seen: &Seen) -> Plan {
 
 /// Takes a VRF down that none of our networks is in any more.
 pub fn vrf_down(ours: &OurVrf, seen: &Seen) -> Plan {
-    let OurVrf { vrf, made, speaker_has_ours } = ours;
+    let OurVrf { vrf, made, speaker_has_ours, unreachable } = ours;
     let mut plan = Plan::new();
     let ours = |link: &&Link| made.contains(&link.name);
     let vxlan = vrf.vni.and_then(|vni| tunnel(seen, vni)).filter(ours);
@@ -593,6 +595,9 @@ pub fn vrf_down(ours: &OurVrf, seen: &Seen) -> Plan {
         plan.push(plain(Step::DelLink { name: vrf.name.clone() }));
     } else if made.contains(&vrf.name) && seen.vrf.is_none() && seen.vrfs.is_empty() && seen.unreachable {
         // They outlive their VRF where they were refused to go.
+        plan.push(plain(Step::DelUnreachable { table: vrf.table }));
+    } else if !made.contains(&vrf.name) && *unreachable && seen.unreachable {
+        // What an operator's VRF has no route for goes where it went before.
         plan.push(plain(Step::DelUnreachable { table: vrf.table }));
     }
     plan

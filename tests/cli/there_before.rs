@@ -172,3 +172,21 @@ on_a_host!(the_hosts_own_lan_is_kept_out_of_a_vrf, {
     let parts = &["network routed: bridge red-l2 has this host's own address 192.0.2.10/24"];
     host.refuses(&["network", "up", "routed"], 1, parts);
 });
+
+on_a_host!(the_operators_vrf_is_as_before, {
+    if !has_vrf() {
+        return skip("the_operators_vrf_is_as_before", "this kernel has no VRF");
+    }
+    let host = Host::new(CONFIG);
+    let table = || sh("ip route show table 10; ip -6 route show table 10 | grep -v fe80 || true");
+    let own = "ip route add unreachable default metric 4278198272 table 10; ip -6 route add unreachable default metric 4278198272 table 10";
+    for own in ["", own] {
+        sh(&format!("ip link add red type vrf table 10 && ip link set red up; {own}"));
+        let before = table();
+        host.run(&["network", "up", "routed"]).ok();
+        assert!(table().contains("unreachable default"));
+        host.run(&["network", "down", "routed"]).ok();
+        assert_eq!(table(), before);
+        sh("ip link del red");
+    }
+});
