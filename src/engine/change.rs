@@ -48,7 +48,8 @@ pub fn differences(
     record: &NetworkRecord,
     vtep: Option<IpAddr>,
 ) -> Result<Vec<String>, EngineError> {
-    Ok(differences_from(record, &engine.told_of(record)?, vtep))
+    let told = engine.told_of(record)?;
+    Ok(differences_from(record, &told, vtep, engine.config()?.vtep.port))
 }
 
 impl Engine {
@@ -119,6 +120,18 @@ impl Engine {
         EngineError::refused(format!("network {name}: it is up {how}: take it{all} down first ({down})"))
     }
 
+    /// A VXLAN device does not change its UDP port either.
+    pub(super) fn check_port(&mut self, network: &Network) -> Result<(), EngineError> {
+        let port = self.config()?.vtep.port;
+        let up = self.register.network(&network.name)?.and_then(|before| before.port).filter(|up| *up != port);
+        let Some(up) = up else { return Ok(()) };
+        EngineError::refused(format!(
+            "network {}: it is up with UDP port {up}, not {port}: take it down first ({})",
+            network.name,
+            way_down(&network.name)
+        ))
+    }
+
     /// libvirt says that a network has changed, or that a guest is about to join it.
     pub(super) fn network_updated(&mut self, network: &Network) -> Result<(), EngineError> {
         let up = self.network_follows(network)?.filter(|up| up.origin != Origin::Config);
@@ -161,7 +174,7 @@ impl Engine {
 }
 
 /// The same from what was told of it.
-pub(super) fn differences_from(record: &NetworkRecord, told: &Told, vtep: Option<IpAddr>) -> Vec<String> {
+pub(super) fn differences_from(record: &NetworkRecord, told: &Told, vtep: Option<IpAddr>, port: u16) -> Vec<String> {
     let network = &record.network;
     let mut found = match told {
         Told::Nothing => Vec::new(),
@@ -178,6 +191,10 @@ pub(super) fn differences_from(record: &NetworkRecord, told: &Told, vtep: Option
         && now != was
     {
         found.push(format!("this host's VTEP is {now}, and it is up with {was}: {}", down_and_up(network)));
+    }
+    if let Some(was) = record.port.filter(|was| *was != port) {
+        let anew = down_and_up(network);
+        found.push(format!("config.toml says [vtep] port {port}, and it is up with {was}: {anew}"));
     }
     found
 }

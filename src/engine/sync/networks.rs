@@ -59,7 +59,7 @@ impl Engine {
                 record = self.register.network_of_bridge(&network.bridge)?.unwrap_or(record);
             }
             let (record, network) = (&record, &record.network);
-            let differences = differences_from(record, &wants, vtep).into_iter();
+            let differences = differences_from(record, &wants, vtep, config.vtep.port).into_iter();
             out.problems.extend(differences.map(|difference| format!("network {}: {difference}", network.name)));
             let lacks = self.network_lacks(world, record, whole.as_ref());
             if out.keep(lacks) == Some(true) {
