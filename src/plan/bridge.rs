@@ -259,7 +259,14 @@ pub fn remember(want: &Wanted, seen: &Seen, plan: &Plan) -> Before {
             {
                 before.addresses.insert(*address);
             }
-            (Step::SetMtu { dev, .. }, Some(was)) if dev == name => drop(before.mtu.get_or_insert(was.mtu)),
+            (Step::SetMtu { dev, mtu }, Some(was)) if dev == name => {
+                before.mtu.get_or_insert(was.mtu);
+                // The kernel drops all that was set of its IPv6, and begins anew when the MTU is back.
+                let lost = seen.settings.iter().filter(|(path, _)| *mtu < IPV6_MTU && is_ipv6_of(path, name));
+                for (path, was) in lost {
+                    before.settings.entry(path.clone()).or_insert_with(|| was.clone());
+                }
+            }
             (Step::SetMac { dev, .. }, Some(was)) if dev == name => before.mac = before.mac.or(was.mac),
             (Step::ClearDefaultPvid { bridge }, Some(was)) if bridge == name => {
                 if let LinkKind::Bridge { default_pvid, .. } = was.kind {
@@ -277,6 +284,10 @@ pub fn remember(want: &Wanted, seen: &Seen, plan: &Plan) -> Before {
         }
     }
     before
+}
+
+fn is_ipv6_of(path: &str, bridge: &IfName) -> bool {
+    path.starts_with("net/ipv6/") && is_of(path, bridge)
 }
 
 fn is_of(path: &str, bridge: &IfName) -> bool {
@@ -313,7 +324,11 @@ pub fn given_back(network: &Network, before: &Before, seen: &Seen) -> Plan {
     if before.addrgen && bridge.addrgen_none == Some(true) {
         plan.push(plain(Step::AddrGen { dev: name.clone() }));
     }
-    let other = |(path, was): &(&String, &String)| seen.settings.get(*path).is_some_and(|now| now != *was);
+    let comes_back = bridge.mtu < IPV6_MTU && before.mtu.is_some_and(|mtu| mtu >= IPV6_MTU);
+    let other = |(path, was): &(&String, &String)| match seen.settings.get(*path) {
+        Some(now) => now != *was,
+        None => comes_back && is_ipv6_of(path, name),
+    };
     let back = |(path, was): (&String, &String)| plain(Step::Sysctl { path: path.clone(), value: was.clone() });
     plan.extend(before.settings.iter().filter(other).map(back));
     if before.down && bridge.up {

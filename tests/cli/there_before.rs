@@ -71,6 +71,15 @@ on_a_host!(what_a_later_change_made_of_it_is_put_back_too, {
     assert_eq!(all_of("flat-l2"), all);
 });
 
+on_a_host!(on_a_small_mtu_it_keeps_its_settings_of_ipv6, {
+    let host = Host::new(&CONFIG.replace("mtu = 1450", "mtu = 1200"));
+    sh("ip link add flat-l2 address 02:00:00:00:00:77 type bridge && ip link set flat-l2 up");
+    for setting in ["accept_ra=2", "disable_ipv6=1"] {
+        sh(&format!("sysctl -qw net.ipv6.conf.flat-l2.{setting}"));
+        is_as_before(&host, "flat", "flat-l2");
+    }
+});
+
 // Nobody gave it a MAC, so without ports it has none. On a kernel with VLANs on bridges.
 on_a_host!(a_plain_one_goes_back_with_its_vlan, {
     let host = Host::new(CONFIG);
