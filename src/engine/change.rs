@@ -74,8 +74,11 @@ impl Engine {
                 _ => record.wanted(),
             }),
         };
-        match of_libvirt.or(self.config()?.network(name).cloned()) {
-            Some(network) => Ok(network),
+        if let Some(network) = of_libvirt.or(self.config()?.network(name).cloned()) {
+            return Ok(network);
+        }
+        match self.register.network(name)? {
+            Some(up) => EngineError::refused(format!("network {name}: {}", forgotten(&up.network))),
             None => EngineError::refused(format!(
                 "network {name} is unknown: start it with 'virsh net-start {name}', or describe it in config.toml and run 'evpn-hook network up {name}'"
             )),

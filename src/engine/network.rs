@@ -206,8 +206,11 @@ impl Engine {
             && other.network.name != network.name
         {
             return EngineError::refused(format!(
-                "network {}: bridge {} is network {}'s already: use another bridge name",
-                network.name, network.bridge, other.network.name
+                "network {}: bridge {} is network {}'s already: use another bridge name, or take that network down first: {}",
+                network.name,
+                network.bridge,
+                other.network.name,
+                way_down(&other.network.name)
             ));
         }
         if let Some(other) = self.register.network(&network.name)?

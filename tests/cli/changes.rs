@@ -211,6 +211,15 @@ on_a_host!(a_network_that_config_toml_does_not_describe_any_more, {
     assert!(problem.contains("config.toml does not describe it any more"), "{problem}");
     host.run(&["sync"]);
     assert_eq!(snapshot(), up, "and nothing that runs is changed for it");
+    host.refuses(
+        &["network", "up", "flat"],
+        1,
+        &["network flat: config.toml does not describe it any more", "down flat"],
+    );
+    // It has got another name.
+    describe(&[("name = \"flat\"", "name = \"lawn\"")]);
+    let parts = &["network lawn: bridge flat-l2 is network flat's already", "'evpn-hook network down flat'"];
+    host.refuses(&["network", "up", "lawn"], 1, parts);
 });
 
 on_a_host!(port_security_of_config_toml, {
