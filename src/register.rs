@@ -84,6 +84,9 @@ pub struct NetworkRecord {
     /// This host's VTEP when it was set up; none while it has no address, and the network no tunnels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vtep: Option<IpAddr>,
+    /// The UDP port of its tunnels; none in the records of versions before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// Nobody gave its MTU, and it was resolved before it was known by which devices the tunnels leave: it is resolved again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unsettled: bool,
@@ -130,6 +133,9 @@ pub struct VrfRecord {
     /// Where that speaker is: config.toml may say something else, or nothing, when it is to be taken out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket_dir: Option<PathBuf>,
+    /// Of a VRF that others made: its table had no unreachable default before we put them there, and has none again when its last network goes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unreachable: bool,
     /// The MTU in bytes of each of our networks in it, by its bridge: its L3VNI has that of the largest.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub mtus: BTreeMap<IfName, u32>,

@@ -69,7 +69,14 @@ fn network(vrf: bool) -> NetworkRecord {
         hosts: BTreeMap::new(),
         described: None,
     };
-    NetworkRecord { network, vtep: Some(ip("10.0.0.1")), unsettled: false, made: Default::default(), before: None }
+    NetworkRecord {
+        network,
+        vtep: Some(ip("10.0.0.1")),
+        port: None,
+        unsettled: false,
+        made: Default::default(),
+        before: None,
+    }
 }
 
 /// A network with its bridge and VXLAN device, a guest on its tap, and another's tap.

@@ -35,6 +35,8 @@ impl Network {
         differ("mac", or_none(up.mac), or_none(now.mac), false);
         // What is left open was taken from the underlay.
         differ("mtu", or_none(up.mtu), or_none(now.mtu.or(up.mtu)), false);
+        // config.toml has no word for it: what a libvirt network has is libvirt's XML's.
+        differ("stp", on(up.stp), on(now.stp), false);
         differ("port_security", up.security().to_string(), now.security().to_string(), false);
         found
     }
@@ -57,6 +59,10 @@ impl Network {
     pub fn asks_to_hold(&self, up: &Network) -> Option<PortSecurity> {
         self.port_security.filter(|wanted| *wanted != up.security())
     }
+}
+
+fn on(it: bool) -> String {
+    if it { "on" } else { "off" }.to_owned()
 }
 
 fn or_none<T: Display>(value: Option<T>) -> String {

@@ -33,6 +33,7 @@ fn each_field_of_config_toml() {
     assert_eq!(changes(|n| n.mac = None), one("mac none, and it is up with 00:00:00:11:11:10", false));
     assert_eq!(changes(|n| n.mtu = Some(9000)), one("mtu 9000, and it is up with 1450", false));
     assert_eq!(changes(|n| n.port_security = None), one("port_security off, and it is up with mac-ip", false));
+    assert_eq!(changes(|n| n.stp = true), one("stp on, and it is up with off", false));
     assert_eq!(changes(|n| n.vlan_aware = true), one("macTableManager libvirt, and it is up with none", true));
 }
 

@@ -4,8 +4,11 @@ use super::once::{Fault, Taken};
 use super::*;
 use crate::model::{host_ip, quoted, short_line};
 use crate::tape::{self, Untold};
+use rustix::fs::OFlags;
 use serde::Deserialize;
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use toml::Spanned;
 
@@ -54,11 +57,16 @@ pub fn emptied(path: &Path) -> ConfigError {
 
 fn read(path: &Path, shown: &str, must_exist: bool) -> Result<Option<String>, ConfigError> {
     let fail = |why: &str| ConfigError(short_line(&format!("{shown}: {why}")));
-    let file = match std::fs::File::open(path) {
+    // Whoever opens a pipe waits for its other end, and a hypervisor for us.
+    let mut open = OpenOptions::new();
+    let file = match open.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound && !must_exist => return Ok(None),
         Err(e) => return Err(fail(&format!("cannot open it ({e}): give --config a file that can be read"))),
     };
+    if file.metadata().is_ok_and(|is| is.file_type().is_fifo()) {
+        return Err(fail("it is a pipe, and is read more than once: give --config a file"));
+    }
     let mut bytes = Vec::new();
     if let Err(e) = file.take(MAX_FILE + 1).read_to_end(&mut bytes) {
         return Err(fail(&format!("cannot read it ({e}): give --config a file")));

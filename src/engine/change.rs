@@ -48,6 +48,8 @@ impl Told {
 pub struct Now {
     /// Where its tunnels end.
     vtep: Option<IpAddr>,
+    /// The UDP port of its tunnels.
+    port: u16,
     /// What its underlay leaves to tenants, in bytes.
     mtu: Option<u32>,
 }
@@ -56,7 +58,7 @@ impl Now {
     /// What is not known is no difference.
     pub fn of(engine: &mut Engine) -> Result<Now, EngineError> {
         let vtep = vtep_now(engine)?;
-        Ok(Now { vtep, mtu: mtu_left(engine, vtep)? })
+        Ok(Now { vtep, port: engine.config()?.vtep.port, mtu: mtu_left(engine, vtep)? })
     }
 }
 
@@ -87,8 +89,11 @@ impl Engine {
                 _ => record.wanted(),
             }),
         };
-        match of_libvirt.or(self.config()?.network(name).cloned()) {
-            Some(network) => Ok(network),
+        if let Some(network) = of_libvirt.or(self.config()?.network(name).cloned()) {
+            return Ok(network);
+        }
+        match self.register.network(name)? {
+            Some(up) => EngineError::refused(format!("network {name}: {}", forgotten(&up.network))),
             None => EngineError::refused(format!(
                 "network {name} is unknown: start it with 'virsh net-start {name}', or describe it in config.toml and run 'evpn-hook network up {name}'"
             )),
@@ -131,6 +136,18 @@ impl Engine {
             format!(" and what else is in that VRF ({})", others.join(", "))
         };
         EngineError::refused(format!("network {name}: it is up {how}: take it{all} down first ({down})"))
+    }
+
+    /// A VXLAN device does not change its UDP port either.
+    pub(super) fn check_port(&mut self, network: &Network) -> Result<(), EngineError> {
+        let port = self.config()?.vtep.port;
+        let up = self.register.network(&network.name)?.and_then(|before| before.port).filter(|up| *up != port);
+        let Some(up) = up else { return Ok(()) };
+        EngineError::refused(format!(
+            "network {}: it is up with UDP port {up}, not {port}: take it down first ({})",
+            network.name,
+            way_down(&network.name)
+        ))
     }
 
     /// libvirt says that a network has changed, or that a guest is about to join it.
@@ -201,6 +218,10 @@ pub(super) fn differences_from(record: &NetworkRecord, told: &Told, now: Now) ->
         && now != was
     {
         found.push(format!("this host's VTEP is {now}, and it is up with {was}: {}", down_and_up(network)));
+    }
+    if let Some(was) = record.port.filter(|was| *was != now.port) {
+        let (port, anew) = (now.port, down_and_up(network));
+        found.push(format!("config.toml says [vtep] port {port}, and it is up with {was}: {anew}"));
     }
     found
 }

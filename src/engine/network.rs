@@ -8,7 +8,7 @@ use crate::advice::{self, Advice};
 use crate::config::{Before, Network, Origin, PortSecurity, Vrf};
 use crate::event::NetworkPhase;
 use crate::journal::Message;
-use crate::model::{IfName, NetName};
+use crate::model::{IfName, NetName, Vni};
 use crate::plan::bridge::{Found, given_back, remember};
 use crate::plan::network::{OurVrf, Ours, Seen, Wanted, ahead, down, no_rule_is_in_the_way, precheck, up, vrf_down};
 use crate::plan::seen::{LinkKind, World};
@@ -207,8 +207,11 @@ impl Engine {
             && other.network.name != network.name
         {
             return EngineError::refused(format!(
-                "network {}: bridge {} is network {}'s already: use another bridge name",
-                network.name, network.bridge, other.network.name
+                "network {}: bridge {} is network {}'s already: use another bridge name, or take that network down first: {}",
+                network.name,
+                network.bridge,
+                other.network.name,
+                way_down(&other.network.name)
             ));
         }
         if let Some(other) = self.register.network(&network.name)?
@@ -223,6 +226,32 @@ impl Engine {
             ));
         }
         Ok(())
+    }
+
+    /// All of a VRF's networks end their tunnels at one place, as its L3VNI does: moved with the first of them, that would have the router MAC of the
+    /// place where it was, and the others would want it back.
+    fn check_vrfs_end(&mut self, want: &Wanted, seen: &Seen) -> Result<(), EngineError> {
+        let Some(vrf) = &want.network.vrf else { return Ok(()) };
+        let Some(dev) = vrf.vni.map(Vni::device) else { return Ok(()) };
+        let Some(&LinkKind::Vxlan { local: Some(local), port, .. }) =
+            seen.vxlans.iter().find(|l| l.name == dev).map(|l| &l.kind)
+        else {
+            return Ok(());
+        };
+        let Some(vtep) = want.vtep.filter(|vtep| (*vtep, want.port) != (local, port)) else { return Ok(()) };
+        let is_there = |r: &NetworkRecord| {
+            let its = r.network.name != want.network.name && r.network.vrf.as_ref().is_some_and(|v| v.name == vrf.name);
+            its && r.vtep == Some(local) && r.port.is_none_or(|its| its == port)
+        };
+        let mut others = self.register.networks().into_iter().flatten().filter(is_there);
+        let Some(other) = others.next().map(|r| r.network.name) else { return Ok(()) };
+        EngineError::refused(format!(
+            "network {}: VRF {} is up with VTEP {local} and port {port}, not {vtep} and {}: take its other networks down first ({other}: {})",
+            want.network.name,
+            vrf.name,
+            want.port,
+            way_down(&other)
+        ))
     }
 
     /// Brings a network up, or completes one that is half up.
@@ -260,9 +289,13 @@ impl Engine {
         self.check_owner(&network)?;
         let before = self.register.network(&network.name)?;
         let found = host::underneath(self, &network, before.as_ref().and_then(|b| b.vtep), guess)?;
-        let vtep = found.vtep;
+        // What is completed is completed as it is up, whatever the host's address is by now.
+        let vtep = before.as_ref().filter(|_| again == Again::Yes).and_then(|b| b.vtep).or(found.vtep);
         self.check_vtep(&network, vtep)?;
         self.check_up(&network, vtep)?;
+        if again == Again::No {
+            self.check_port(&network)?;
+        }
         let host = Tunnelled { vtep, unsettled: found.unsettled };
         // Held across vtysh, but by nobody else's network and by no guest.
         let _lock = if self.dry_run { None } else { Some(self.register.lock_network(&network)?) };
@@ -325,6 +358,8 @@ impl Engine {
         };
         let mut seen = observe(self.kernel()?, world, network)?;
         let network_before = self.register.network_of_bridge(&network.bridge)?;
+        // Another would be another device: as with the VTEP's address, it is taken over by a network that comes up anew.
+        let port = network_before.as_ref().and_then(|before| before.port).unwrap_or(port);
         let vrf_before = match &network.vrf {
             Some(vrf) => self.register.vrf(&vrf.name)?,
             None => None,
@@ -404,6 +439,7 @@ impl Engine {
             ));
         }
         let want = asked.wanted(network, host.vtep);
+        self.check_vrfs_end(&want, &asked.seen)?;
         let plan = up(&want, &asked.seen)?;
         if self.dry_run {
             self.planned.extend(plan);
@@ -415,6 +451,7 @@ impl Engine {
             made: asked.made(&devices_of(network), &made_before, &plan),
             network: network.clone(),
             vtep: host.vtep,
+            port: Some(want.port),
             unsettled: host.unsettled,
             before: Some(remember(&want, &asked.seen, &plan)),
         };
@@ -427,12 +464,21 @@ impl Engine {
             }
             (None, _) => None,
         };
+        let puts = |p: &Planned| matches!(p.step, Step::AddUnreachable { .. });
+        let lay_open = match &network.vrf {
+            // One of the two the operator may have put there.
+            Some(vrf) if asked.seen.vrf.is_some() && !asked.seen.made.contains(&vrf.name) => {
+                plan.iter().any(puts) && !self.kernel()?.half_unreachable(vrf.table)?
+            }
+            _ => false,
+        };
         let vrf_record = network.vrf.as_ref().map(|vrf| {
             let made_before = asked.vrf_before.as_ref().map(|b| b.made.clone()).unwrap_or_default();
             let mut mtus = asked.vrf_before.as_ref().map(|b| b.mtus.clone()).unwrap_or_default();
             mtus.extend(network.mtu.map(|mtu| (network.bridge.clone(), mtu)));
             VrfRecord {
                 mtus,
+                unreachable: asked.vrf_before.as_ref().is_some_and(|b| b.unreachable) || lay_open,
                 made: asked.made(&devices_of_vrf(vrf), &made_before, &plan),
                 vrf: vrf.clone(),
                 // Claimed before it is said: what a crash leaves in the speaker is known to be ours.
@@ -595,7 +641,7 @@ impl Engine {
         let added = vrf_record.as_ref().and_then(VrfRecord::claims);
         let last_in = match (&network.vrf, &vrf_record) {
             (Some(vrf), Some(r)) if last_in_vrf => {
-                Some(OurVrf { vrf, made: &r.made, speaker_has_ours: added.is_some() })
+                Some(OurVrf { vrf, made: &r.made, speaker_has_ours: added.is_some(), unreachable: r.unreachable })
             }
             _ => None,
         };
@@ -712,7 +758,8 @@ impl Engine {
         let mut seen = Seen { vxlans, ..Seen::default() };
         observe_vrf(self.kernel()?, world, &record.vrf, None, &mut seen)?;
         let added = record.claims();
-        let ours = OurVrf { vrf: &record.vrf, made: &record.made, speaker_has_ours: added.is_some() };
+        let VrfRecord { vrf, made, unreachable, .. } = record;
+        let ours = OurVrf { vrf, made, speaker_has_ours: added.is_some(), unreachable: *unreachable };
         let plan = vrf_down(&ours, &seen);
         if self.dry_run {
             self.planned.extend(plan);

@@ -63,6 +63,14 @@ impl Kernel {
         })
     }
 
+    /// Has it one of the two?
+    pub fn half_unreachable(&mut self, table: TableId) -> Result<bool, KernelError> {
+        self.told(format_args!("an unreachable default of table {table}"), |kernel| {
+            Ok(kernel.unreachable_of(AddressFamily::Inet, table)?
+                || kernel.unreachable_of(AddressFamily::Inet6, table)?)
+        })
+    }
+
     fn unreachable_of(&mut self, family: AddressFamily, table: TableId) -> Result<bool, KernelError> {
         let mut filter = RouteMessage::default();
         filter.header.address_family = family;

@@ -62,6 +62,7 @@ fn in_vrf(seen: &Seen) -> bool {
 pub(super) fn up(want: &Wanted, seen: &Seen, plan: &mut Plan) {
     let network = want.network;
     let name = &network.bridge;
+    let has_ipv6 = has_ipv6(network, seen);
     match &seen.bridge {
         None => {
             let mac = network.mac.unwrap_or_else(|| gateway_mac(network.vni));
@@ -69,7 +70,7 @@ pub(super) fn up(want: &Wanted, seen: &Seen, plan: &mut Plan) {
                 Step::AddBridge { name: name.clone(), mac, mtu: network.mtu },
                 Step::DelLink { name: name.clone() },
             ));
-            if seen.bridge_ipv6_off && network.origin != Origin::Libvirt {
+            if seen.bridge_ipv6_off && network.origin != Origin::Libvirt && has_ipv6 {
                 plan.push(plain(sysctl("net/ipv6/conf", name, "disable_ipv6", "0")));
             }
             if network.stp {
@@ -79,7 +80,6 @@ pub(super) fn up(want: &Wanted, seen: &Seen, plan: &mut Plan) {
         Some(bridge) => is_there(want, bridge, seen, plan),
     }
     // A guest's router advertisement must not configure the host.
-    let has_ipv6 = !seen.no_ipv6 && network.mtu.is_none_or(|mtu| mtu >= IPV6_MTU);
     let had_ipv6 = seen.bridge.as_ref().is_some_and(|bridge| bridge.mtu >= IPV6_MTU);
     if has_ipv6 && !(had_ipv6 && seen.ignores_ra) {
         plan.push(set(sysctl("net/ipv6/conf", name, "accept_ra", "0"), seen));
@@ -106,6 +106,11 @@ pub(super) fn up(want: &Wanted, seen: &Seen, plan: &mut Plan) {
         plan.push(set(rp_filter_loose(name), seen));
     }
     addresses(network, seen, plan);
+}
+
+/// Will the bridge have IPv6? On a small MTU the kernel has none, and nothing that could be set.
+fn has_ipv6(network: &Network, seen: &Seen) -> bool {
+    !seen.no_ipv6 && network.mtu.is_none_or(|mtu| mtu >= IPV6_MTU)
 }
 
 /// What a bridge that is there already lacks.
@@ -140,7 +145,7 @@ fn is_there(want: &Wanted, bridge: &Link, seen: &Seen, plan: &mut Plan) {
     }
     // libvirt switches IPv6 off on a bridge without an IPv6 address; the kernel then refuses a guest's IPv6
     // neighbour (net/ipv6/ndisc.c ndisc_allow_add). No address generation keeps the host itself off the segment.
-    if seen.bridge_ipv6_off {
+    if seen.bridge_ipv6_off && has_ipv6(network, seen) {
         let no = Step::NoAddrGen { dev: name.clone() };
         plan.push(match bridge.addrgen_none {
             Some(false) => with_undo(no, Step::AddrGen { dev: name.clone() }),
@@ -254,7 +259,14 @@ pub fn remember(want: &Wanted, seen: &Seen, plan: &Plan) -> Before {
             {
                 before.addresses.insert(*address);
             }
-            (Step::SetMtu { dev, .. }, Some(was)) if dev == name => drop(before.mtu.get_or_insert(was.mtu)),
+            (Step::SetMtu { dev, mtu }, Some(was)) if dev == name => {
+                before.mtu.get_or_insert(was.mtu);
+                // The kernel drops all that was set of its IPv6, and begins anew when the MTU is back.
+                let lost = seen.settings.iter().filter(|(path, _)| *mtu < IPV6_MTU && is_ipv6_of(path, name));
+                for (path, was) in lost {
+                    before.settings.entry(path.clone()).or_insert_with(|| was.clone());
+                }
+            }
             (Step::SetMac { dev, .. }, Some(was)) if dev == name => before.mac = before.mac.or(was.mac),
             (Step::ClearDefaultPvid { bridge }, Some(was)) if bridge == name => {
                 if let LinkKind::Bridge { default_pvid, .. } = was.kind {
@@ -272,6 +284,10 @@ pub fn remember(want: &Wanted, seen: &Seen, plan: &Plan) -> Before {
         }
     }
     before
+}
+
+fn is_ipv6_of(path: &str, bridge: &IfName) -> bool {
+    path.starts_with("net/ipv6/") && is_of(path, bridge)
 }
 
 fn is_of(path: &str, bridge: &IfName) -> bool {
@@ -298,15 +314,21 @@ pub fn given_back(network: &Network, before: &Before, seen: &Seen) -> Plan {
         plan.push(plain(Step::SetMac { dev: name.clone(), mac }));
     }
     plan.extend(before.mtu.and_then(|mtu| mtu_of(bridge, mtu)).map(|planned| plain(planned.step)));
+    // A bridge that got its MAC from its ports has none without them, and then the kernel takes no VLAN on it (net/bridge/br_fdb.c `fdb_add_local`).
     if let (Some(was), LinkKind::Bridge { default_pvid, .. }) = (before.default_pvid, &bridge.kind)
         && was != *default_pvid
+        && bridge.mac.is_some()
     {
         plan.push(plain(Step::SetDefaultPvid { bridge: name.clone(), pvid: was }));
     }
     if before.addrgen && bridge.addrgen_none == Some(true) {
         plan.push(plain(Step::AddrGen { dev: name.clone() }));
     }
-    let other = |(path, was): &(&String, &String)| seen.settings.get(*path).is_some_and(|now| now != *was);
+    let comes_back = bridge.mtu < IPV6_MTU && before.mtu.is_some_and(|mtu| mtu >= IPV6_MTU);
+    let other = |(path, was): &(&String, &String)| match seen.settings.get(*path) {
+        Some(now) => now != *was,
+        None => comes_back && is_ipv6_of(path, name),
+    };
     let back = |(path, was): (&String, &String)| plain(Step::Sysctl { path: path.clone(), value: was.clone() });
     plan.extend(before.settings.iter().filter(other).map(back));
     if before.down && bridge.up {

@@ -123,6 +123,28 @@ sysctl -w net.ipv6.conf.red-l2.disable_ipv6=1
     assert_eq!(serde_json::to_string(&Before::default()).unwrap(), "{}");
 }
 
+// A bridge that has its MAC from its ports has none without them, and the kernel refuses it a VLAN then.
+#[test]
+fn its_vlan_is_put_back_while_it_has_a_port() {
+    let network = Network { mac: None, ..flat(Origin::Config) };
+    let seen = theirs();
+    let plan = network::up(&want(&network), &seen).unwrap();
+    let joins = plan.iter().find(|p| p.step.to_string() == "ip link set vxlan20 master red-l2").unwrap();
+    let undo: Vec<String> = joins.undo.iter().map(ToString::to_string).collect();
+    assert_eq!(undo, ["ip link set red-l2 type bridge vlan_default_pvid 1", "ip link set vxlan20 nomaster"]);
+    let before = remember(&want(&network), &seen, &plan);
+    let mut up = Seen { made: [name("vxlan20")].into(), vxlans: vec![vxlan(20, 8, Some(7))], ..theirs() };
+    up.bridge.as_mut().unwrap().kind = LinkKind::Bridge { vlan_filtering: false, default_pvid: 0, stp: false };
+    let made = up.made.clone();
+    let ours = network::Ours { network: &network, made: &made, before: &before, last_in: None, l3_mtu: None };
+    let plan = shown(&network::down(&ours, &up));
+    assert!(plan.starts_with("ip link set red-l2 type bridge vlan_default_pvid 1\nip link del vxlan20\n"), "{plan}");
+    // What a killed run left: refused for ever, it would never be given back.
+    let bridge = up.bridge.as_mut().unwrap();
+    bridge.mac = None;
+    assert!(!shown(&given_back(&network, &before, &up)).contains("vlan_default_pvid"));
+}
+
 #[test]
 fn what_was_so_before_stays() {
     let network = red(Origin::Config);
@@ -222,4 +244,14 @@ fn a_vrf_without_l3vni_has_no_pair_to_be_as_large() {
     network.mtu = Some(8950);
     let plan = shown(&network::up(&want(&network), &whole()).unwrap());
     assert_eq!(plan, "ip link set red-l2 mtu 8950\nip link set vxlan20 mtu 8950\n");
+}
+
+// net.ipv6.conf.default.disable_ipv6=1, or libvirt's own way with a bridge that has no IPv6 address.
+#[test]
+fn on_a_small_mtu_there_is_no_ipv6_to_turn_on() {
+    let network = Network { mtu: Some(1200), ..flat(Origin::Config) };
+    for seen in [theirs(), Seen { bridge: None, found: None, ..theirs() }] {
+        let plan = shown(&network::up(&want(&network), &seen).unwrap());
+        assert!(!plan.contains("ipv6") && !plan.contains("addrgenmode"), "{plan}");
+    }
 }

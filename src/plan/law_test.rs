@@ -275,7 +275,8 @@ fn up_and_down_leave_what_was_there() {
         let before = model.essence();
         up(&want(&network), &none).unwrap().iter().for_each(|p| model.take(&p.step));
         let made = whole().made;
-        let last_in = network.vrf.as_ref().map(|vrf| OurVrf { vrf, made: &made, speaker_has_ours: true });
+        let last_in =
+            network.vrf.as_ref().map(|vrf| OurVrf { vrf, made: &made, speaker_has_ours: true, unreachable: true });
         let ours = Ours { network: &network, made: &made, before: &Before::default(), last_in, l3_mtu: None };
         down(&ours, &model.seen).iter().for_each(|p| model.take(&p.step));
         assert_eq!(model.essence(), before);
@@ -291,7 +292,7 @@ fn up_and_down_leave_what_was_there() {
                 "red" => made_vrf,
                 _ => true,
             });
-            let vrf = OurVrf { vrf: &vrf_of(network), made: &made, speaker_has_ours: bit(3) };
+            let vrf = OurVrf { vrf: &vrf_of(network), made: &made, speaker_has_ours: bit(3), unreachable: bit(1) };
             // Of the bridge: whether the speaker has ours, or the VRF goes, is nothing to it.
             let before = Before { entered: bit(3), addresses: put(bit(1)), ..Before::default() };
             let last_in = last_in_vrf.then_some(vrf);
@@ -377,7 +378,7 @@ fn zebra_keeps_no_pointer_to_a_bridge_that_is_gone() {
             let vxlan_is = seen.vxlans.iter().any(|l| l.name.as_str() == "vxlan10");
             if managed || vxlan_is {
                 let (mut model, mut zebra) = (model(), Zebra { knows: true, svi });
-                let ours = OurVrf { vrf: &vrf_of(network), made: &made, speaker_has_ours: managed };
+                let ours = OurVrf { vrf: &vrf_of(network), made: &made, speaker_has_ours: managed, unreachable: true };
                 vrf_down(&ours, seen).iter().for_each(|p| zebra.hear(&mut model, &p.step));
             }
         }

@@ -462,7 +462,14 @@ fn vxlan_up(want: &Wanted, wanted: &Tunnel, seen: &Seen, plan: &mut Plan) -> Res
         }
     };
     if port.is_none() {
-        plan.push(enslaved(&dev, bridge));
+        let mut joins = enslaved(&dev, bridge);
+        // As in `down`: before the bridge's only port goes.
+        if let Some(Link { kind: LinkKind::Bridge { default_pvid: pvid @ 1.., .. }, .. }) = on
+            && *bridge == want.network.bridge
+        {
+            joins.undo.insert(0, Step::SetDefaultPvid { bridge: bridge.clone(), pvid: *pvid });
+        }
+        plan.push(joins);
     }
     let flags = PortFlags { learning: Some(false), neigh_suppress: Some(true), locked: None };
     if !port.is_some_and(|l| PortFlags { locked: None, ..l.port } == flags) {
@@ -513,6 +520,8 @@ pub struct OurVrf<'a> {
     pub made: &'a BTreeSet<IfName>,
     /// The speaker took its stanzas from us.
     pub speaker_has_ours: bool,
+    /// Its unreachable defaults are ours, though the VRF is not.
+    pub unreachable: bool,
 }
 
 /// What of a network is ours to take down.
@@ -536,17 +545,19 @@ pub fn down(ours: &Ours, seen: &Seen) -> Plan {
     let network = ours.network;
     let mut plan = Plan::new();
     let there = seen.bridge.as_ref().is_some_and(|l| l.name == network.bridge);
+    // With mode='bridge' libvirt leaves running guests on a stopped network's bridge: they keep each other.
+    let goes = there && ours.made.contains(&network.bridge) && seen.bridge_ports.is_empty();
+    let stays = if there && !goes { bridge::given_back(network, ours.before, seen) } else { Plan::new() };
+    // While it has a port: without one its MAC may be none, and then the kernel takes no VLAN on it.
+    let (vlan, stays): (Plan, Plan) = stays.into_iter().partition(|p| matches!(p.step, Step::SetDefaultPvid { .. }));
+    plan.extend(vlan);
     if tunnel(seen, network.vni).is_some() && ours.made.contains(&network.vni.device()) {
         plan.push(plain(Step::DelLink { name: network.vni.device() }));
     }
-    if there {
-        // With mode='bridge' libvirt leaves running guests on a stopped network's bridge: they keep each other.
-        if ours.made.contains(&network.bridge) && seen.bridge_ports.is_empty() {
-            plan.push(plain(Step::DelLink { name: network.bridge.clone() }));
-        } else {
-            plan.extend(bridge::given_back(network, ours.before, seen));
-        }
+    if goes {
+        plan.push(plain(Step::DelLink { name: network.bridge.clone() }));
     }
+    plan.extend(stays);
     if let (Some(mtu), Some(vni)) = (ours.l3_mtu, network.vrf.as_ref().and_then(|vrf| vrf.vni)) {
         let pair = seen.l3_bridge.iter().chain(tunnel(seen, vni));
         plan.extend(pair.filter_map(|link| mtu_of(link, mtu)).map(|planned| plain(planned.step)));
@@ -557,7 +568,7 @@ pub fn down(ours: &Ours, seen: &Seen) -> Plan {
 
 /// Takes a VRF down that none of our networks is in any more.
 pub fn vrf_down(ours: &OurVrf, seen: &Seen) -> Plan {
-    let OurVrf { vrf, made, speaker_has_ours } = ours;
+    let OurVrf { vrf, made, speaker_has_ours, unreachable } = ours;
     let mut plan = Plan::new();
     let ours = |link: &&Link| made.contains(&link.name);
     let vxlan = vrf.vni.and_then(|vni| tunnel(seen, vni)).filter(ours);
@@ -584,6 +595,9 @@ pub fn vrf_down(ours: &OurVrf, seen: &Seen) -> Plan {
         plan.push(plain(Step::DelLink { name: vrf.name.clone() }));
     } else if made.contains(&vrf.name) && seen.vrf.is_none() && seen.vrfs.is_empty() && seen.unreachable {
         // They outlive their VRF where they were refused to go.
+        plan.push(plain(Step::DelUnreachable { table: vrf.table }));
+    } else if !made.contains(&vrf.name) && *unreachable && seen.unreachable {
+        // What an operator's VRF has no route for goes where it went before.
         plan.push(plain(Step::DelUnreachable { table: vrf.table }));
     }
     plan

@@ -399,7 +399,7 @@ impl fmt::Display for Step {
             Step::AddrGen { dev } => write!(f, "ip link set {dev} addrgenmode eui64"),
             Step::AddAddress { dev, address } => write!(f, "ip address replace {address} dev {dev} nodad"),
             Step::DelAddress { dev, address } => write!(f, "ip address del {address} dev {dev}"),
-            Step::Sysctl { path, value } => write!(f, "sysctl -w {}={value}", path.replace('/', ".")),
+            Step::Sysctl { path, value } => write!(f, "sysctl -w {}={value}", sysctl_words(path)),
             Step::AddUnreachable { table } => {
                 write!(f, "ip route add unreachable default metric 4278198272 table {table} (and ip -6)")
             }
@@ -470,6 +470,11 @@ impl fmt::Display for Step {
             }
         }
     }
+}
+
+/// As sysctl(8) takes it: with dots, or with slashes where a device's name has a dot.
+fn sysctl_words(path: &str) -> String {
+    if path.contains('.') { path.to_owned() } else { path.replace('/', ".") }
 }
 
 struct Opt(Option<Vni>);

@@ -216,6 +216,19 @@ on_a_host!(a_small_mtu_and_a_host_without_ipv6_are_no_reason_not_to_start, {
     assert_eq!(host.status()["networks"][1]["state"], "up");
 });
 
+on_a_host!(a_small_mtu_on_a_host_that_has_ipv6_off_by_default, {
+    let host = Host::new(&CONFIG.replace("mtu = 1450", "mtu = 1200"));
+    sh("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
+    host.run(&["network", "up", "flat"]).ok();
+    assert_eq!(flat(&host)["state"], "up");
+    // On a bridge that was there it fails at the same place, and leaves the setting as it was.
+    host.run(&["network", "down", "flat"]).ok();
+    sh("ip link add flat-l2 address 00:00:00:11:11:10 type bridge && ip link set flat-l2 up");
+    host.run(&["network", "up", "flat"]).ok();
+    host.run(&["network", "down", "flat"]).ok();
+    assert_eq!(sh("cat /proc/sys/net/ipv6/conf/flat-l2/disable_ipv6").trim(), "1");
+});
+
 // libvirt looks for accept_ra 2 between `start` and `started`, and turns forwarding on there.
 on_a_host!(an_uplink_that_lives_on_router_advertisements_is_seen_to_before_libvirt_looks, {
     let host = Host::new(CONFIG);

@@ -189,6 +189,39 @@ on_a_host!(the_vteps_address, {
     is_refused_while_up(&host, "flat", &["network flat: it is up with VNI 20 and VTEP 10.0.0.1", "VTEP 10.0.0.9"]);
 });
 
+// Another port is another device, and to be on it before the rest of the fabric is to be cut off.
+on_a_host!(the_tunnels_port, {
+    let host = with_guest();
+    let up = snapshot();
+    let index = || ip_link("vxlan20")["ifindex"].clone();
+    let first = index();
+    fs::write("/run/config.toml", format!("[vtep]\nport = 8472\n{CONFIG}")).unwrap();
+    let sync = host.run(&["sync"]);
+    let words = "network flat: config.toml says [vtep] port 8472, and it is up with 4789: it takes that over when it comes up anew";
+    assert!(sync.status == 1 && sync.stderr.contains(words), "{sync:?}");
+    assert_eq!((snapshot(), index()), (up, first.clone()));
+    // What is lost meanwhile comes back as it was.
+    sh("ip link del vxlan20");
+    host.run(&["sync"]);
+    assert_eq!(ip_link("vxlan20")["linkinfo"]["info_data"]["port"], 4789);
+    host.run(&["detach", "vnet0"]).ok();
+    sh("ip link set vnet0 nomaster");
+    is_refused_while_up(&host, "flat", &["network flat: it is up with UDP port 4789, not 8472"]);
+    assert_eq!(ip_link("vxlan20")["linkinfo"]["info_data"]["port"], 8472);
+    host.run(&["sync"]).ok();
+});
+
+// What is lost of a network is mended, whatever address the host has by now.
+on_a_host!(a_loss_while_the_vteps_address_is_another, {
+    let host = Host::flat();
+    sh("ip address add 10.0.0.9/32 dev lo");
+    fs::write("/run/config.toml", format!("[vtep]\naddress = \"10.0.0.9\"\n{CONFIG}")).unwrap();
+    sh("ip link del vxlan20");
+    let sync = host.run(&["sync"]);
+    assert!(sync.stderr.contains("VTEP is 10.0.0.9, and it is up with 10.0.0.1"), "{sync:?}");
+    assert_eq!(ip_link("vxlan20")["linkinfo"]["info_data"]["local"], "10.0.0.1");
+});
+
 on_a_host!(a_network_that_config_toml_does_not_describe_any_more, {
     let host = Host::flat();
     let up = snapshot();
@@ -198,6 +231,15 @@ on_a_host!(a_network_that_config_toml_does_not_describe_any_more, {
     assert!(problem.contains("config.toml does not describe it any more"), "{problem}");
     host.run(&["sync"]);
     assert_eq!(snapshot(), up, "and nothing that runs is changed for it");
+    host.refuses(
+        &["network", "up", "flat"],
+        1,
+        &["network flat: config.toml does not describe it any more", "down flat"],
+    );
+    // It has got another name.
+    describe(&[("name = \"flat\"", "name = \"lawn\"")]);
+    let parts = &["network lawn: bridge flat-l2 is network flat's already", "'evpn-hook network down flat'"];
+    host.refuses(&["network", "up", "lawn"], 1, parts);
 });
 
 on_a_host!(port_security_of_config_toml, {
@@ -250,6 +292,16 @@ on_a_host!(net_metadata_that_changes_port_security_is_followed, {
     host.run(&["sync"]).ok();
     assert!(!sh("nft list ruleset").contains(MAC));
     host.run(&["status", "--check"]).ok();
+});
+
+on_a_host!(net_metadata_that_changes_stp_is_told_then_applied, {
+    let host = libvirts();
+    let stp = || ip_link("lab-l2")["linkinfo"]["info_data"]["stp_state"].clone();
+    for (word, state) in [("on", 1), ("off", 0)] {
+        status_file(&format!("<evpn:network vni='40' stp='{word}'/>"));
+        is_told_then_applied(&host, "lab", &[&format!("libvirt says stp {word}, and it is up with")]);
+        assert_eq!(stp(), state);
+    }
 });
 
 on_a_host!(net_metadata_that_changes_more_is_told, {
@@ -325,4 +377,37 @@ on_a_host!(a_vrf_of_a_running_network, {
     is_refused_while_up(&host, "routed", &["network routed: it is up in VRF red (table 12, no vni), not without"]);
     describe(&[("table = 10\nvni = 10", "table = 12")]);
     is_refused_while_up(&host, "routed", &["network routed: it is up without a VRF, not in red (table 12, no vni)"]);
+});
+
+// Its L3VNI is all its networks'; it and their router MAC would be in two places.
+on_a_host!(the_vteps_address_of_one_network_of_a_vrf, {
+    if !has_vrf() {
+        return skip("the_vteps_address_of_one_network_of_a_vrf", "this kernel has no VRF");
+    }
+    let second = "[[network]]\nname = \"second\"\nbridge = \"red2-l2\"\nvni = 31\nvrf = \"red\"\nmtu = 1450\n";
+    let host = Host::new(&format!("{CONFIG}{second}"));
+    for name in ["routed", "second"] {
+        assert_eq!(host.run(&["network", "up", name]).status, 0);
+    }
+    sh("ip address add 10.0.0.9/32 dev lo");
+    for (change, is, wanted) in [
+        ("address = \"10.0.0.9\"", "VTEP 10.0.0.1 and port 4789", "not 10.0.0.9 and 4789"),
+        ("address = \"10.0.0.1\"\nport = 8472", "VTEP 10.0.0.1 and port 4789", "not 10.0.0.1 and 8472"),
+    ] {
+        fs::write("/run/config.toml", format!("[vtep]\n{change}\n{CONFIG}{second}")).unwrap();
+        host.run(&["network", "down", "second"]).ok();
+        let parts = &["network second: VRF red is up with", is, wanted, "(routed: ", "'evpn-hook network down routed'"];
+        host.refuses(&["network", "up", "second"], 1, parts);
+        fs::write("/run/config.toml", format!("{CONFIG}{second}")).unwrap();
+        assert_eq!(host.run(&["network", "up", "second"]).status, 0);
+    }
+    fs::write("/run/config.toml", format!("[vtep]\naddress = \"10.0.0.9\"\n{CONFIG}{second}")).unwrap();
+    for way in ["down", "up"] {
+        for name in ["second", "routed"] {
+            assert_eq!(host.run(&["network", way, name]).status, 0);
+        }
+    }
+    assert_eq!(ip_link("vxlan10")["linkinfo"]["info_data"]["local"], "10.0.0.9");
+    assert_eq!(ip_link("red-l3")["address"], "02:45:0a:00:00:09");
+    assert_eq!(host.run(&["sync"]).ok().stdout, "nothing to do\n");
 });

@@ -71,6 +71,29 @@ on_a_host!(what_a_later_change_made_of_it_is_put_back_too, {
     assert_eq!(all_of("flat-l2"), all);
 });
 
+on_a_host!(on_a_small_mtu_it_keeps_its_settings_of_ipv6, {
+    let host = Host::new(&CONFIG.replace("mtu = 1450", "mtu = 1200"));
+    sh("ip link add flat-l2 address 02:00:00:00:00:77 type bridge && ip link set flat-l2 up");
+    for setting in ["accept_ra=2", "disable_ipv6=1"] {
+        sh(&format!("sysctl -qw net.ipv6.conf.flat-l2.{setting}"));
+        is_as_before(&host, "flat", "flat-l2");
+    }
+});
+
+// Nobody gave it a MAC, so without ports it has none. On a kernel with VLANs on bridges.
+on_a_host!(a_plain_one_goes_back_with_its_vlan, {
+    let host = Host::new(CONFIG);
+    sh("ip link add other-l2 type bridge");
+    let pvid = || ip_link("other-l2")["linkinfo"]["info_data"]["vlan_default_pvid"].clone();
+    let before = pvid();
+    for _ in 0..2 {
+        host.run(&["network", "up", "other"]);
+        host.run(&["network", "down", "other"]).ok();
+        assert_eq!(pvid(), before);
+        assert_eq!(sh("ls /run/evpn-hook/networks").trim(), "");
+    }
+});
+
 on_a_host!(one_with_the_hosts_own_address_is_refused, {
     let host = Host::new(CONFIG);
     sh("ip link add flat-l2 type bridge && ip link set flat-l2 up && ip address add 192.0.2.10/24 dev flat-l2");
@@ -157,4 +180,22 @@ on_a_host!(the_hosts_own_lan_is_kept_out_of_a_vrf, {
     sh("ip link add red-l2 type bridge && ip link set red-l2 up && ip address add 192.0.2.10/24 dev red-l2");
     let parts = &["network routed: bridge red-l2 has this host's own address 192.0.2.10/24"];
     host.refuses(&["network", "up", "routed"], 1, parts);
+});
+
+on_a_host!(the_operators_vrf_is_as_before, {
+    if !has_vrf() {
+        return skip("the_operators_vrf_is_as_before", "this kernel has no VRF");
+    }
+    let host = Host::new(CONFIG);
+    let table = || sh("ip route show table 10; ip -6 route show table 10 | grep -v fe80 || true");
+    let own = "ip route add unreachable default metric 4278198272 table 10; ip -6 route add unreachable default metric 4278198272 table 10";
+    for own in ["", own] {
+        sh(&format!("ip link add red type vrf table 10 && ip link set red up; {own}"));
+        let before = table();
+        host.run(&["network", "up", "routed"]).ok();
+        assert!(table().contains("unreachable default"));
+        host.run(&["network", "down", "routed"]).ok();
+        assert_eq!(table(), before);
+        sh("ip link del red");
+    }
 });

@@ -60,6 +60,18 @@ on_a_host!(nothing_that_config_toml_leaves_open_lifts_port_security, {
     assert_eq!(security(), "mac");
 });
 
+// Nobody writes it: whoever opens it waits, and with a hook its hypervisor.
+on_a_host!(a_pipe_is_no_config_toml, {
+    let host = Host::flat();
+    std::fs::remove_file(PATH).unwrap();
+    sh(&format!("mkfifo {PATH}"));
+    let began = std::time::Instant::now();
+    host.run(&["status"]).says(2, &["config.toml: it is a pipe", "give --config a file"]);
+    let xml = network("lab", "", LAB);
+    assert_eq!(host.hook(&["network", "lab", "port-created", "begin", "-"], &xml).status, 0);
+    assert!(began.elapsed() < std::time::Duration::from_secs(5));
+});
+
 /// A guest on a network whose tunnels have a port of their own, which only config.toml knows.
 fn with_guest() -> (Host, String) {
     let layer_2 = CONFIG.split("[[network]]\nname = \"routed\"").next().unwrap();

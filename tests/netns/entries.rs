@@ -46,12 +46,15 @@ netns!(addresses_are_put_without_duplicate_detection, kernel, {
     let index = index(kernel, "br0");
     let mut addresses = kernel.addresses(Some(index)).unwrap();
     addresses.sort_by_key(|address| address.net);
-    let want = |net: &str, global| Address { index, net: net.parse().unwrap(), global };
+    let want = |net: &str, global| Address { index, net: net.parse().unwrap(), global, lent: false };
     let wanted = [("10.1.0.1/24", true), ("10.7.0.1/32", true), ("169.254.7.7/16", false), ("fd00:1::1/64", true)];
     assert_eq!(addresses, wanted.map(|(net, global)| want(net, global)));
+    sh("ip address add 10.8.0.1/24 dev br0 valid_lft 3600 preferred_lft 3600");
+    let lent = kernel.addresses(Some(index)).unwrap().into_iter().filter(|address| address.lent);
+    assert_eq!(lent.map(|address| address.net.to_string()).collect::<Vec<_>>(), ["10.8.0.1/24"]);
     sh("ip link set lo up");
     let all = kernel.addresses(None).unwrap();
-    assert_eq!(all.len(), 6, "{all:?}"); // and lo's two
+    assert_eq!(all.len(), 7, "{all:?}"); // and lo's two
     assert_eq!(kernel.addresses(Some(1)).unwrap().len(), 2);
 });
 

@@ -101,7 +101,14 @@ impl Engine {
                 let speaker = frr.as_mut().map(|frr| Added::whole(&vrf, frr.router_id().ok().flatten()));
                 let socket_dir = frr.map(|frr| frr.dir().to_owned());
                 let made = devices_of_vrf(&vrf).into_iter().filter(|dev| world.link(dev).is_some_and(|l| l.ours));
-                vrfs.push(VrfRecord { made: made.collect(), speaker, socket_dir, vrf, mtus: BTreeMap::new() });
+                vrfs.push(VrfRecord {
+                    made: made.collect(),
+                    speaker,
+                    socket_dir,
+                    vrf,
+                    unreachable: false,
+                    mtus: BTreeMap::new(),
+                });
             }
         }
         let wanted: HashSet<IfName> = networks.iter().flat_map(|n| devices_of(&n.network)).collect();

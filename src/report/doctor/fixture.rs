@@ -85,6 +85,7 @@ pub fn base() -> Base {
         networks: vec![NetworkRecord {
             network: network(),
             vtep: "10.0.0.1".parse().ok(),
+            port: None,
             unsettled: false,
             made: BTreeSet::new(),
             before: None,

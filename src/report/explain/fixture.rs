@@ -77,6 +77,7 @@ pub(super) fn record() -> NetworkRecord {
     NetworkRecord {
         network: red(),
         vtep: Some(ip("10.0.0.1")),
+        port: None,
         unsettled: false,
         made: Default::default(),
         before: None,
