@@ -128,7 +128,10 @@ on_a_host!(a_config_toml_that_was_removed_is_meant, {
     let mut command = std::process::Command::new(crate::host::BIN);
     command.args(["network", "up", "flat"]); // without --config
     let run = finish(command, b"");
-    assert!(run.status == 1 && run.stderr.contains("network flat is unknown"), "{run:?}");
+    assert!(
+        run.status == 1 && run.stderr.contains("network flat: config.toml does not describe it any more"),
+        "{run:?}"
+    );
     drop(host);
 });
 

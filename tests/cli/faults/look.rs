@@ -110,8 +110,8 @@ fn rule_or_route(object: &Value) -> Option<String> {
         rule["protocol"].take();
         return Some(format!("rule {rule}"));
     }
-    let text = object.to_string();
-    // Link-local and multicast routes come and go with a device's carrier.
+    // The kernel tells of a device's carrier up to a second late (net/core/link_watch.c), and link-local and multicast routes come and go with it.
+    let text = object.to_string().replace("\"linkdown\"", "");
     let of_itself = ["fe80::", "ff00::", "anycast", "multicast"].iter().any(|word| text.contains(word));
     let of_device = object["table"] == "local" || object["protocol"] == "kernel" && object["dst"].is_string();
     (!of_itself && !of_device).then(|| format!("route {text}"))

@@ -70,7 +70,7 @@ fn places(value: &Value, at: &str, out: &mut Vec<String>) {
 fn optional(place: &str) -> bool {
     // What was put on a bridge that is ours goes with the bridge.
     let also = ["/network/described", "/before"];
-    ["/network/mtu", "/network/vrf"].contains(&place) || also.iter().any(|also| place.starts_with(also))
+    ["/network/mtu", "/network/vrf", "/port"].contains(&place) || also.iter().any(|also| place.starts_with(also))
 }
 
 fn without(value: &mut Value, place: &str) {
