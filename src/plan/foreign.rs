@@ -20,7 +20,7 @@ pub struct Foreign {
 impl Foreign {
     /// What is wrong with it on this network, with the way out.
     pub fn problem(&self, network: &Network) -> String {
-        let held = if self.held { "and held" } else { "and not held yet: 'evpn-hook sync'" };
+        let held = if self.held { "and is held" } else { "and is not held yet: 'evpn-hook sync'" };
         format!("port {} belongs to no guest, {held}: {}", self.name, self.mend(network))
     }
 
