@@ -210,8 +210,9 @@ pub(super) fn differences_from(record: &NetworkRecord, told: &Told, now: Now) ->
         && !record.waits()
         && left != up
     {
+        let most = if left < up { "no more than " } else { "" };
         let apply = format!("'evpn-hook network up {}' applies it", network.name);
-        found.push(format!("the underlay leaves mtu {left}, and it is up with {up}: {apply}"));
+        found.push(format!("the underlay leaves {most}mtu {left}, and it is up with {up}: {apply}"));
     }
     // One that has none yet takes this one as it is.
     if let (Some(now), Some(was)) = (now.vtep, record.vtep)

@@ -153,6 +153,8 @@ pub fn judge(base: &Base, seen: &Seen, told: &[String]) -> Vec<Finding> {
             || vlan_aware.iter().any(|network| text.starts_with(network.as_str()))
             || text.contains("no VTEP address")
             || text.contains(": this host's VTEP is ")
+            // `underlay-mtu` has it.
+            || text.contains(": the underlay leaves no more than ")
     };
     found.extend(base.troubles.iter().filter(|text| !is_told(text)).map(|text| {
         Finding::problem("sync", "this host", text.clone())

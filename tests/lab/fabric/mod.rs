@@ -190,6 +190,7 @@ pub fn scenario(name: &str, test: impl FnOnce(&'static Fabric)) {
     // One fault, one red test: the next finds a whole fabric.
     pulse::revive(fabric);
     if let Err(panic) = result {
+        pulse::tidy(fabric);
         resume_unwind(panic);
     }
 }

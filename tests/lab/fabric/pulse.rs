@@ -38,6 +38,29 @@ pub fn died(hosts: &[&Host]) -> String {
     words
 }
 
+/// What a scenario leaves that fails half-way: guests of every kind, networks, config.toml.
+const LEFT: &str = r#"
+    for domain in $(virsh list --name); do virsh destroy "$domain"; done
+    for container in $(lxc-ls --active); do lxc-stop --kill --name "$container"; done
+    for network in $(virsh net-list --name); do virsh net-destroy "$network"; done
+    for record in /run/evpn-hook/networks/*.json; do
+        for port in /sys/class/net/"$(basename "$record" .json)"/brif/*; do
+            port=${port##*/}
+            case $port in vxlan*) ;; *) evpn-hook detach "$port"; ip link set "$port" nomaster ;; esac
+        done
+    done
+    for network in /run/evpn-hook/names/*; do evpn-hook network down "${network##*/}"; done
+    rm -f /etc/evpn-hook/config.toml
+"#;
+
+/// Takes away what a scenario that failed left on the hypervisors: it is nobody else's fault.
+pub fn tidy(fabric: &Fabric) {
+    for host in fabric.nodes().split_off(1) {
+        let done = host.run(&["bash", "-uc", "shopt -s nullglob; eval \"$1\"", "bash", LEFT]);
+        eprintln!("lab: {} after a failure: {}{}", host.name(), done.stdout, done.stderr);
+    }
+}
+
 /// Starts FRR again where one of its daemons died: all of that host's, as watchfrr does it (watchfrr.c `phase_check`).
 pub fn revive(fabric: &Fabric) {
     let mut revived = false;
