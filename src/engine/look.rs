@@ -168,12 +168,12 @@ fn vnis_of(network: &Network) -> impl Iterator<Item = Vni> {
 }
 
 /// The devices that a network, or a VRF, is made of.
-pub(super) fn devices_of(network: &Network) -> [IfName; 2] {
+pub fn devices_of(network: &Network) -> [IfName; 2] {
     [network.bridge.clone(), network.vni.device()]
 }
 
 /// See [`devices_of`].
-pub(super) fn devices_of_vrf(vrf: &Vrf) -> Vec<IfName> {
+pub fn devices_of_vrf(vrf: &Vrf) -> Vec<IfName> {
     let l3 = vrf.vni.and_then(|vni| Some([vrf.name.l3_bridge().ok()?, vni.device()]));
     std::iter::once(vrf.name.clone()).chain(l3.into_iter().flatten()).collect()
 }

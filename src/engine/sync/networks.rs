@@ -2,8 +2,7 @@
 
 use super::{GRACE, Synced};
 use crate::config::{Network, Origin};
-use crate::engine::change::Now;
-use crate::engine::change::{Told, differences_from};
+use crate::engine::change::{Now, Told, differences_from};
 use crate::engine::host::tunnel_end;
 use crate::engine::look::{Clashes, around};
 use crate::engine::{Engine, EngineError};

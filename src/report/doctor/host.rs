@@ -2,8 +2,8 @@
 
 use super::firewall::{self, Ruleset};
 use super::{Base, Finding};
-use crate::config::{Network, Vrf};
-use crate::engine::{Engine, EngineError};
+use crate::config::Network;
+use crate::engine::{Engine, EngineError, devices_of, devices_of_vrf};
 use crate::exec;
 use crate::kernel::sysctl;
 use crate::model::IfName;
@@ -306,18 +306,14 @@ fn claimed_by(state: &str) -> Option<String> {
 fn claimed(base: &Base) -> Vec<(IfName, String)> {
     let file = |index: u32| std::fs::read_to_string(format!("/run/systemd/netif/links/{index}")).ok();
     let claim = |device: IfName| Some((claimed_by(&file(base.world.link(&device)?.index)?)?, device));
-    let devices = devices_of(base.networks.iter().map(|record| &record.network));
+    let devices = all_devices(base.networks.iter().map(|record| &record.network));
     devices.into_iter().filter_map(claim).map(|(file, device)| (device, file)).collect()
 }
 
-/// The devices of networks, by name.
-fn devices_of<'a>(networks: impl Iterator<Item = &'a Network>) -> BTreeSet<IfName> {
-    let of_vrf = |vrf: &Vrf| [Some(vrf.name.clone()), vrf.l3_bridge().ok().flatten(), vrf.vni.map(|vni| vni.device())];
+/// The devices of networks and of their VRFs, by name.
+fn all_devices<'a>(networks: impl Iterator<Item = &'a Network>) -> BTreeSet<IfName> {
     networks
-        .flat_map(|network| {
-            let of_vrf = network.vrf.iter().flat_map(of_vrf).flatten();
-            [network.bridge.clone(), network.vni.device()].into_iter().chain(of_vrf).collect::<Vec<_>>()
-        })
+        .flat_map(|network| devices_of(network).into_iter().chain(network.vrf.iter().flat_map(devices_of_vrf)))
         .collect()
 }
 
@@ -343,7 +339,7 @@ fn run(base: &Base) -> Vec<IfName> {
     let told = ended.filter(|ended| ended.status.success()).map(|ended| ended.output).unwrap_or_default();
     let managed = managed(&told);
     let routed = base.networks.iter().map(|record| &record.network).filter(|network| network.vrf.is_some());
-    devices_of(routed).into_iter().filter(|device| managed.contains(device.as_str())).collect()
+    all_devices(routed).into_iter().filter(|device| managed.contains(device.as_str())).collect()
 }
 
 /// Of nmcli's list the devices that it does not leave alone.

@@ -40,6 +40,7 @@ pub fn died(hosts: &[&Host]) -> String {
 
 /// What a scenario leaves that fails half-way: guests of every kind, networks, config.toml.
 const LEFT: &str = r#"
+    shopt -s nullglob
     for domain in $(virsh list --name); do virsh destroy "$domain"; done
     for container in $(lxc-ls --active); do lxc-stop --kill --name "$container"; done
     for network in $(virsh net-list --name); do virsh net-destroy "$network"; done
@@ -56,7 +57,7 @@ const LEFT: &str = r#"
 /// Takes away what a scenario that failed left on the hypervisors: it is nobody else's fault.
 pub fn tidy(fabric: &Fabric) {
     for host in fabric.nodes().split_off(1) {
-        let done = host.run(&["bash", "-uc", "shopt -s nullglob; eval \"$1\"", "bash", LEFT]);
+        let done = host.run(&["bash", "-uc", LEFT]);
         eprintln!("lab: {} after a failure: {}{}", host.name(), done.stdout, done.stderr);
     }
 }
