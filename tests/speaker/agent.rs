@@ -79,3 +79,30 @@ fn an_frr_that_comes_back_is_told_all() {
     lab.until("the agent's word", |lab| lab.said().contains("FRR came back and has all again"));
     assert!(!lab.said().contains("warning"), "{}", lab.said());
 }
+
+/// What is told again is no more than what the guest has at that moment: it may be ending, and its neighbour would be left behind.
+#[test]
+fn a_guest_that_ends_is_not_told_again() {
+    let Some(mut lab) = Lab::start("ends", BGP) else { return };
+    let (mac, ip) = guest();
+    let dir = lab.dir.display().to_string();
+    lab.config();
+    lab.hook("network up flat");
+    lab.must("ip link add tap0 type veth peer name tap0p && ip link set tap0p up");
+    lab.hook(&format!("attach tap0 --network flat --mac {mac} --ip {ip}"));
+    lab.until("the guest's route", Lab::advertises);
+    lab.vtysh(&["router bgp 64512", "address-family l2vpn evpn", "no advertise-all-vni"]);
+    // A hook is at work on it. /proc/locks shows who waits for a lock only while its holder lives.
+    lab.must(&format!("mkfifo {dir}/end; lock=$(echo /run/evpn-hook/guests/*.lock)"));
+    lab.must(&format!("flock $lock sh -c 'touch {dir}/held; read _ <{dir}/end' &"));
+    lab.until("the guest's lock", |lab| lab.dir.join("held").exists());
+    lab.must(&format!("({HOOK} --config {dir}/config.toml sync; touch {dir}/ended) &"));
+    lab.must(&format!("until [ -e {dir}/ended ] || grep -q -e '-> FLOCK' /proc/locks; do sleep 0.02; done"));
+    assert!(!lab.dir.join("ended").exists(), "it was told again beside the hook that has its lock");
+    lab.must(&format!(
+        "ip neigh del {ip} dev flat-l2; ip link del tap0; rm ${{lock%.lock}}.json $lock; echo >{dir}/end"
+    ));
+    lab.until("the sync's end", |lab| lab.dir.join("ended").exists());
+    let (_, left) = lab.run(&format!("ip neigh show {ip}; ls /run/evpn-hook/guests"));
+    assert_eq!(left, "");
+}

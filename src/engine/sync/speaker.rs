@@ -138,7 +138,15 @@ impl Engine {
         Ok(missed)
     }
 
-    fn tell_again(&mut self, guest: &Guest, endpoint: &Endpoint) -> Result<(), EngineError> {
+    /// Under its lock, and as it is now: the guest may be ending, and what is told again would be left behind.
+    fn tell_again(&mut self, guest: &Guest, missed: &Endpoint) -> Result<(), EngineError> {
+        let _lock = if self.dry_run { None } else { Some(self.register.lock_guest(guest)?) };
+        let Some(record) = self.register.guest(guest)? else {
+            // The lock was made for a record that is not there.
+            return if self.dry_run { Ok(()) } else { Ok(self.register.remove_guest(guest)?) };
+        };
+        let is_it = |e: &&Endpoint| (&e.device, e.mac, e.stage) == (&missed.device, missed.mac, Stage::Registered);
+        let Some(endpoint) = record.endpoints.iter().find(is_it) else { return Ok(()) };
         let who = guest.to_string();
         let want = wanted(&who, endpoint);
         let seen = observe(self.kernel()?, &want)?;
