@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::fabric::{Container, FRR_START, Host, OtherFrr, wait_until};
 use crate::figures::keep;
-use crate::tenant::{Configured, RED, Red, SOON, container_on, expect_advertised, remembers};
+use crate::tenant::{Configured, RED, Red, SOON, container_on, expect_advertised, remembered, remembers};
 
 const MAC: &str = "00:16:3e:00:00:99";
 const IP: &str = "10.1.0.99";
@@ -378,6 +378,8 @@ fn left_by_a_killed_frr(table: &mut Table, home: &Host, other: &Host, hand: Hand
     drop(hand);
     killed.start();
     other.ok(&["evpn-hook", "sync"]);
+    let session = |chain: &Value| broken(chain).is_some_and(|found| found["link"] == "peer");
+    wait_until("the killed FRR's session", PATIENCE, || !session(&explain(other, IP)));
     let Some(found) = table.broken(other, IP, fault, "true", "bgp-route") else { return };
     let mend = words(&found["mend"]);
     let begun = Instant::now();
@@ -396,8 +398,8 @@ fn died_without_a_hook(table: &mut Table, home: &Host, other: &Host) {
     let fault = "guest died without a hook";
     let Some(found) = table.broken(home, "hand", fault, "ip link del c9", "device") else { return };
     let begun = Instant::now();
-    home.ok(&["bash", "-c", words(&found["mend"])]);
-    assert!(!remembers(home, MAC), "{found:#}");
+    let said = home.ok(&["bash", "-c", words(&found["mend"])]);
+    assert_eq!(remembered(home, MAC), [""; 0], "after {said:?}");
     wait_until("the other host to forget it", SOON, || !remembers(other, MAC));
     table.add(home, fault, &found, begun.elapsed());
     let gone = home.run(&["evpn-hook", "explain", "hand"]);

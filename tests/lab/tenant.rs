@@ -254,9 +254,15 @@ pub fn known(host: &Host, tenant: &str, vxlan: &str, mac: &str, ips: &[&str], vt
 /// Whether it holds anything of that guest that is advertised, or was learned by EVPN. What the bridge overheard of a guest
 /// (its link-local address) ages by itself and is in no route once the MAC is gone.
 pub fn remembers(host: &Host, mac: &str) -> bool {
+    !remembered(host, mac).is_empty()
+}
+
+/// The same, as the lines in which it stands.
+pub fn remembered(host: &Host, mac: &str) -> Vec<String> {
     let of_guest =
         |text: String| -> Vec<String> { text.lines().filter(|line| line.contains(mac)).map(str::to_owned).collect() };
-    let neighbours = of_guest(host.ok(&["ip", "neigh"]));
-    !of_guest(host.ok(&["bridge", "fdb", "show"])).is_empty()
-        || neighbours.iter().any(|line| line.contains("PERMANENT") || line.contains("extern_learn"))
+    let mut lines = of_guest(host.ok(&["ip", "neigh"]));
+    lines.retain(|line| line.contains("PERMANENT") || line.contains("extern_learn"));
+    lines.extend(of_guest(host.ok(&["bridge", "fdb", "show"])));
+    lines
 }

@@ -38,12 +38,12 @@ pub fn died(hosts: &[&Host]) -> String {
     words
 }
 
-/// What a scenario leaves that fails half-way: guests of every kind, networks, config.toml.
+/// What a scenario leaves that fails half-way: guests of every kind, networks, config.toml. One host has no libvirtd.
 const LEFT: &str = r#"
     shopt -s nullglob
-    for domain in $(virsh list --name); do virsh destroy "$domain"; done
+    for domain in $(virsh list --name 2>/dev/null); do virsh destroy "$domain"; done
     for container in $(lxc-ls --active); do lxc-stop --kill --name "$container"; done
-    for network in $(virsh net-list --name); do virsh net-destroy "$network"; done
+    for network in $(virsh net-list --name 2>/dev/null); do virsh net-destroy "$network"; done
     for record in /run/evpn-hook/networks/*.json; do
         for port in /sys/class/net/"$(basename "$record" .json)"/brif/*; do
             port=${port##*/}
