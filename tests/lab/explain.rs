@@ -353,9 +353,12 @@ lab_test! {
     }
 }
 
-/// Another host claims the MAC: it is told there, at the entry that does it; and at home, where the guest lost its own.
+/// Another host claims the MAC: it is told there, at the entry that does it; and at home, where the guest lost its own. The guest is silent
+/// meanwhile: one frame would give it back (`br_fdb_update`, net/bridge/br_fdb.c), and its kernel sends one some 5 s after each ping, to see whether
+/// its peer is still there.
 fn taken_by_another_host(table: &mut Table, home: &Host, other: &Host) {
     let fault = "MAC taken by a static entry of another host";
+    home.sh("ip -n c9 link set eth0 arp off; ip netns exec c9 sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1");
     let breaks = format!(
         "ip link add d9 type veth peer name d9p; ip link set d9p up; ip link set d9 master red-l2 up
          bridge fdb replace {MAC} dev d9 master static"
@@ -369,6 +372,7 @@ fn taken_by_another_host(table: &mut Table, home: &Host, other: &Host) {
     until_healthy(other, MAC, "once both are mended");
     table.add(other, fault, &found, begun.elapsed());
     other.ok(&["ip", "link", "del", "d9"]);
+    home.sh("ip -n c9 link set eth0 arp on; ip netns exec c9 sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0");
 }
 
 /// A host's FRR is killed, and the guest ends while it is away: its entries stay in the kernel.
