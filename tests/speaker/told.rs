@@ -299,14 +299,10 @@ fn the_agent_hears_of_a_vtysh_and_is_patient_with_one_that_fails() {
         "{} --vty_socket {dir} -c 'configure terminal' -c 'router bgp 64512 vrf red' -c 'address-family l2vpn evpn' -c 'no advertise ipv4 unicast'",
         program.display()
     );
-    let asked = Instant::now();
     lab.must(&takes_out);
-    let since = Instant::now();
-    // It is some calls of vtysh, which take their time on a machine that is busy with other labs.
-    let soon = Duration::from_secs(5).max((since - asked) * 20);
     assert_ne!(frr.running().unwrap(), whole);
+    // Unheard it would be seen within a minute, as below: `until` waits for half of that.
     lab.until("our line to be back", |lab| lab.frr().running().unwrap() == whole);
-    assert!(since.elapsed() < soon, "{:?}, not {soon:?}; the agent said:\n{}", since.elapsed(), lab.said());
 
     lab.must(&takes_out);
     script("exit 1");
