@@ -84,6 +84,10 @@ impl Hands<'_> {
                 Some(frr) => Ok(frr.await_vrf(name)?),
                 None => Ok(()),
             },
+            Step::AwaitGone { dev } => match self.frr.as_deref_mut() {
+                Some(frr) => Ok(frr.await_gone(dev)?),
+                None => Ok(()),
+            },
             Step::SpeakerAddVrf { vrf } => self.speak(vrf),
             Step::SpeakerDelVrf { vrf } => {
                 if let (Some(frr), Some(added)) = (self.frr.as_deref_mut(), self.added.clone()) {

@@ -641,7 +641,9 @@ impl Engine {
         let added = vrf_record.as_ref().and_then(VrfRecord::claims);
         let last_in = match (&network.vrf, &vrf_record) {
             (Some(vrf), Some(r)) if last_in_vrf => {
-                Some(OurVrf { vrf, made: &r.made, speaker_has_ours: added.is_some(), unreachable: r.unreachable })
+                let speaker_has_ours = added.is_some();
+                let deaf = speaker_has_ours && frr.as_mut().is_some_and(Frr::is_deaf);
+                Some(OurVrf { vrf, made: &r.made, speaker_has_ours, deaf, unreachable: r.unreachable })
             }
             _ => None,
         };
@@ -759,7 +761,9 @@ impl Engine {
         observe_vrf(self.kernel()?, world, &record.vrf, None, &mut seen)?;
         let added = record.claims();
         let VrfRecord { vrf, made, unreachable, .. } = record;
-        let ours = OurVrf { vrf, made, speaker_has_ours: added.is_some(), unreachable: *unreachable };
+        let speaker_has_ours = added.is_some();
+        let deaf = speaker_has_ours && frr.as_mut().is_some_and(Frr::is_deaf);
+        let ours = OurVrf { vrf, made, speaker_has_ours, deaf, unreachable: *unreachable };
         let plan = vrf_down(&ours, &seen);
         if self.dry_run {
             self.planned.extend(plan);

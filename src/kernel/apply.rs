@@ -148,6 +148,7 @@ impl Kernel {
             | Step::GuardBridge { .. }
             | Step::Guard { .. }
             | Step::AwaitVrf { .. }
+            | Step::AwaitGone { .. }
             | Step::SpeakerAddVrf { .. }
             | Step::SpeakerDelVrf { .. } => {
                 return Err(KernelError::NotOurs { step: step.to_string() });

@@ -72,6 +72,7 @@ impl Model<'_> {
             Step::SetUp { dev, up } => self.link(dev).up = *up,
             Step::PartSvi { bridge, .. } => self.link(bridge).up = false,
             Step::AwaitVrf { .. } => assert!(self.seen.vrf.is_some() && !self.seen.unreachable, "{step}: for nothing"),
+            Step::AwaitGone { dev } => assert!(self.seen.vxlans.iter().all(|l| l.name != *dev), "{step}: for ever"),
             Step::SetMtu { dev, mtu } => self.link(dev).mtu = *mtu,
             Step::SetMac { dev, mac } => self.link(dev).mac = Some(*mac),
             Step::ClearDefaultPvid { bridge } => {
@@ -275,14 +276,19 @@ fn up_and_down_leave_what_was_there() {
         let before = model.essence();
         up(&want(&network), &none).unwrap().iter().for_each(|p| model.take(&p.step));
         let made = whole().made;
-        let last_in =
-            network.vrf.as_ref().map(|vrf| OurVrf { vrf, made: &made, speaker_has_ours: true, unreachable: true });
+        let last_in = network.vrf.as_ref().map(|vrf| OurVrf {
+            vrf,
+            made: &made,
+            speaker_has_ours: true,
+            deaf: false,
+            unreachable: true,
+        });
         let ours = Ours { network: &network, made: &made, before: &Before::default(), last_in, l3_mtu: None };
         down(&ours, &model.seen).iter().for_each(|p| model.take(&p.step));
         assert_eq!(model.essence(), before);
     }
     let count = everywhere(|network, seen| {
-        for bits in 0..16_u32 {
+        for bits in 0..32_u32 {
             let bit = |n: u32| bits >> n & 1 == 1;
             let (made_bridge, made_vrf) = (bit(0), bit(2));
             let last_in_vrf = bit(1) && network.vrf.is_some();
@@ -292,7 +298,13 @@ fn up_and_down_leave_what_was_there() {
                 "red" => made_vrf,
                 _ => true,
             });
-            let vrf = OurVrf { vrf: &vrf_of(network), made: &made, speaker_has_ours: bit(3), unreachable: bit(1) };
+            let vrf = OurVrf {
+                vrf: &vrf_of(network),
+                made: &made,
+                speaker_has_ours: bit(3),
+                deaf: bit(4),
+                unreachable: bit(1),
+            };
             // Of the bridge: whether the speaker has ours, or the VRF goes, is nothing to it.
             let before = Before { entered: bit(3), addresses: put(bit(1)), ..Before::default() };
             let last_in = last_in_vrf.then_some(vrf);
@@ -378,7 +390,13 @@ fn zebra_keeps_no_pointer_to_a_bridge_that_is_gone() {
             let vxlan_is = seen.vxlans.iter().any(|l| l.name.as_str() == "vxlan10");
             if managed || vxlan_is {
                 let (mut model, mut zebra) = (model(), Zebra { knows: true, svi });
-                let ours = OurVrf { vrf: &vrf_of(network), made: &made, speaker_has_ours: managed, unreachable: true };
+                let ours = OurVrf {
+                    vrf: &vrf_of(network),
+                    made: &made,
+                    speaker_has_ours: managed,
+                    deaf: false,
+                    unreachable: true,
+                };
                 vrf_down(&ours, seen).iter().for_each(|p| zebra.hear(&mut model, &p.step));
             }
         }

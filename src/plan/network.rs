@@ -520,6 +520,8 @@ pub struct OurVrf<'a> {
     pub made: &'a BTreeSet<IfName>,
     /// The speaker took its stanzas from us.
     pub speaker_has_ours: bool,
+    /// The speaker does not hear of VXLANs that go ([`Step::AwaitGone`]).
+    pub deaf: bool,
     /// Its unreachable defaults are ours, though the VRF is not.
     pub unreachable: bool,
 }
@@ -568,7 +570,7 @@ pub fn down(ours: &Ours, seen: &Seen) -> Plan {
 
 /// Takes a VRF down that none of our networks is in any more.
 pub fn vrf_down(ours: &OurVrf, seen: &Seen) -> Plan {
-    let OurVrf { vrf, made, speaker_has_ours, unreachable } = ours;
+    let OurVrf { vrf, made, speaker_has_ours, deaf, unreachable } = ours;
     let mut plan = Plan::new();
     let ours = |link: &&Link| made.contains(&link.name);
     let vxlan = vrf.vni.and_then(|vni| tunnel(seen, vni)).filter(ours);
@@ -576,7 +578,12 @@ pub fn vrf_down(ours: &OurVrf, seen: &Seen) -> Plan {
     if let (Some(vni), Some(bridge)) = (vrf.vni, bridge) {
         plan.extend(svi_parted(vni, bridge, tunnel(seen, vni), vxlan.is_some()).into_iter().map(plain));
     }
-    if *speaker_has_ours {
+    let late = vxlan.filter(|_| *speaker_has_ours && *deaf);
+    if let Some(vxlan) = late {
+        plan.push(plain(Step::DelLink { name: vxlan.name.clone() }));
+        plan.push(plain(Step::AwaitGone { dev: vxlan.name.clone() }));
+        plan.push(plain(Step::SpeakerDelVrf { vrf: (*vrf).clone() }));
+    } else if *speaker_has_ours {
         // zebra would make an L2VNI of an L3VNI that it is told to forget, and bgpd would take in all that others send to that VNI; but not for a
         // VXLAN on no bridge (zebra_vxlan.c `zebra_vxlan_handle_vni_transition`).
         if let Some(vxlan) = vxlan
@@ -587,7 +594,7 @@ pub fn vrf_down(ours: &OurVrf, seen: &Seen) -> Plan {
         }
         plan.push(plain(Step::SpeakerDelVrf { vrf: (*vrf).clone() }));
     }
-    for link in vxlan.into_iter().chain(bridge) {
+    for link in vxlan.filter(|_| late.is_none()).into_iter().chain(bridge) {
         plan.push(plain(Step::DelLink { name: link.name.clone() }));
     }
     if made.contains(&vrf.name) && seen.vrf.is_some() && seen.vrf_foreign_slaves.is_empty() {

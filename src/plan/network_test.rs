@@ -398,7 +398,7 @@ fn down_takes_what_is_ours() {
     let vrf = network.vrf.as_ref().unwrap();
     let (all, none) = (whole().made, BTreeSet::new());
     let but = |dev: &str| all.iter().filter(|n| n.as_str() != dev).cloned().collect::<BTreeSet<_>>();
-    let last = |made, speaker_has_ours| Some(OurVrf { vrf, made, speaker_has_ours, unreachable: false });
+    let last = |made, speaker_has_ours| Some(OurVrf { vrf, made, speaker_has_ours, deaf: false, unreachable: false });
     let (no_vrf, l2) = (but("red"), but("red-l2"));
     let (put, nothing) = (Before { entered: true, ..Before::default() }, Before::default());
     let ours = Ours { network: &network, made: &all, before: &put, last_in: last(&all, true), l3_mtu: None };

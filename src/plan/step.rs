@@ -245,6 +245,13 @@ pub enum Step {
         /// The VRF device.
         name: IfName,
     },
+    /// Wait until zebra knows that a VXLAN is gone, before it is told to forget its L3VNI. While EVPN is off zebra makes an L2VNI of an L3VNI whose
+    /// VXLAN is there, does not hear of that VXLAN's end, and dies when it is told of the VNI again: 8.4.4 to 10.7.1 (`zebra_vxlan_handle_vni_transition`,
+    /// `zebra_vxlan_if_del`).
+    AwaitGone {
+        /// The VXLAN device.
+        dev: IfName,
+    },
     /// The same for a port that belongs to nobody, by its index, for its name may be one that nothing of ours can mean; and what the bridge has learned from it
     /// is forgotten.
     HoldPort {
@@ -319,6 +326,7 @@ impl Step {
             Step::Guard { .. } => "guard",
             Step::LockPort { .. } => "lock-port",
             Step::AwaitVrf { .. } => "await-vrf",
+            Step::AwaitGone { .. } => "await-gone",
             Step::HoldPort { .. } => "hold-port",
             Step::SpeakerAddVrf { .. } => "speaker-add-vrf",
             Step::SpeakerDelVrf { .. } => "speaker-del-vrf",
@@ -364,6 +372,7 @@ impl Step {
             | Step::LayGuards
             | Step::LiftGuards
             | Step::AwaitVrf { .. }
+            | Step::AwaitGone { .. }
             | Step::SpeakerAddVrf { .. }
             | Step::SpeakerDelVrf { .. } => None,
         }
@@ -462,6 +471,7 @@ impl fmt::Display for Step {
                 write!(f, "bridge link set dev {dev} locked {locked} learning {learning}")
             }
             Step::AwaitVrf { name } => write!(f, "wait until FRR knows VRF {name}"),
+            Step::AwaitGone { dev } => write!(f, "wait until FRR knows that {dev} is gone"),
             Step::SpeakerAddVrf { vrf } => {
                 write!(f, "vtysh: add vrf {} vni {}, router bgp vrf {}", vrf.name, Opt(vrf.vni), vrf.name)
             }

@@ -158,6 +158,27 @@ impl Frr {
         }
     }
 
+    /// Is EVPN off in zebra, since bgpd does not run or has no `advertise-all-vni`? Then zebra shows nothing of it (`zebra_vxlan_print_evpn`), and does not
+    /// hear of VXLANs that come and go. False where zebra does not answer.
+    pub fn is_deaf(&mut self) -> bool {
+        matches!(self.zebra.show("show evpn"), Ok(text) if text.trim().is_empty())
+    }
+
+    /// Returns once zebra knows that this device is gone.
+    pub fn await_gone(&mut self, device: &IfName) -> Result<(), SpeakerError> {
+        let until = Instant::now() + Frr::HEARD;
+        let command = format!("show interface {device}");
+        loop {
+            match self.zebra.show(&command) {
+                Err(SpeakerError::NotRunning { .. } | SpeakerError::Refused { .. }) => return Ok(()),
+                Err(error) => return Err(error),
+                Ok(text) if !text.contains(&format!("Interface {device} is")) => return Ok(()),
+                Ok(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
+                Ok(_) => return Err(SpeakerError::Timeout { daemon: "zebra", command, within: Frr::HEARD }),
+            }
+        }
+    }
+
     /// What both daemons say of all VRFs. A bgpd that does not run has no instance.
     fn vrf_lists(&mut self) -> Result<VrfLists, SpeakerError> {
         let zebra = ask(&mut self.zebra, "show vrf vni json")?;

@@ -78,6 +78,12 @@ impl Lab {
                 std::thread::sleep(Duration::from_millis(20));
             }
         }
+        // Until bgpd has told it so, zebra is an EVPN speaker of none of its VXLANs.
+        let until = Instant::now() + Duration::from_secs(30);
+        while bgpd.contains("advertise-all-vni") && lab.zebra("show evpn").is_empty() {
+            assert!(Instant::now() < until, "zebra has no EVPN");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         Some(lab)
     }
 
@@ -109,6 +115,12 @@ impl Lab {
         self.must(&format!("VTYSH_HISTFILE=/dev/null vtysh --vty_socket {dir} -c 'configure terminal'{arguments}"));
     }
 
+    /// What zebra shows.
+    pub fn zebra(&self, command: &str) -> String {
+        let mut zebra = Vty::connect(&self.dir, "zebra", Duration::from_secs(5)).unwrap();
+        zebra.show(command).unwrap()
+    }
+
     pub fn frr(&self) -> Frr {
         Frr::with_deadlines(&self.dir, Duration::from_secs(5), Duration::from_secs(20))
     }
@@ -119,8 +131,16 @@ impl Lab {
     }
 }
 
+/// Daemons that run no more though nobody has stopped them, with their own last words.
+const DIED: &str = "for file in $dir/*.pid; do pid=$(cat $file); name=$(basename $file .pid); kill -0 $pid 2>/dev/null || \
+    { echo \"lab: $name ($pid) died:\"; cat /var/tmp/frr/$name.$pid/crashlog $dir/$name.out; }; done";
+
 impl Drop for Lab {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let dir = self.dir.display().to_string();
+            eprintln!("{}", self.run(&format!("dir={dir}; {DIED}")).1);
+        }
         drop(self.lines.take());
         let _ = self.child.kill();
         let _ = self.child.wait();

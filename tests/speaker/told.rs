@@ -274,6 +274,30 @@ fn a_stanza_from_frr_conf_goes_with_our_device() {
     assert_eq!(frr.running().unwrap(), typed);
 }
 
+/// Where EVPN is off zebra hears nothing of a VXLAN's end, but keeps one of which it makes an L2VNI when it is told to forget the L3VNI.
+#[test]
+fn frr_lives_through_a_tenant_that_comes_and_goes_while_evpn_is_off() {
+    let Some(mut lab) = Lab::start("off", "router bgp 64512\n bgp router-id 10.0.0.1\n") else { return };
+    if !lab.has_vrf_devices() {
+        return;
+    }
+    lab.write_config("");
+    let before = lab.frr().running().unwrap();
+    for _ in 0..3 {
+        lab.start_red();
+        assert_eq!(lab.frr().vrf(&"red".parse().unwrap()).unwrap().vni, 10);
+        lab.hook_red("stopped end");
+        assert_eq!(lab.frr().running().unwrap(), before);
+        lab.must("ip link del red-l2 || true");
+    }
+    lab.vtysh(&["router bgp 64512", "address-family l2vpn evpn", "advertise-all-vni"]);
+    lab.until("EVPN", |lab| !lab.zebra("show evpn").is_empty());
+    assert!(!lab.zebra("show evpn vni").contains("vxlan10"), "{}", lab.zebra("show evpn vni"));
+    lab.start_red();
+    lab.until("the L3VNI", |lab| lab.zebra("show evpn vni 10").contains("State: Up"));
+    lab.hook_red("stopped end");
+}
+
 /// hook.md 2: heard on a host that is alone, where the kernel tells of nothing. And an FRR that refuses is not asked all the time: what runs then is our own vtysh.
 #[test]
 fn the_agent_hears_of_a_vtysh_and_is_patient_with_one_that_fails() {
