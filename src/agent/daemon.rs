@@ -187,9 +187,7 @@ fn open_door(engine: &mut Engine) -> Option<Door> {
 impl Agent {
     fn round(&mut self) -> Result<(), AgentError> {
         self.tune();
-        if let Some(devices) = self.index.take_devices() {
-            self.senses.watch_settings(&devices);
-        }
+        self.watch_settings();
         let wakes = self.ears.as_ref().and_then(Ears::wakes);
         let next = self.due.next().into_iter().chain(self.unsure.next()).chain(wakes).min();
         let next = next.into_iter().chain(self.scrape.next()).min();
@@ -483,6 +481,8 @@ impl Agent {
         let links = self.engine.kernel()?.all_links()?;
         self.index.put_links(links);
         self.reload_records();
+        // Before they are looked at: what is written after the look is told.
+        self.watch_settings();
         Ok(())
     }
 
@@ -507,6 +507,13 @@ impl Agent {
         let record = key.parse().ok().and_then(|bridge| self.engine.register.network_of_bridge(&bridge).ok().flatten());
         self.index.put_network(key, record.as_ref());
         self.watch_guards();
+    }
+
+    /// Hears what is written to the settings of the networks' devices, from now on.
+    fn watch_settings(&mut self) {
+        if let Some(devices) = self.index.take_devices() {
+            self.senses.watch_settings(&devices);
+        }
     }
 
     /// Listens to nftables as long as a network asks for port security.
