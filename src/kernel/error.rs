@@ -173,6 +173,10 @@ fn hint_for(errno: Option<i32>, step: Option<&Step>) -> Option<&'static str> {
         (Errno::ADDRINUSE, Some(Step::SetUp { .. })) => {
             Some("another program has the tunnels' UDP port: end it (ss -ulpn), or set another [vtep] port")
         }
+        // One that is in sight was refused before, with its name.
+        (Errno::EXIST, Some(Step::AddVxlan { .. })) => Some(
+            "a device with this VNI and port may be in another network namespace (Docker's overlays are in some): take another VNI, or end what has it",
+        ),
         (Errno::OPNOTSUPP, Some(Step::AddVrf { .. })) => Some("this kernel has no VRF (CONFIG_NET_VRF, module vrf)"),
         (Errno::OPNOTSUPP, Some(Step::AddVxlan { .. })) => {
             Some("this kernel has no VXLAN (CONFIG_VXLAN, module vxlan)")

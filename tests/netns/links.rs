@@ -2,6 +2,8 @@
 
 use crate::*;
 use evpn_hook::plan::seen::LinkKind;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 netns!(a_bridge_has_all_that_evpn_needs, kernel, {
     kernel.apply(&add_bridge("red-l2", Some(1400))).unwrap();
@@ -94,6 +96,28 @@ netns!(the_kernels_own_words_are_in_the_error, kernel, {
     );
     assert!(text.contains("File exists (os error 17): A VXLAN device with the specified VNI already exists"), "{text}");
     assert!(!text.contains('\n') && error.exists(), "{text}");
+});
+
+// field.md F27: Docker's overlay moves its VXLAN into a namespace of its own, where nobody here sees it; the kernel's table of VNIs is where it was made.
+netns!(a_vni_that_is_taken_in_another_namespace_is_told_of, kernel, {
+    // It ends with this test, whose end of the pipe closes.
+    let mut there = Command::new("unshare")
+        .args(["-n", "sh", "-c", "echo there; exec cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    BufReader::new(there.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    let pid = there.id();
+    sh(&format!("ip link add other type vxlan id 20 local 10.0.0.1 dstport 4789 && ip link set other netns {pid}"));
+    let error = kernel.apply(&add_vxlan(20, "10.0.0.1")).unwrap_err();
+    assert!(kernel.link(&name("other")).unwrap().is_none());
+    let text = error.to_string();
+    assert!(text.contains("A VXLAN device with the specified VNI already exists"), "{text}");
+    let hint = "in another network namespace (Docker's overlays are in some): take another VNI, or end what has it";
+    assert!(text.ends_with(hint), "{text}");
+    drop(there.stdin.take());
+    there.wait().unwrap();
 });
 
 netns!(foreign_vxlans_read_as_they_are, kernel, {
