@@ -12,7 +12,7 @@ const MAC: &str = "52:54:00:03:82:d8";
 const ATTACH: &[&str] = &["attach", "vnet0", "--network", "flat", "--mac", MAC, "--ip", "10.1.0.60"];
 
 /// The program has come to that point of its run, and waits there.
-fn stopped_at(at: usize, mut command: Command) -> Child {
+pub fn stopped_at(at: usize, mut command: Command) -> Child {
     command.env("EVPN_HOOK_FAULT", format!("stop {at}")).stdout(Stdio::null());
     let child = command.spawn().unwrap();
     let (_, stopped) = waitpid(Some(Pid::from_child(&child)), WaitOptions::UNTRACED).unwrap().unwrap();
@@ -21,7 +21,7 @@ fn stopped_at(at: usize, mut command: Command) -> Child {
 }
 
 /// Waits until a process sleeps or has ended: all that a report asks is answered at once, so then it waits for somebody.
-fn until_it_waits(child: &Child) {
+pub fn until_it_waits(child: &Child) {
     let state = || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
         stat.rsplit(") ").next().unwrap().chars().next().unwrap()

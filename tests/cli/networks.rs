@@ -1,10 +1,13 @@
 //! Networks that work: up, seen, up again, down.
 
+use crate::at_work::{stopped_at, until_it_waits};
 use crate::common::{ip_link, json, sh};
 use crate::host::{CONFIG, Host, snapshot};
 use crate::on_a_host;
 use crate::xml::{LAB, LIBVIRTS_BRIDGE, network};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json as value;
+use std::fs::File;
 
 on_a_host!(a_network_of_config_toml_up_and_down, {
     let host = Host::new(CONFIG);
@@ -170,6 +173,33 @@ on_a_host!(a_network_of_libvirts, {
     host.hook(&["qemu", "vm1", "stopped", "end", "-"], crate::xml::domain(1, "", "")).ok();
     assert_eq!(call("stopped", &xml), "");
     assert!(!std::path::Path::new("/run/evpn-hook/hints/lab-l2.used").exists(), "nobody is on it any more");
+});
+
+// hook.md, smaller: what libvirt says of a change is written under the network's lock.
+on_a_host!(a_network_that_goes_while_a_change_is_taken_over_is_gone, {
+    let host = Host::new("[speaker]\nkind = \"none\"\n");
+    let xml = network("lab", "<evpn:network vni='40'/>", LAB);
+    host.hook(&["network", "lab", "start", "begin", "-"], &xml).ok();
+    sh(LIBVIRTS_BRIDGE);
+    host.hook(&["network", "lab", "started", "begin", "-"], &xml).ok();
+    let with = |op: &str, xml: &str| {
+        let file = format!("/run/{op}.xml");
+        std::fs::write(&file, xml).unwrap();
+        let mut command = host.command(&["network", "lab", op, "begin", "-"]);
+        command.stdin(File::open(&file).unwrap());
+        command
+    };
+    let changed = |last: u8| xml.replace("10.1.0.60", &format!("10.1.0.{last}"));
+    let log = "/run/points";
+    assert!(with("updated", &changed(61)).env("EVPN_HOOK_FAULT_LOG", log).status().unwrap().success());
+    let points = std::fs::read_to_string(log).unwrap();
+    let at = points.lines().position(|point| point.contains("before writing networks/")).expect(&points);
+    let mut updated = stopped_at(at + 1, with("updated", &changed(62)));
+    let mut stopped = with("stopped", &xml).spawn().unwrap();
+    until_it_waits(&stopped);
+    kill_process(Pid::from_child(&updated), Signal::CONT).unwrap();
+    assert!(updated.wait().unwrap().success() && stopped.wait().unwrap().success());
+    assert_eq!(host.status()["networks"], value!([]));
 });
 
 on_a_host!(networks_that_are_not_ours, {
