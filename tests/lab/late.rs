@@ -185,16 +185,14 @@ lab_test! {
                 let each = [&took, &floor].map(|samples| samples.iter().map(|sample| milliseconds(*sample)).collect::<Vec<_>>().join(" "));
                 let (typical, bare) = (median(&took), median(&floor));
                 let _ = writeln!(table, "{what:<36}{:>8}{:>8}{:>8.2}  {}", milliseconds(typical), milliseconds(bare), typical / bare, each.join(", "));
-                // As in migration.rs: nothing makes one early, and another program on the one CPU makes it late.
-                let best = took.iter().copied().fold(f64::MAX, f64::min);
-                if best > 1.5 * bare + JITTER.as_secs_f64() || typical > 3.0 * bare {
+                if typical > 1.5 * bare + JITTER.as_secs_f64() {
                     slow.push(what);
                 }
             }
         }
         eprintln!("{table}");
         keep("late.txt", &table);
-        assert!(slow.is_empty(), "the best slower than 1.5 times FRR's floor and {JITTER:?}, or half of them than 3 times: {slow:?}");
+        assert!(slow.is_empty(), "slower than 1.5 times FRR's floor and {JITTER:?}: {slow:?}");
     }
 }
 
