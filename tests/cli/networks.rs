@@ -4,6 +4,7 @@ use crate::at_work::{stopped_at, until_it_waits};
 use crate::common::{ip_link, json, sh};
 use crate::host::{CONFIG, Host, snapshot};
 use crate::on_a_host;
+use crate::trouble::races::points_of;
 use crate::xml::{LAB, LIBVIRTS_BRIDGE, network};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json as value;
@@ -190,10 +191,8 @@ on_a_host!(a_network_that_goes_while_a_change_is_taken_over_is_gone, {
         command
     };
     let changed = |last: u8| xml.replace("10.1.0.60", &format!("10.1.0.{last}"));
-    let log = "/run/points";
-    assert!(with("updated", &changed(61)).env("EVPN_HOOK_FAULT_LOG", log).status().unwrap().success());
-    let points = std::fs::read_to_string(log).unwrap();
-    let at = points.lines().position(|point| point.contains("before writing networks/")).expect(&points);
+    let points = points_of(with("updated", &changed(61)));
+    let at = points.iter().position(|point| point.contains("before writing networks/")).unwrap();
     let mut updated = stopped_at(at + 1, with("updated", &changed(62)));
     let mut stopped = with("stopped", &xml).spawn().unwrap();
     until_it_waits(&stopped);
