@@ -27,14 +27,15 @@ impl Agent {
     /// Listens on the ports of all guests that are here, and on no others.
     pub(super) fn tune(&mut self) {
         let (Some(ears), Some(ports)) = (&mut self.ears, self.index.take_ports()) else { return };
-        let gone: Vec<u32> = ears.ports().filter(|port| !ports.contains(port)).collect();
+        let gone: Vec<u32> =
+            ears.ports().filter(|(port, mac)| ports.get(port) != Some(mac)).map(|(port, _)| port).collect();
         gone.into_iter().for_each(|port| ears.forget(port));
-        let known: HashSet<u32> = ears.ports().collect();
-        for port in ports.difference(&known) {
-            match ears.listen(*port) {
+        let known: HashSet<u32> = ears.ports().map(|(port, _)| port).collect();
+        for (port, mac) in ports.into_iter().filter(|(port, _)| !known.contains(port)) {
+            match ears.listen(port, mac) {
                 Ok(()) | Err(SnoopError::Gone(_)) => {}
                 Err(error) => {
-                    let device = self.index.port(*port).map(|port| port.device);
+                    let device = self.index.port(port).map(|port| port.device);
                     if device.is_some_and(|device| self.claims.may_tell(&device, Instant::now())) {
                         self.engine.journal.say(&Message::Warning(&error));
                     }
@@ -62,11 +63,17 @@ impl Agent {
     pub(super) fn listen(&mut self) {
         let Some(ears) = &mut self.ears else { return };
         let heard = ears.hear();
+        let told_too_much = ears.told_too_much();
         for index in ears.too_loud() {
             if let Some(port) = self.index.port(index) {
                 self.was_deaf(|guest, device| guest.is(&port.guest) && *device == port.device);
                 self.warn(&port, "too many ARP, ND or DHCP frames: not heard for a while");
             }
+        }
+        for index in told_too_much {
+            let Some(port) = self.index.port(index) else { continue };
+            self.was_deaf(|guest, device| guest.is(&port.guest) && *device == port.device);
+            self.warn(&port, "too many DHCP answers come to it: somebody on its segment may pretend to be a server");
         }
         for one in heard {
             let Some(port) = self.index.port(one.index).filter(|port| port.mac == one.said.mac()) else { continue };

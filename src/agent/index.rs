@@ -8,7 +8,7 @@ use crate::kernel::Event;
 use crate::model::{Guest, GuestKind, IfName, Mac, NetName};
 use crate::plan::seen::Link;
 use crate::register::{GuestRecord, NetworkRecord, Stage};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -285,12 +285,12 @@ impl Index {
     }
 
     /// The ports of all guests that are here and whose MAC is known, by index; `None` where nothing changed since the last call.
-    pub fn take_ports(&mut self) -> Option<HashSet<u32>> {
+    pub fn take_ports(&mut self) -> Option<HashMap<u32, Mac>> {
         if !std::mem::take(&mut self.ports_changed) {
             return None;
         }
         let indexes = self.links.keys().copied();
-        Some(indexes.filter(|index| self.port(*index).is_some()).collect())
+        Some(indexes.filter_map(|index| Some((index, self.port(index)?.mac))).collect())
     }
 
     /// The guest's port with this index; none while its guest still runs elsewhere.

@@ -328,7 +328,7 @@ fn a_record_that_says_what_it_said_tunes_nobody() {
 #[test]
 fn the_ports_of_guests_that_are_here_are_listened_on() {
     let mut index = index(Stage::Registered);
-    assert_eq!(index.take_ports(), Some([TAP].into()));
+    assert_eq!(index.take_ports(), Some([(TAP, mac())].into()));
     assert_eq!(index.take_ports(), None, "nothing changed");
     assert_eq!(index.port(TAP).map(|port| (port.mac, port.has(ip("10.1.0.60")))), Some((mac(), true)));
     assert_eq!(index.port(BRIDGE), None);

@@ -5,6 +5,7 @@
 //! "Special case: IPv4 duplicate address detection packet"). Sent by the VXLAN device itself it goes to the other VTEPs and not to this host's bridge,
 //! and the answers, which go to a MAC that no bridge knows, come back by the same device.
 
+use super::filter::{self, Answers};
 use super::frame::{self, ARP};
 use super::packet::Packet;
 use crate::model::Mac;
@@ -26,7 +27,8 @@ pub struct Question {
 
 /// Asks all at once and listens for so long; each MAC that answered, with the question's place in the list.
 pub fn who_has(questions: &[Question], wait: Duration) -> io::Result<Vec<(usize, Mac)>> {
-    let ports = questions.iter().map(|q| Packet::open(q.index)).collect::<io::Result<Vec<_>>>()?;
+    let open = |q: &Question| Packet::open(q.index, &filter::addresses(q.from, &Answers::All));
+    let ports = questions.iter().map(open).collect::<io::Result<Vec<_>>>()?;
     for (port, question) in ports.iter().zip(questions) {
         port.send(&probe(question))?;
     }

@@ -3,8 +3,13 @@
 //!
 //! It also holds the direction, so that nobody behind it has to ask: what only a guest may say is let in when it comes from the port
 //! (`PACKET_HOST`, `_BROADCAST`, `_MULTICAST`, `_OTHERHOST`), what only a server may say when it goes to the port (`PACKET_OUTGOING`).
+//!
+//! A server may broadcast its answer to another guest, and anybody may send what looks like one to all ports of the segment at once: what is not for
+//! this port's own MAC gets in nowhere.
 
 use super::frame::{ARP, DHCP_CLIENT, DHCP_SERVER, DHCP6_CLIENT, DHCP6_SERVER, ICMPV6, IPV4, IPV6, UDP};
+use super::xids::Xid;
+use crate::model::Mac;
 use socket2::SockFilter;
 
 /// A longer frame is cut; no message that counts is as long.
@@ -14,12 +19,14 @@ pub const SNAP: usize = 1600;
 const LOAD_WORD: u16 = 0x20;
 const LOAD_HALF: u16 = 0x28;
 const LOAD_BYTE: u16 = 0x30;
-/// A half word behind X.
+/// A word and a half word behind X.
+const LOAD_WORD_X: u16 = 0x40;
 const LOAD_HALF_X: u16 = 0x48;
 /// X becomes 4 * (byte & 0xf): an IPv4 header's length.
 const LOAD_X_IHL: u16 = 0xb1;
 const JUMP_EQUAL: u16 = 0x15;
 const JUMP_ANY_BIT: u16 = 0x45;
+const AND: u16 = 0x54;
 const RETURN: u16 = 0x06;
 
 /// `SKF_AD_OFF + SKF_AD_PKTTYPE` and `+ SKF_AD_VLAN_TAG_PRESENT`, include/uapi/linux/filter.h: what the kernel knows of a frame besides its bytes.
@@ -35,6 +42,8 @@ enum Way {
     Ip4,
     Ip6,
     Udp6,
+    Answer4,
+    Answer6,
     FromGuest,
     ToGuest,
     Accept,
@@ -47,12 +56,30 @@ enum Line {
     Jump(u16, u32, Way, Way),
 }
 
+/// Which of a server's answers to this port's guest get in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answers {
+    /// All of them.
+    All,
+    /// Those in these transactions.
+    In(Vec<Xid>),
+}
+
 /// Lets in ARP, neighbour discovery and DHCP, each in its direction.
-pub fn addresses() -> Vec<SockFilter> {
+pub fn addresses(guest: Mac, answers: &Answers) -> Vec<SockFilter> {
     use Line::{Jump, Named, Plain};
-    use Way::{Accept, FromGuest, Ip4, Ip6, Next, Refuse, ToGuest, Udp6};
+    use Way::{Accept, Answer4, Answer6, FromGuest, Ip4, Ip6, Next, Refuse, ToGuest, Udp6};
     let equal = |value: u16, yes, no| Jump(JUMP_EQUAL, value.into(), yes, no);
-    assemble(&[
+    let [a, b, c, d, e, f] = guest.octets();
+    let is_guests = |load_word, word, load_half, half| {
+        [
+            Plain(load_word, word),
+            Jump(JUMP_EQUAL, u32::from_be_bytes([a, b, c, d]), Next, Refuse),
+            Plain(load_half, half),
+            equal(u16::from_be_bytes([e, f]), Next, Refuse),
+        ]
+    };
+    let mut lines = vec![
         // A tagged frame is of another segment; the kernel has taken the tag out of its bytes (skb_vlan_untag, before any packet socket).
         Plain(LOAD_WORD, VLAN_TAG_PRESENT),
         Jump(JUMP_EQUAL, 0, Next, Refuse),
@@ -69,7 +96,7 @@ pub fn addresses() -> Vec<SockFilter> {
         Plain(LOAD_X_IHL, 14),
         Plain(LOAD_HALF_X, 14 + 2),
         equal(DHCP_SERVER, FromGuest, Next),
-        equal(DHCP_CLIENT, ToGuest, Refuse),
+        equal(DHCP_CLIENT, Answer4, Refuse),
         // No extension header, so no fragment either: neighbour discovery and DHCPv6 carry none.
         Named(Ip6),
         Plain(LOAD_BYTE, 14 + 6),
@@ -82,7 +109,26 @@ pub fn addresses() -> Vec<SockFilter> {
         Named(Udp6),
         Plain(LOAD_HALF, 14 + 40 + 2),
         equal(DHCP6_SERVER, FromGuest, Next),
-        equal(DHCP6_CLIENT, ToGuest, Refuse),
+        equal(DHCP6_CLIENT, Answer6, Refuse),
+    ];
+    // chaddr and xid, behind the headers of IPv4 and UDP (RFC 2131 §2).
+    lines.push(Named(Answer4));
+    lines.extend(is_guests(LOAD_WORD_X, 14 + 8 + 28, LOAD_HALF_X, 14 + 8 + 32));
+    lines.push(Plain(LOAD_WORD_X, 14 + 8 + 4));
+    let of = |answers: &Answers, kind: fn(&Xid) -> Option<u32>| match answers {
+        Answers::All => vec![Jump(JUMP_EQUAL, 0, ToGuest, ToGuest)],
+        Answers::In(xids) => {
+            let known = xids.iter().filter_map(kind).map(|xid| Jump(JUMP_EQUAL, xid, ToGuest, Next));
+            known.chain([Jump(JUMP_EQUAL, 0, Refuse, Refuse)]).collect()
+        }
+    };
+    lines.extend(of(answers, |xid| matches!(xid, Xid::V4(_)).then(|| xid.number())));
+    // The frame's destination, and the transaction behind the kind of message (RFC 8415 §8).
+    lines.push(Named(Answer6));
+    lines.extend(is_guests(LOAD_WORD, 0, LOAD_HALF, 4));
+    lines.extend([Plain(LOAD_WORD, 14 + 40 + 8), Plain(AND, 0xff_ffff)]);
+    lines.extend(of(answers, |xid| matches!(xid, Xid::V6(_)).then(|| xid.number())));
+    lines.extend([
         Named(FromGuest),
         Plain(LOAD_WORD, PACKET_TYPE),
         Jump(JUMP_EQUAL, PACKET_OUTGOING, Refuse, Accept),
@@ -93,7 +139,8 @@ pub fn addresses() -> Vec<SockFilter> {
         Plain(RETURN, SNAP as u32),
         Named(Refuse),
         Plain(RETURN, 0),
-    ])
+    ]);
+    assemble(&lines)
 }
 
 /// Lets in nothing: for a port that is too loud, whose frames then cost no copy and no memory either.

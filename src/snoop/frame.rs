@@ -42,6 +42,16 @@ pub fn read(frame: &[u8], xids: &mut Xids) -> Vec<Said> {
     said
 }
 
+/// Is it a server's, by where the filter let it in for? What is cut short says nothing in the end.
+pub fn is_answer(frame: &[u8]) -> bool {
+    let port = match half(frame, 12) {
+        Some(IPV4) => byte(frame, 14).and_then(|first| half(frame, 14 + usize::from(first & 0xf) * 4 + 2)),
+        Some(IPV6) => half(frame, 14 + 40 + 2).filter(|_| byte(frame, 14 + 6) == Some(UDP)),
+        _ => None,
+    };
+    matches!(port, Some(DHCP_CLIENT | DHCP6_CLIENT))
+}
+
 fn ethernet(frame: &[u8], xids: &mut Xids) -> Option<Vec<Said>> {
     let to: [u8; 6] = array(frame, 0)?;
     let from = Mac::from_bytes(&array::<6>(frame, 6)?)?;

@@ -22,12 +22,14 @@ mod frame_test;
 pub use ask::{Question, who_has};
 
 use crate::model::Mac;
+use filter::Answers;
 use loud::Loudness;
 use packet::Packet;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::collections::BTreeMap;
+use socket2::SockFilter;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -140,8 +142,30 @@ fn hint(cause: &io::Error) -> &'static str {
 
 struct Port {
     packet: Packet,
+    guest: Mac,
     xids: Xids,
-    loudness: Loudness,
+    /// What the guest says.
+    words: Loudness,
+    /// What servers say to it, or who plays one: nothing that it could help.
+    answers: Loudness,
+    /// The same while only that is heard for which it has asked.
+    asked_for: Loudness,
+}
+
+impl Port {
+    fn filter(&self) -> Vec<SockFilter> {
+        match (self.words.until(), self.answers.until(), self.asked_for.until()) {
+            (Some(_), ..) => filter::nothing(),
+            (None, None, _) => filter::addresses(self.guest, &Answers::All),
+            (None, Some(_), None) => filter::addresses(self.guest, &Answers::In(self.xids.open())),
+            (None, Some(_), Some(_)) => filter::addresses(self.guest, &Answers::In(Vec::new())),
+        }
+    }
+
+    /// When what it is shut off from is heard again.
+    fn until(&self) -> Option<Instant> {
+        self.words.until().or(self.answers.until())
+    }
 }
 
 /// All ports that are listened on.
@@ -149,6 +173,7 @@ pub struct Ears {
     epoll: OwnedFd,
     ports: BTreeMap<u32, Port>,
     too_loud: Vec<u32>,
+    told_too_much: BTreeSet<u32>,
     buffer: Vec<u8>,
 }
 
@@ -160,14 +185,19 @@ impl Ears {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
         packet::check().map_err(|cause| SnoopError::None { cause })?;
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(SnoopError::Open)?;
-        Ok(Ears { epoll, ports: BTreeMap::new(), too_loud: Vec::new(), buffer: vec![0; filter::SNAP] })
+        let (ports, told_too_much) = (BTreeMap::new(), BTreeSet::new());
+        Ok(Ears { epoll, ports, too_loud: Vec::new(), told_too_much, buffer: vec![0; filter::SNAP] })
     }
 
-    /// Listens on this port from now on, in the calling thread's network namespace, whether the port is up or not. Where it does already, nothing changes.
-    pub fn listen(&mut self, index: u32) -> Result<(), SnoopError> {
+    /// Listens on this port of this guest's NIC from now on, in the calling thread's network namespace, whether the port is up or not. Where it does
+    /// already, nothing changes.
+    pub fn listen(&mut self, index: u32, guest: Mac) -> Result<(), SnoopError> {
+        if self.ports.get(&index).is_some_and(|port| port.guest != guest) {
+            self.forget(index);
+        }
         let listened = match self.ports.get(&index) {
             Some(port) => port.packet.bind(),
-            None => self.add(index),
+            None => self.add(index, guest),
         };
         listened.map_err(|cause| {
             self.forget(index);
@@ -178,10 +208,11 @@ impl Ears {
         })
     }
 
-    fn add(&mut self, index: u32) -> io::Result<()> {
-        let packet = Packet::open(index)?;
+    fn add(&mut self, index: u32, guest: Mac) -> io::Result<()> {
+        let packet = Packet::open(index, &filter::addresses(guest, &Answers::All))?;
         epoll::add(&self.epoll, &packet, EventData::new_u64(index.into()), EventFlags::IN)?;
-        self.ports.insert(index, Port { packet, xids: Xids::default(), loudness: Loudness::new(Instant::now()) });
+        let [words, answers, asked_for] = [(); 3].map(|()| Loudness::new(Instant::now()));
+        self.ports.insert(index, Port { packet, guest, xids: Xids::default(), words, answers, asked_for });
         Ok(())
     }
 
@@ -190,9 +221,9 @@ impl Ears {
         self.ports.remove(&index);
     }
 
-    /// The ports that are listened on, also those that are ignored for a while; by index.
-    pub fn ports(&self) -> impl Iterator<Item = u32> {
-        self.ports.keys().copied()
+    /// The ports that are listened on, also those that are ignored for a while: the index, and its guest's MAC.
+    pub fn ports(&self) -> impl Iterator<Item = (u32, Mac)> {
+        self.ports.iter().map(|(index, port)| (*index, port.guest))
     }
 
     /// What has come. Never blocks, and is bounded: where more is there, the epoll stays readable.
@@ -217,12 +248,17 @@ impl Ears {
     /// One port's turn.
     fn take(&mut self, index: u32, now: Instant, heard: &mut Vec<Heard>) {
         let Some(port) = self.ports.get_mut(&index) else { return };
-        let (mut frames, before) = (0, heard.len());
+        let (mut frames, mut words, mut answers) = (0, 0, 0);
+        let open = port.xids.at(now).open();
         while frames < FRAMES {
             match port.packet.recv(&mut self.buffer) {
                 Ok(frame) => {
                     frames += 1;
-                    heard.extend(frame::read(frame, port.xids.at(now)).into_iter().map(|said| Heard { index, said }));
+                    let said = frame::read(frame, port.xids.at(now));
+                    // One message may speak of many addresses.
+                    let many = u32::try_from(said.len()).unwrap_or(u32::MAX).max(1);
+                    *(if frame::is_answer(frame) { &mut answers } else { &mut words }) += many;
+                    heard.extend(said.into_iter().map(|said| Heard { index, said }));
                 }
                 Err(Errno::INTR) => {}
                 // Down or gone (`packet_notifier`, net/packet/af_packet.c). Binding tells which, and binds to what has come again under this index.
@@ -231,10 +267,18 @@ impl Ears {
                 Err(_) => return self.forget(index),
             }
         }
-        // One message may speak of many addresses.
-        let words = u32::try_from(heard.len() - before).unwrap_or(u32::MAX);
-        if port.loudness.add(frames.max(words), now) {
-            self.ignore(index);
+        if port.words.add(words, now) {
+            return self.ignore(index);
+        }
+        let shut = port.answers.until().is_some();
+        let too_many = if shut { &mut port.asked_for } else { &mut port.answers }.add(answers, now);
+        let asks = shut && port.xids.open() != open;
+        if asks || too_many && shut {
+            // What it asks for now may be answered before the filter knows of it.
+            self.told_too_much.insert(index);
+        }
+        if (asks || too_many) && port.packet.filter(&port.filter()).is_err() {
+            self.forget(index);
         }
     }
 
@@ -243,9 +287,14 @@ impl Ears {
         std::mem::take(&mut self.too_loud)
     }
 
-    /// When the next port that was too loud is heard again, if any is ignored: call [`Ears::hear`] then.
+    /// Ports that were told so much in their guest's name that an answer to it may have been missed, since the last call of this.
+    pub fn told_too_much(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.told_too_much)
+    }
+
+    /// When the next port is heard whole again, if any is not: call [`Ears::hear`] then.
     pub fn wakes(&self) -> Option<Instant> {
-        self.ports.values().filter_map(|port| port.loudness.until()).min()
+        self.ports.values().filter_map(Port::until).min()
     }
 
     /// The kernel throws its frames away from now on, and we those that it kept.
@@ -261,17 +310,23 @@ impl Ears {
 
     /// Those whose time has come are heard again.
     fn wake(&mut self, now: Instant) {
-        let due = |port: &Port| port.loudness.until().is_some_and(|until| until <= now);
+        let due = |port: &Port| port.until().is_some_and(|until| until <= now);
         let due: Vec<u32> = self.ports.iter().filter(|(_, port)| due(port)).map(|(index, _)| *index).collect();
         for index in due {
             let Some(port) = self.ports.get_mut(&index) else { continue };
-            drain(port, &mut self.buffer);
-            port.loudness = Loudness::new(now);
-            let data = EventData::new_u64(index.into());
+            let was_shut = port.words.until().is_some();
+            if was_shut {
+                drain(port, &mut self.buffer);
+            }
+            for loudness in [&mut port.words, &mut port.answers, &mut port.asked_for] {
+                *loudness = Loudness::new(now);
+            }
             // Bound again: the port may be gone meanwhile, which it told nobody.
-            let again = port.packet.bind().and_then(|()| port.packet.filter(&filter::addresses()));
-            let again = again.and_then(|()| Ok(epoll::add(&self.epoll, &port.packet, data, EventFlags::IN)?));
-            if again.is_err() {
+            let again = port.packet.bind().and_then(|()| port.packet.filter(&port.filter()));
+            let data = EventData::new_u64(index.into());
+            let add =
+                |()| if was_shut { Ok(epoll::add(&self.epoll, &port.packet, data, EventFlags::IN)?) } else { Ok(()) };
+            if again.and_then(add).is_err() {
                 self.forget(index);
             }
         }

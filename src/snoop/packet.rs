@@ -1,7 +1,6 @@
 //! A packet(7) socket on one port. The only file with unsafe code (tests/rooms.rs holds that): no crate makes a `sockaddr_ll` of an index
 //! in safe code, and binding by name would listen on whatever bears that name by then.
 
-use super::filter;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 use std::io;
@@ -29,11 +28,11 @@ pub struct Packet {
 
 impl Packet {
     /// Opened without a protocol it hears nothing; then comes the filter, and only then the port: not one frame gets in past the filter.
-    pub fn open(index: u32) -> io::Result<Packet> {
+    pub fn open(index: u32, filter: &[SockFilter]) -> io::Result<Packet> {
         let socket = unbound()?;
         socket.set_recv_buffer_size(BACKLOG)?;
         let packet = Packet { socket, index };
-        packet.filter(&filter::addresses())?;
+        packet.filter(filter)?;
         packet.bind()?;
         Ok(packet)
     }

@@ -20,6 +20,15 @@ pub enum Xid {
     V6(u32),
 }
 
+impl Xid {
+    /// As it is in the message.
+    pub fn number(self) -> u32 {
+        match self {
+            Xid::V4(number) | Xid::V6(number) => number,
+        }
+    }
+}
+
 /// What was asked in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
@@ -54,6 +63,11 @@ impl Xids {
             self.kept.pop_front();
         }
         self.kept.push_back((xid, mac, asked, self.now));
+    }
+
+    /// Those that wait for an answer.
+    pub fn open(&self) -> Vec<Xid> {
+        self.kept.iter().map(|(xid, ..)| *xid).collect()
     }
 
     /// What this MAC asked in this transaction.

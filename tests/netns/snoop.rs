@@ -152,7 +152,7 @@ fn until_after(ears: &mut Ears, said: Said, mut again: impl FnMut()) -> Vec<Said
 
 fn ears(index: u32) -> Ears {
     let mut ears = Ears::open().unwrap();
-    ears.listen(index).unwrap();
+    ears.listen(index, mac(GUEST)).unwrap();
     ears
 }
 
@@ -221,6 +221,8 @@ fn dhcp6(kind: u8) -> Vec<u8> {
     [&[kind, 1, 2, 3, 0, 3, 0, 40][..], &[0; 12], &address].concat()
 }
 
+/// Where it begins in a frame of [`ipv4`], which has options in its header.
+const BOOTP: usize = 14 + 28 + 8;
 const RELEASE: u8 = 7;
 const REQUEST: u8 = 3;
 const ACK: u8 = 5;
@@ -376,7 +378,7 @@ netns!(a_flood_costs_a_bounded_time_and_ends_nothing, kernel, {
     }
     assert!((200..=320).contains(&heard), "{heard}");
     assert_eq!(ears.too_loud(), [index]);
-    assert_eq!((ears.too_loud(), ears.ports().collect::<Vec<_>>()), (vec![], vec![index]));
+    assert_eq!((ears.too_loud(), ears.ports().map(|(index, _)| index).collect::<Vec<_>>()), (vec![], vec![index]));
     assert!(!ready(&ears, MOMENT) && ears.hear().is_empty());
     let wakes = ears.wakes().unwrap();
     assert!(wakes <= Instant::now() + Duration::from_secs(5));
@@ -387,6 +389,67 @@ netns!(a_flood_costs_a_bounded_time_and_ends_nothing, kernel, {
     assert_eq!(all(&mut ears), [has("10.1.0.60")]);
 });
 
+// agent.md 2: the segment's broadcasts come out of every port, whoever sends them.
+netns!(what_comes_to_a_guest_makes_nobody_deaf_to_it, kernel, {
+    let (guest, index) = Guest::new(kernel);
+    let mut ears = ears(index);
+    let (from, to) = (guest.inside(|| Sender::new("v1")), Sender::new("v0"));
+    let hour = Some(Duration::from_secs(3600));
+    let leased = Said::Leased { mac: mac(GUEST), ip: ip("10.1.0.60"), lifetime: hour };
+    let request = ethernet(BROADCAST, 0x0800, &ipv4(0, &udp(67, &dhcp(1, REQUEST))));
+    let answer = ethernet(BROADCAST, 0x0800, &ipv4(0, &udp(68, &dhcp(2, ACK))));
+    // Another client's answers, and what is no message at all, wake nobody.
+    let mut others = answer.clone();
+    others[BOOTP + 28] ^= 2;
+    for frame in [others, ethernet(BROADCAST, 0x0800, &ipv4(0, &udp(68, b"x")))] {
+        (0..1000).for_each(|_| to.send(&frame));
+        assert!(!ready(&ears, MOMENT), "{frame:x?}");
+    }
+    let six = ipv6(17, 1, &udp(546, &dhcp6(7)));
+    (0..1000).for_each(|_| to.send(&ethernet(BROADCAST, 0x86dd, &six)));
+    assert!(!ready(&ears, MOMENT));
+
+    let flood = |ears: &mut Ears, frame: &[u8]| {
+        for round in 0..2000 {
+            to.send(frame);
+            if round % 50 == 0 {
+                assert_eq!(ears.hear(), []);
+            }
+        }
+    };
+    // In its name: what it says and asks for is heard all the same.
+    let mut forged = answer.clone();
+    forged[BOOTP + 4] ^= 1;
+    flood(&mut ears, &forged);
+    assert!(!ready(&ears, MOMENT), "the kernel throws them away");
+    from.send(&arp([10, 1, 0, 60]));
+    assert_eq!(all(&mut ears), [has("10.1.0.60")]);
+    assert!(ears.told_too_much().is_empty(), "it has asked for nothing");
+    from.send(&request);
+    assert_eq!(all(&mut ears), []);
+    flood(&mut ears, &forged);
+    to.send(&answer);
+    assert_eq!(all(&mut ears), [leased]);
+    assert_eq!(Vec::from_iter(ears.told_too_much()), [index]);
+    // By one who has seen what it asked: then no answer is heard for a while, and what the guest says is.
+    from.send(&request);
+    assert_eq!(all(&mut ears), []);
+    let mut forged = answer.clone();
+    forged[BOOTP + 16] ^= 1;
+    flood(&mut ears, &forged);
+    assert!(!ready(&ears, MOMENT));
+    from.send(&arp([10, 1, 0, 61]));
+    assert_eq!(all(&mut ears), [has("10.1.0.61")]);
+    assert_eq!((ears.too_loud(), Vec::from_iter(ears.told_too_much())), (vec![], vec![index]));
+    let wakes = ears.wakes().unwrap();
+    std::thread::sleep(wakes.saturating_duration_since(Instant::now()));
+    assert_eq!((ears.hear(), ears.wakes()), (vec![], None));
+    from.send(&request);
+    assert_eq!(all(&mut ears), []);
+    to.send(&answer);
+    assert_eq!(all(&mut ears), [leased]);
+});
+
 netns!(a_port_that_goes_down_is_heard_again_and_one_that_goes_is_forgotten, kernel, {
     let (guest, index) = Guest::new(kernel);
     let from = guest.inside(|| Sender::new("v1"));
@@ -395,9 +458,9 @@ netns!(a_port_that_goes_down_is_heard_again_and_one_that_goes_is_forgotten, kern
     for _ in 0..3 {
         assert_eq!(all(&mut ears), []);
         assert!(!ready(&ears, MOMENT), "the port's end is told once");
-        assert_eq!(ears.ports().collect::<Vec<_>>(), [index]);
+        assert_eq!(ears.ports().map(|(index, _)| index).collect::<Vec<_>>(), [index]);
         sh("ip link set v0 up");
-        ears.listen(index).unwrap(); // changes nothing
+        ears.listen(index, mac(GUEST)).unwrap(); // changes nothing
         from.send(&arp([10, 1, 0, 60]));
         assert_eq!(all(&mut ears), [has("10.1.0.60")]);
         sh("ip link set v0 down");
@@ -405,12 +468,12 @@ netns!(a_port_that_goes_down_is_heard_again_and_one_that_goes_is_forgotten, kern
     // Gone while it was down, which no socket is told.
     sh("ip link del v0");
     assert_eq!(all(&mut ears), []);
-    assert!(matches!(ears.listen(index), Err(SnoopError::Gone(gone)) if gone == index));
+    assert!(matches!(ears.listen(index, mac(GUEST)), Err(SnoopError::Gone(gone)) if gone == index));
     assert_eq!(ears.ports().count(), 0);
     // Gone while it was up.
     sh("ip link add w0 up type veth peer name w1");
     let index = crate::index(kernel, "w0");
-    ears.listen(index).unwrap();
+    ears.listen(index, mac(GUEST)).unwrap();
     all(&mut ears);
     sh("ip link del w0");
     assert_eq!((all(&mut ears), ears.ports().count()), (vec![], 0));
@@ -437,13 +500,13 @@ netns!(a_thousand_guests_are_not_stopped_by_the_usual_limit_of_open_files, kerne
     assert_eq!(getrlimit(Resource::Nofile).current, limit.maximum);
     let first = index(kernel, "b0");
     for index in first..first + 100 {
-        ears.listen(index).unwrap();
-        ears.listen(index).unwrap();
+        ears.listen(index, mac(GUEST)).unwrap();
+        ears.listen(index, mac(GUEST)).unwrap();
     }
     assert_eq!(ears.ports().count(), 100);
     ears.forget(first);
     ears.forget(first);
     assert_eq!(ears.ports().count(), 99);
-    assert!(matches!(ears.listen(9999), Err(SnoopError::Gone(9999))));
-    assert!(matches!(ears.listen(u32::MAX), Err(SnoopError::Gone(u32::MAX))));
+    assert!(matches!(ears.listen(9999, mac(GUEST)), Err(SnoopError::Gone(9999))));
+    assert!(matches!(ears.listen(u32::MAX, mac(GUEST)), Err(SnoopError::Gone(u32::MAX))));
 });
