@@ -2,22 +2,24 @@
 //! and to the log is bounded here.
 
 use super::index::Key;
-use crate::model::IfName;
-use crate::plan::learn::Claim;
+use crate::model::{IfName, Mac};
+use crate::plan::whose::{Answer, Claim};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// An address is taken from others so often within [`WINDOW`], and from other VTEPs so often: FRR calls an address a duplicate after 5 moves within
+/// A guest takes an address from others so often within [`WINDOW`], and from other VTEPs so often: FRR calls an address a duplicate after 5 moves within
 /// 180 s (RFC 7432 §15.1), and whoever loses it there may take it back as often.
 const TAKES: usize = 4;
 const TAKES_FROM_VTEPS: usize = 2;
 const WINDOW: Duration = Duration::from_secs(180);
-/// Then it may only be asked for, each time for twice as long, up to 32 windows: who takes what another host declares would otherwise have it
-/// nearly always, since that host takes its time to take it back.
+/// Then that guest may only ask for it, each time for twice as long, up to 32 windows. Whoever it took it from is not slowed.
 const LONGEST: u32 = 5;
-/// What was refused is not looked at again for so long.
+/// Who lost an address while it was silent gets it back for so long, whoever has it and answers.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+/// What was refused is not looked at again for so long; where its holder has answered, which may be about to give it up, for a second.
 const DEAF: Duration = Duration::from_secs(30);
+const DEAF_AFTER_ANSWER: Duration = Duration::from_secs(1);
 /// A port may claim so much at once (as much as a NIC may have), and one a second after that. Each claim may be a route that is announced to the whole fabric
 /// and another that is withdrawn.
 const CLAIMS: Pace = Pace { at_once: 64, every: Duration::from_secs(1) };
@@ -29,8 +31,9 @@ const MOST: usize = 4096;
 /// What was refused or taken of late, and who may say how much.
 #[derive(Debug, Default)]
 pub struct Claims {
-    refused: HashMap<(Key, IpAddr, bool), Instant>,
-    takes: HashMap<(IfName, IpAddr), Takes>,
+    refused: HashMap<(Key, IpAddr, bool), (Instant, Duration)>,
+    takes: HashMap<(Key, IpAddr), Takes>,
+    had: HashMap<(IfName, IpAddr), Had>,
     claims: Paced,
     words: Paced,
 }
@@ -42,20 +45,46 @@ struct Takes {
     only_asks_until: Option<Instant>,
 }
 
+/// Who had an address before it was taken, and by whom.
+#[derive(Debug)]
+struct Had {
+    of: Mac,
+    by: Mac,
+    at: Instant,
+}
+
+/// An address that a guest took from another.
+#[derive(Debug, Clone, Copy)]
+pub struct Take<'a> {
+    /// Who took it.
+    pub key: &'a Key,
+    /// On which segment.
+    pub bridge: &'a IfName,
+    /// Which.
+    pub ip: IpAddr,
+    /// Whose it was.
+    pub of: Mac,
+    /// Whose it is.
+    pub by: Mac,
+    /// Was it behind another VTEP?
+    pub from_vtep: bool,
+}
+
 impl Claims {
     /// Is this claim known to be in vain?
     pub fn is_refused(&self, key: &Key, ip: IpAddr, claim: Claim, now: Instant) -> bool {
         let refused = self.refused.get(&(key.clone(), ip, claim == Claim::Uses));
-        refused.is_some_and(|at| now.saturating_duration_since(*at) < DEAF)
+        refused.is_some_and(|(at, deaf)| now.saturating_duration_since(*at) < *deaf)
     }
 
-    /// It was refused. Is that news?
-    pub fn refused(&mut self, key: &Key, ip: IpAddr, claim: Claim, now: Instant) -> bool {
+    /// It was refused, after its holder had answered or not. Is that news?
+    pub fn refused(&mut self, key: &Key, ip: IpAddr, claim: Claim, answer: Answer, now: Instant) -> bool {
         if self.refused.len() >= MOST {
             self.refused.clear();
         }
-        let before = self.refused.insert((key.clone(), ip, claim == Claim::Uses), now);
-        before.is_none_or(|at| now.saturating_duration_since(at) > WINDOW)
+        let deaf = if answer == Answer::Yes { DEAF_AFTER_ANSWER } else { DEAF };
+        let before = self.refused.insert((key.clone(), ip, claim == Claim::Uses), (now, deaf));
+        before.is_none_or(|(at, _)| now.saturating_duration_since(at) > WINDOW)
     }
 
     /// May this port claim one address more just now?
@@ -68,23 +97,43 @@ impl Claims {
         self.words.take(port, WORDS, now)
     }
 
-    /// How strong a claim on an address still is: who has taken it too often lately may only ask.
-    pub fn weigh(&self, bridge: &IfName, ip: IpAddr, claim: Claim, now: Instant) -> Claim {
-        let until = self.takes.get(&(bridge.clone(), ip)).and_then(|takes| takes.only_asks_until);
+    /// How strong a guest's claim on an address still is: who has taken it too often lately may only ask.
+    pub fn weigh(&self, key: &Key, ip: IpAddr, claim: Claim, now: Instant) -> Claim {
+        let until = self.takes.get(&(key.clone(), ip)).and_then(|takes| takes.only_asks_until);
         if until.is_some_and(|until| now < until) { Claim::Asks } else { claim }
     }
 
-    /// It was taken, from another VTEP's guest or from one of this host. For how long is it left alone from now on?
-    pub fn taken(&mut self, bridge: &IfName, ip: IpAddr, from_vtep: bool, now: Instant) -> Option<Duration> {
+    /// Was this address taken from that MAC of late?
+    pub fn had(&self, bridge: &IfName, ip: IpAddr, of: Mac, now: Instant) -> bool {
+        let had = self.had.get(&(bridge.clone(), ip));
+        had.is_some_and(|had| had.of == of && now.saturating_duration_since(had.at) < REMEMBERED)
+    }
+
+    /// Was it taken by the one from the other? Then the other has it back by right.
+    pub fn took(&self, bridge: &IfName, ip: IpAddr, by: Mac, of: Mac, now: Instant) -> bool {
+        self.had(bridge, ip, of, now) && self.had.get(&(bridge.clone(), ip)).is_some_and(|had| had.by == by)
+    }
+
+    /// Whoever it was taken from has it again.
+    pub fn is_back(&mut self, bridge: &IfName, ip: IpAddr) {
+        self.had.remove(&(bridge.clone(), ip));
+    }
+
+    /// It was taken. For how long may whoever took it only ask for it from now on?
+    pub fn taken(&mut self, take: Take<'_>, now: Instant) -> Option<Duration> {
         if self.takes.len() >= MOST {
             self.takes.clear();
         }
-        let takes = self.takes.entry((bridge.clone(), ip)).or_default();
+        if self.had.len() >= MOST {
+            self.had.clear();
+        }
+        self.had.insert((take.bridge.clone(), take.ip), Had { of: take.of, by: take.by, at: now });
+        let takes = self.takes.entry((take.key.clone(), take.ip)).or_default();
         if takes.only_asks_until.is_some_and(|until| now.saturating_duration_since(until) > WINDOW * (1 << LONGEST)) {
             takes.rounds = 0;
         }
         takes.recent.retain(|(at, _)| now.saturating_duration_since(*at) < WINDOW);
-        takes.recent.push((now, from_vtep));
+        takes.recent.push((now, take.from_vtep));
         let from_vteps = takes.recent.iter().filter(|(_, from_vtep)| *from_vtep).count();
         if takes.recent.len() < TAKES && from_vteps < TAKES_FROM_VTEPS {
             return None;
@@ -131,30 +180,47 @@ mod tests {
         start + Duration::from_secs(seconds)
     }
 
+    fn mac(last: u8) -> Mac {
+        Mac::from_bytes(&[0x52, 0x54, 0, 0, 0, last]).unwrap()
+    }
+
     #[test]
-    fn an_address_that_goes_back_and_forth_is_followed_so_often_and_then_left_for_longer_and_longer() {
+    fn who_takes_an_address_too_often_may_only_ask_for_it_for_longer_and_longer() {
         let (bridge, ip): (IfName, IpAddr) = ("red-l2".parse().unwrap(), "10.1.0.99".parse().unwrap());
-        let other: IfName = "green-l2".parse().unwrap();
+        let (key, other): (Key, Key) = ("libvirt-taker".into(), "libvirt-owner".into());
+        let take = |from_vtep| Take { key: &key, bridge: &bridge, ip, of: mac(1), by: mac(2), from_vtep };
         for (from_vtep, times) in [(false, TAKES), (true, TAKES_FROM_VTEPS)] {
             let (mut claims, mut now) = (Claims::default(), Instant::now());
             for pause in [1, 2, 4, 8, 16, 32, 32].map(|n| n * WINDOW) {
                 for n in 1..=times {
-                    assert_eq!(claims.weigh(&bridge, ip, Claim::Uses, now), Claim::Uses);
-                    let left = claims.taken(&bridge, ip, from_vtep, now);
+                    assert_eq!(claims.weigh(&key, ip, Claim::Uses, now), Claim::Uses);
+                    let left = claims.taken(take(from_vtep), now);
                     assert_eq!(left, (n == times).then_some(pause), "told once");
                 }
-                assert_eq!(claims.weigh(&bridge, ip, Claim::Uses, now), Claim::Asks);
-                assert_eq!(claims.weigh(&other, ip, Claim::Uses, now), Claim::Uses, "another tenant's own");
+                assert_eq!(claims.weigh(&key, ip, Claim::Uses, now), Claim::Asks);
+                assert_eq!(claims.weigh(&other, ip, Claim::Uses, now), Claim::Uses, "whoever it is taken from");
                 now += pause;
             }
             now += WINDOW * 33;
-            let left: Vec<_> = (0..times).filter_map(|_| claims.taken(&bridge, ip, from_vtep, now)).collect();
+            let left: Vec<_> = (0..times).filter_map(|_| claims.taken(take(from_vtep), now)).collect();
             assert_eq!(left, [WINDOW], "quiet for long, it begins anew");
         }
         let (mut claims, start) = (Claims::default(), Instant::now());
         for n in 0..20 {
-            assert_eq!(claims.taken(&bridge, ip, true, at(start, n * 180)), None, "now and then is no quarrel");
+            assert_eq!(claims.taken(take(true), at(start, n * 180)), None, "now and then is no quarrel");
         }
+    }
+
+    #[test]
+    fn whose_it_was_is_known_for_an_hour() {
+        let (bridge, ip): (IfName, IpAddr) = ("red-l2".parse().unwrap(), "10.1.0.99".parse().unwrap());
+        let (mut claims, start, key) = (Claims::default(), Instant::now(), "libvirt-taker".into());
+        claims.taken(Take { key: &key, bridge: &bridge, ip, of: mac(1), by: mac(2), from_vtep: false }, start);
+        assert!(claims.had(&bridge, ip, mac(1), start) && !claims.had(&bridge, ip, mac(2), start));
+        assert!(claims.took(&bridge, ip, mac(2), mac(1), start) && !claims.took(&bridge, ip, mac(3), mac(1), start));
+        assert!(claims.had(&bridge, ip, mac(1), at(start, 3599)) && !claims.had(&bridge, ip, mac(1), at(start, 3600)));
+        claims.is_back(&bridge, ip);
+        assert!(!claims.had(&bridge, ip, mac(1), start));
     }
 
     #[test]
@@ -174,11 +240,11 @@ mod tests {
         let (mut claims, start) = (Claims::default(), Instant::now());
         let (key, ip): (Key, IpAddr) = ("libvirt-x".into(), "10.1.0.1".parse().unwrap());
         assert!(!claims.is_refused(&key, ip, Claim::Uses, start));
-        assert!(claims.refused(&key, ip, Claim::Uses, start));
+        assert!(claims.refused(&key, ip, Claim::Uses, Answer::NotAsked, start));
         assert!(claims.is_refused(&key, ip, Claim::Uses, at(start, 29)));
         assert!(!claims.is_refused(&key, ip, Claim::Asks, at(start, 29)), "a probe is another thing");
         assert!(!claims.is_refused(&key, ip, Claim::Uses, at(start, 30)));
-        assert!(!claims.refused(&key, ip, Claim::Uses, at(start, 31)), "no news");
+        assert!(!claims.refused(&key, ip, Claim::Uses, Answer::NotAsked, at(start, 31)), "no news");
     }
 
     #[test]
@@ -186,15 +252,12 @@ mod tests {
         let (mut claims, start) = (Claims::default(), Instant::now());
         for n in 0..3 * MOST {
             let ip = IpAddr::from([10, 1, (n >> 8) as u8, n as u8]);
-            claims.refused(&format!("libvirt-{n}").as_str().into(), ip, Claim::Uses, start);
-            claims.taken(
-                &"red-l2".parse().unwrap(),
-                IpAddr::from([10, (n >> 16) as u8, (n >> 8) as u8, n as u8]),
-                false,
-                start,
-            );
+            claims.refused(&format!("libvirt-{n}").as_str().into(), ip, Claim::Uses, Answer::NotAsked, start);
+            let (key, bridge) = (&format!("libvirt-{n}").as_str().into(), &"red-l2".parse().unwrap());
+            claims.taken(Take { key, bridge, ip, of: mac(1), by: mac(2), from_vtep: false }, start);
             claims.may_claim(&format!("vnet{n}").parse().unwrap(), at(start, n as u64));
         }
         assert!(claims.refused.len() <= MOST && claims.takes.len() <= MOST && claims.claims.0.len() <= MOST);
+        assert!(claims.had.len() <= MOST);
     }
 }

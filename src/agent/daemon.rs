@@ -2,6 +2,7 @@
 
 use super::AgentError;
 use super::arrival;
+use super::asks::Ask;
 use super::claims::Claims;
 use super::due::{Due, HOLD, PARTING, Patience, SOON, Task, Unsure};
 use super::hearing::Leases;
@@ -84,6 +85,7 @@ pub(super) struct Agent {
     pub(super) index: Index,
     pub(super) due: Due,
     pub(super) claims: Claims,
+    pub(super) asks: Vec<Ask>,
     pub(super) leases: Leases,
     pub(super) patience: Patience,
     unsure: Unsure,
@@ -136,6 +138,7 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
         index: Index::default(),
         due: Due::default(),
         claims: Claims::default(),
+        asks: Vec::new(),
         leases: Leases::default(),
         patience: Patience::default(),
         unsure: Unsure::default(),
@@ -190,9 +193,9 @@ impl Agent {
         self.watch_settings();
         let wakes = self.ears.as_ref().and_then(Ears::wakes);
         let next = self.due.next().into_iter().chain(self.unsure.next()).chain(wakes).min();
-        let next = next.into_iter().chain(self.scrape.next()).min();
+        let next = next.into_iter().chain(self.scrape.next()).chain(self.asks_next()).min();
         let others = self.door.iter().map(AsFd::as_fd).chain(self.ears.iter().map(AsFd::as_fd));
-        let others = others.chain(self.guards.iter().map(AsFd::as_fd));
+        let others = others.chain(self.guards.iter().map(AsFd::as_fd)).chain(self.asks.iter().map(Ask::fd));
         let others = others.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         self.senses.wait(others.chain(self.scrape.fds()), next)?;
         self.tell_figures();
@@ -215,6 +218,7 @@ impl Agent {
         }
         for event in &events {
             self.unhear(event);
+            self.is_it_lost(event);
             for look in self.index.react(event) {
                 self.look(look);
             }
@@ -222,6 +226,7 @@ impl Agent {
         // After the records: a guest is known before its first frame.
         self.tune();
         self.listen();
+        self.hear_answers();
         // One task a round: what comes meanwhile is not left waiting behind a thousand others.
         let now = Instant::now();
         if self.due.crowd(now) {

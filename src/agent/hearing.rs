@@ -1,14 +1,16 @@
 //! Addresses that nobody declared: heard on the guests' own ports, and read in dnsmasq's list of leases.
 
+use super::asks::Why;
+use super::claims::Take;
 use super::daemon::Agent;
 use super::due::Task;
 use super::index::{Key, Port};
-use crate::engine::{EngineError, Learned, boot_seconds};
+use crate::engine::{Claimed, EngineError, Learned, boot_seconds};
 use crate::hypervisor::leases::{self, Lease};
 use crate::journal::Message;
 use crate::kernel::Event;
 use crate::model::{Address, Guest, IfName, Source};
-use crate::plan::learn::{Claim, Other};
+use crate::plan::whose::{Answer, Claim, Holder};
 use crate::register::{Endpoint, GuestRecord};
 use crate::snoop::{Said, SnoopError};
 use std::collections::{BTreeMap, HashSet};
@@ -98,30 +100,39 @@ impl Agent {
 
     fn learn(&mut self, port: &Port, address: Address, claim: Claim) {
         let (now, ip) = (Instant::now(), address.ip);
-        if self.claims.is_refused(&port.key, ip, claim, now) {
+        if self.claims.is_refused(&port.key, ip, claim, now) || self.is_asked(&port.bridge, ip) {
             return;
         }
         if !self.claims.may_claim(&port.device, now) {
             self.metrics.refused += 1;
             return self.warn(port, "claims too many addresses: one a second is looked at");
         }
-        let weighed = self.claims.weigh(&port.bridge, ip, claim, now);
-        let learned = match self.index.declared(&port.bridge, ip, port.mac) {
-            // What is declared is never taken away by what is heard.
-            Some(owner) => Ok(Learned::Refused(format!("{ip} is {owner}'s"))),
-            None => self.engine.learn(&port.guest, &port.device, address, weighed),
-        };
-        let what = match learned {
+        self.judge(port, address, claim, Answer::NotAsked);
+    }
+
+    /// Whose is it, as far as is known by now?
+    pub(super) fn judge(&mut self, port: &Port, address: Address, claim: Claim, answer: Answer) {
+        let (now, ip) = (Instant::now(), address.ip);
+        let had_it = self.claims.had(&port.bridge, ip, port.mac, now);
+        let weighed = if had_it { claim } else { self.claims.weigh(&port.key, ip, claim, now) };
+        let here = self.index.holder(port, ip).map(|(holder, of)| (holder, of.mac, of.guest));
+        let known = here.as_ref().map(|(holder, ..)| *holder);
+        let claimed = Claimed { claim: weighed, had_it, here, answer };
+        let what = match self.engine.learn(&port.guest, &port.device, address, claimed) {
             Ok(Learned::Known) => return self.reload_guest(&port.key),
+            Ok(Learned::Ask { holder, mac }) => return self.ask(port, address, Why::Claimed(claim), holder, mac),
             Ok(Learned::Registered { taken }) => {
                 self.metrics.learned += 1;
                 self.reload_guest(&port.key);
-                let pause = taken.and_then(|from| self.claims.taken(&port.bridge, ip, from == Other::Vtep, now));
-                let Some(pause) = pause else { return };
+                let Some((from, of)) = taken else { return };
+                if had_it {
+                    return self.claims.is_back(&port.bridge, ip);
+                }
+                let from_vtep = from == Holder::Vtep;
+                let take = Take { key: &port.key, bridge: &port.bridge, ip, of, by: port.mac, from_vtep };
+                let Some(pause) = self.claims.taken(take, now) else { return };
                 let pause = pause.as_secs() / 60;
-                let what =
-                    format!("{ip} goes back and forth between two guests: not followed to here for {pause} minutes");
-                return self.warn(port, &what);
+                return self.warn(port, &format!("takes {ip} again and again: not followed for {pause} minutes"));
             }
             Ok(Learned::Refused(why)) => {
                 self.metrics.refused += 1;
@@ -129,14 +140,15 @@ impl Agent {
             }
             Err(error) => format!("{ip} cannot be registered: {error}"),
         };
-        // A guest may well ask whether an address is free that is not.
-        if self.claims.refused(&port.key, ip, claim, now) && claim == Claim::Uses {
+        // A guest may well ask whether an address is free that is not, and answer on each NIC for all that it has.
+        let news = self.claims.refused(&port.key, ip, claim, answer, now);
+        if news && claim == Claim::Uses && known != Some(Holder::Itself) {
             self.warn(port, &what);
         }
     }
 
     /// Guests choose when this is said: so it is not said as often as they like.
-    fn warn(&mut self, port: &Port, what: &str) {
+    pub(super) fn warn(&mut self, port: &Port, what: &str) {
         if self.claims.may_tell(&port.device, Instant::now()) {
             self.engine.journal.object.clone_from(&port.guest.name);
             self.engine.journal.say(&Message::Warning(&format!("{}: {}: {what}", port.guest, port.device)));

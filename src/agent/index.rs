@@ -5,8 +5,9 @@
 
 use crate::config::PortSecurity;
 use crate::kernel::Event;
-use crate::model::{Guest, GuestKind, IfName, Mac, NetName};
+use crate::model::{Guest, GuestKind, IfName, Mac, NetName, Source};
 use crate::plan::seen::Link;
+use crate::plan::whose::Holder;
 use crate::register::{GuestRecord, NetworkRecord, Stage};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -73,7 +74,7 @@ struct Nic {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Ip {
     ip: IpAddr,
-    learned: bool,
+    source: Source,
 }
 
 /// A guest's port, as one who hears something on it needs to know it.
@@ -166,7 +167,7 @@ impl Index {
                 device: e.device.clone(),
                 bridge: e.bridge.clone(),
                 mac: e.mac,
-                ips: e.ips.iter().map(|a| Ip { ip: a.ip, learned: a.source.is_learned() }).collect(),
+                ips: e.ips.iter().map(|a| Ip { ip: a.ip, source: a.source }).collect(),
                 incoming: e.stage == Stage::Incoming,
                 guarded: e.port_security != PortSecurity::Off,
             })
@@ -204,6 +205,7 @@ impl Index {
             before.devices.iter().for_each(|device| drop_key(&mut self.by_network_device, device, key));
         }
         let Some(NetworkRecord { network, .. }) = record else { return };
+        // The first two are the segment's own.
         let mut devices = vec![network.bridge.clone(), network.vni.device()];
         let l3 = network.vrf.as_ref().filter(|vrf| vrf.vni.is_some()).and_then(|vrf| vrf.l3_bridge().ok().flatten());
         if let Some(vrf) = &network.vrf {
@@ -318,13 +320,44 @@ impl Index {
         })
     }
 
-    /// The guest that this address is declared for on this bridge, behind another MAC than this one.
-    pub fn declared(&self, bridge: &IfName, ip: IpAddr, mac: Mac) -> Option<&Guest> {
-        let declares = |nic: &Nic| {
-            nic.bridge == *bridge && nic.mac != Some(mac) && nic.ips.iter().any(|a| a.ip == ip && !a.learned)
+    /// Who else than this port's guest has an address on its bridge, behind another MAC: by whoever told most surely, and on which port.
+    pub fn holder(&self, port: &Port, ip: IpAddr) -> Option<(Holder, Port)> {
+        let source = |nic: &Nic| {
+            let other = nic.bridge == port.bridge && nic.mac.is_some_and(|mac| mac != port.mac) && !nic.incoming;
+            nic.ips.iter().find(|a| other && a.ip == ip).map(|a| a.source)
         };
-        let known = self.by_ip.get(&ip)?.iter().filter_map(|key| self.guests.get(key));
-        known.into_iter().find(|known| known.nics.iter().any(declares)).map(|known| &known.guest)
+        let found = self.by_ip.get(&ip)?.iter().flat_map(|key| {
+            let of = self.guests.get(key).into_iter().flat_map(|known| known.nics.iter());
+            of.filter_map(move |nic| Some((source(nic)?, key, nic)))
+        });
+        let (source, key, nic) = found.min_by_key(|(source, ..)| *source)?;
+        let holder = if *key == port.key { Holder::Itself } else { Holder::Here(source) };
+        Some((holder, self.port_of(key, |other| other == nic)?))
+    }
+
+    /// Its device's index.
+    pub fn index_of(&self, device: &IfName) -> Option<u32> {
+        self.links.iter().find(|(_, link)| link.name == *device).map(|(index, _)| *index)
+    }
+
+    /// The index of this bridge's tunnel.
+    pub fn tunnel_of(&self, bridge: &IfName) -> Option<u32> {
+        let segment = self.networks.get(bridge.as_str())?;
+        self.index_of(segment.devices.get(1)?)
+    }
+
+    /// The guests' ports on this device.
+    pub fn ports_on(&self, device: &IfName) -> Vec<Port> {
+        let keys = self.by_device.get(device).into_iter().flatten();
+        keys.filter_map(|key| self.port_of(key, |nic| nic.device == *device)).collect()
+    }
+
+    /// The ports on the bridge with this index whose guests have learned this address.
+    pub fn learned_by(&self, bridge: u32, ip: IpAddr) -> Vec<Port> {
+        let Some(bridge) = self.links.get(&bridge).map(|link| &link.name) else { return Vec::new() };
+        let has = |nic: &Nic| nic.bridge == *bridge && nic.ips.iter().any(|a| a.ip == ip && a.source.is_learned());
+        let keys = self.by_ip.get(&ip).into_iter().flatten();
+        keys.filter_map(|key| self.port_of(key, has)).collect()
     }
 
     /// What an event means; remembers the devices as the event says that they are.
@@ -439,7 +472,7 @@ impl Index {
                     match (gone, ext_learned) {
                         (true, _) => Some(Why::Lost),
                         // What was only learned is given up, for which nobody has to wait.
-                        (false, true) if own.learned && *mac != nic.mac => Some(Why::Lost),
+                        (false, true) if own.source.is_learned() && *mac != nic.mac => Some(Why::Lost),
                         (false, true) => Some(Why::Taken),
                         (false, false) if *permanent && *mac == nic.mac => None,
                         (false, false) => Some(Why::Lost),

@@ -304,17 +304,24 @@ fn an_address_that_was_only_learned_is_the_one_who_took_its() {
 }
 
 #[test]
-fn who_declares_an_address() {
+fn who_has_an_address_by_whoever_told_most_surely() {
     let mut index = index(Stage::Registered);
-    let (red, other): (IfName, Mac) = ("red-l2".parse().unwrap(), "52:54:00:00:00:99".parse().unwrap());
-    assert_eq!(index.declared(&red, ip("10.1.0.60"), other), index.guest(VM1));
-    assert_eq!(index.declared(&red, ip("10.1.0.60"), mac()), None, "itself");
-    assert_eq!(index.declared(&red, ip("10.1.0.61"), other), None);
-    assert_eq!(index.declared(&"blue-l2".parse().unwrap(), ip("10.1.0.60"), other), None);
+    let ip = ip("10.1.0.60");
+    let port = |index: &Index| index.port(TAP).unwrap();
+    let holder = |index: &Index, asks: &Port| index.holder(asks, ip).map(|(holder, of)| (holder, of.mac));
+    let stranger = Port { mac: "52:54:00:00:00:99".parse().unwrap(), key: "libvirt-other".into(), ..port(&index) };
+    assert_eq!(holder(&index, &port(&index)), None, "itself");
+    assert_eq!(holder(&index, &stranger), Some((Holder::Here(Source::DhcpHost), mac())));
+    assert_eq!(holder(&index, &Port { key: VM1.into(), ..stranger.clone() }), Some((Holder::Itself, mac())));
+    assert_eq!(holder(&index, &Port { bridge: "blue-l2".parse().unwrap(), ..stranger.clone() }), None);
+    assert_eq!(index.learned_by(BRIDGE, ip), [], "declared");
     let mut record = guest(Stage::Registered);
     record.endpoints[0].ips[0].source = Source::Neighbour;
     index.put_guest(VM1, Some(&record));
-    assert_eq!(index.declared(&red, ip("10.1.0.60"), other), None, "only learned");
+    assert_eq!(holder(&index, &stranger), Some((Holder::Here(Source::Neighbour), mac())));
+    assert_eq!(index.learned_by(BRIDGE, ip).len(), 1);
+    index.put_guest(VM1, Some(&guest(Stage::Incoming)));
+    assert_eq!(holder(&index, &stranger), None, "it still runs elsewhere");
 }
 
 #[test]

@@ -21,6 +21,7 @@
 //! It may be killed at any moment: it keeps nothing that is not in the register or the kernel, and each step is crash-safe.
 
 pub mod arrival;
+mod asks;
 pub mod claims;
 pub mod daemon;
 pub mod due;

@@ -5,9 +5,10 @@ use super::guest::{How, by_dhcp_host, is_incoming};
 use super::{Engine, EngineError};
 use crate::config::{Network, PortSecurity};
 use crate::journal::Message;
-use crate::model::{Address, Guest, IfName, Source};
+use crate::model::{Address, Guest, IfName, Mac, Source};
 use crate::plan::guard::is_granted;
-use crate::plan::learn::{Claim, Other, other_holder, unfit, with};
+use crate::plan::learn::{other_holder, unfit, with};
+use crate::plan::whose::{Answer, Case, Claim, Holder, Verdict, judge};
 use crate::register::{Endpoint, GuestRecord, Stage};
 
 /// What came of an address that was heard of.
@@ -18,21 +19,47 @@ pub enum Learned {
     /// It is registered now. Was it another's before?
     Registered {
         /// Who had it.
-        taken: Option<Other>,
+        taken: Option<(Holder, Mac)>,
+    },
+    /// It is the guest's with this MAC, if that one answers for it.
+    Ask {
+        /// Where it is.
+        holder: Holder,
+        /// Whom to ask.
+        mac: Mac,
     },
     /// It is not this guest's, for this reason.
     Refused(String),
 }
 
+/// What else is known of a claim ([`Case`]).
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// How sure it is.
+    pub claim: Claim,
+    /// Had it the address before?
+    pub had_it: bool,
+    /// Who else of this host has it, by the records.
+    pub here: Option<(Holder, Mac, Guest)>,
+    /// Does that one answer?
+    pub answer: Answer,
+}
+
+impl Claimed {
+    /// Nobody of this host is known to have it, and nobody was asked.
+    pub fn new(claim: Claim) -> Claimed {
+        Claimed { claim, had_it: false, here: None, answer: Answer::NotAsked }
+    }
+}
+
 impl Engine {
-    /// The guest behind this port has this address: registers it, whoever learned it before. The caller has seen to it that it is declared for no
-    /// other guest of this host.
+    /// The guest behind this port has this address: registers it, if it is its ([`judge`]).
     pub fn learn(
         &mut self,
         guest: &Guest,
         device: &IfName,
         address: Address,
-        claim: Claim,
+        claimed: Claimed,
     ) -> Result<Learned, EngineError> {
         self.journal.object.clone_from(&guest.name);
         let _lock = self.register.lock_guest(guest)?;
@@ -68,16 +95,21 @@ impl Engine {
             return Ok(Learned::Refused(format!("{} is the gateway's", address.ip)));
         }
         let neigh = kernel.neigh(link.index, address.ip)?;
-        let taken = other_holder(neigh.as_ref(), mac);
-        let of = neigh.and_then(|n| n.mac).map(|mac| mac.to_string()).unwrap_or_default();
-        let whose = match taken {
-            None => String::new(),
-            Some(Other::Vtep) => format!("{of}'s behind another VTEP"),
-            Some(Other::Here) => format!("{of}'s on this host"),
-            Some(Other::Operator) => format!("{of}'s by an entry that is not evpn-hook's"),
-        };
-        if taken == Some(Other::Operator) || taken.is_some() && claim == Claim::Asks {
-            return Ok(Learned::Refused(format!("{} is {whose}", address.ip)));
+        let by_entry = other_holder(neigh.as_ref(), mac).zip(neigh.and_then(|n| n.mac));
+        let Claimed { claim, had_it, here, answer } = claimed;
+        let taken = here.as_ref().map(|(holder, mac, _)| (*holder, *mac)).or(by_entry);
+        let holder = taken.map_or(Holder::Nobody, |(holder, _)| holder);
+        let whose = taken.map_or(String::new(), |(holder, of)| match holder {
+            Holder::Nobody => String::new(),
+            Holder::Itself => "its own on another NIC".to_owned(),
+            Holder::Here(_) => here.map_or(format!("{of}'s on this host"), |(_, _, guest)| format!("{guest}'s")),
+            Holder::Vtep => format!("{of}'s behind another VTEP"),
+            Holder::Operator => format!("{of}'s by an entry that is not evpn-hook's"),
+        });
+        match (judge(&Case { source: address.source, claim, had_it, holder, answer }), taken) {
+            (Verdict::Its, _) => {}
+            (Verdict::Ask, Some((holder, mac))) => return Ok(Learned::Ask { holder, mac }),
+            _ => return Ok(Learned::Refused(format!("{} is {whose}", address.ip))),
         }
         let record = self.change(Some(before), record, How::Mend, |e| e.device == *device)?;
         let from = taken.map_or(String::new(), |_| format!(", before {whose}"));

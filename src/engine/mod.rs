@@ -19,7 +19,7 @@ pub use change::{Now, differences};
 pub use foreign::Known;
 pub use guest::{attach, boot_micros, boot_seconds, by_hand, detach, lacks, mends};
 pub use host::{TunnelEnd, tunnel_end_and_carriers, undo_host};
-pub use learned::Learned;
+pub use learned::{Claimed, Learned};
 pub use look::{devices_of, devices_of_vrf};
 pub use lxc::{Inner, Large, inside};
 pub use network::{HostLacks, host_lacks, host_wants};

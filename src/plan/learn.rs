@@ -2,6 +2,7 @@
 //! another has it: what was only learned is never fought for.
 
 use super::seen::Neigh;
+use super::whose::Holder;
 use crate::config::Network;
 use crate::model::{Address, Mac, Source, not_a_host};
 use std::net::IpAddr;
@@ -9,15 +10,6 @@ use std::net::IpAddr;
 /// The most addresses of one NIC that are learned: each is an entry in every hypervisor of the fabric. A host with privacy addresses has some
 /// eight at a time (RFC 8981 §3.4).
 pub const MOST: usize = 64;
-
-/// How sure a guest's word is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Claim {
-    /// It uses the address, or a server gave it: whoever had it before has it no more.
-    Uses,
-    /// It asks whether it is free (RFC 5227 §2.1.1, RFC 4862 §5.4): its own only where nobody else has it.
-    Asks,
-}
 
 /// Why an address cannot be a guest's on this network; `None` where it can.
 ///
@@ -43,25 +35,14 @@ pub fn unfit(network: &Network, ip: IpAddr) -> Option<&'static str> {
     (roomy && special).then_some("its subnet's own or broadcast address")
 }
 
-/// Who else has an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Other {
-    /// A guest behind another VTEP.
-    Vtep,
-    /// A guest of this host.
-    Here,
-    /// Nobody that we know: the operator has made an entry for it.
-    Operator,
-}
-
 /// Who else has it, by the bridge's neighbour entry.
-pub fn other_holder(neigh: Option<&Neigh>, mac: Mac) -> Option<Other> {
+pub fn other_holder(neigh: Option<&Neigh>, mac: Mac) -> Option<Holder> {
     let neigh = neigh.filter(|n| n.mac.is_some_and(|of| of != mac))?;
     match neigh {
-        Neigh { ext_learned: true, .. } => Some(Other::Vtep),
-        // Also where dnsmasq has made it a learned one (`was_ours` in plan/guest.rs).
-        Neigh { ours: true, .. } => Some(Other::Here),
-        Neigh { permanent: true, .. } => Some(Other::Operator),
+        Neigh { ext_learned: true, .. } => Some(Holder::Vtep),
+        // Also where dnsmasq has made it a learned one (`was_ours` in plan/guest.rs). Of whose record it is the entry does not tell.
+        Neigh { ours: true, .. } => Some(Holder::Here(Source::Fabric)),
+        Neigh { permanent: true, .. } => Some(Holder::Operator),
         // Only the kernel's own memory of who had it last.
         _ => None,
     }

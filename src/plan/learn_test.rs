@@ -74,12 +74,16 @@ fn who_else_has_it() {
     };
     assert_eq!(other_holder(None, own), None);
     assert_eq!(other_holder(Some(&neigh(own, false, true)), own), None, "itself, where it came from");
-    assert_eq!(other_holder(Some(&neigh(other, false, true)), own), Some(Other::Vtep));
-    assert_eq!(other_holder(Some(&neigh(other, true, false)), own), Some(Other::Operator));
+    assert_eq!(other_holder(Some(&neigh(other, false, true)), own), Some(Holder::Vtep));
+    assert_eq!(other_holder(Some(&neigh(other, true, false)), own), Some(Holder::Operator));
     assert_eq!(other_holder(Some(&neigh(other, false, false)), own), None, "the kernel's memory");
     for permanent in [true, false] {
         let ours = Neigh { ours: true, ..neigh(other, permanent, false) };
-        assert_eq!(other_holder(Some(&ours), own), Some(Other::Here), "also where dnsmasq has touched it");
+        assert_eq!(
+            other_holder(Some(&ours), own),
+            Some(Holder::Here(Source::Fabric)),
+            "also where dnsmasq has touched it"
+        );
     }
 }
 

@@ -24,6 +24,7 @@ pub mod rules;
 pub mod seen;
 mod step;
 pub mod underlay;
+pub mod whose;
 
 pub use step::{Hears, Step};
 

@@ -14,12 +14,14 @@ mod filter;
 pub(crate) mod frame;
 mod loud;
 mod packet;
+mod probe;
 pub(crate) mod xids;
 
 #[cfg(test)]
 mod frame_test;
 
 pub use ask::{Question, who_has};
+pub use probe::{Asked, Probe};
 
 use crate::model::Mac;
 use filter::Answers;

@@ -44,6 +44,7 @@ mod table;
 mod there_before;
 mod trouble;
 mod unread;
+mod whose;
 mod wrong;
 mod xml;
 

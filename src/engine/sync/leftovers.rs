@@ -4,13 +4,14 @@ use super::{Look, Synced};
 use crate::config::{PortSecurity, Vrf};
 use crate::engine::guest::guard_of;
 use crate::engine::look::{devices_of, devices_of_vrf};
-use crate::engine::{Engine, EngineError, by_hand};
+use crate::engine::{Claimed, Engine, EngineError, by_hand};
 use crate::event::Nic;
 use crate::model::{Address, Guest, IfName, Source, Vni};
 use crate::plan::guard::Guard;
 use crate::plan::guest::guarded;
-use crate::plan::learn::{Claim, unfit, with};
+use crate::plan::learn::{unfit, with};
 use crate::plan::seen::{LinkKind, Neigh, World};
+use crate::plan::whose::Claim;
 use crate::plan::{Plan, Planned, Step, plain};
 use crate::register::{Endpoint, NetworkRecord, Stage, VrfRecord};
 use crate::speaker::Added;
@@ -64,7 +65,7 @@ impl Engine {
         }
         let learned = if self.dry_run { Vec::new() } else { left.learned };
         for (guest, device, ip) in learned {
-            let again = self.learn(&guest, &device, Address::new(ip, Source::Fabric), Claim::Asks);
+            let again = self.learn(&guest, &device, Address::new(ip, Source::Fabric), Claimed::new(Claim::Asks));
             out.keep(again.map(drop));
         }
         self.do_most(left.devices);

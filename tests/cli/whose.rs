@@ -1,0 +1,189 @@
+//! An address that two guests say that they have, beside an agent: whose it is, and whose it stays.
+
+use crate::agent::{Agent, until};
+use crate::common::{sh, skip, try_sh};
+use crate::guests::Sleeper;
+use crate::host::{Host, neighbours};
+use crate::on_a_host;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::fs::File;
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const A: &str = "52:54:00:00:00:0a";
+const B: &str = "52:54:00:00:00:0b";
+
+/// A guest with a kernel of its own to answer for it: a namespace behind a veth.
+struct Guest {
+    sleeper: Sleeper,
+    mac: &'static str,
+}
+
+impl Guest {
+    fn attach(host: &Host, name: &str, mac: &'static str) -> Guest {
+        let sleeper = Sleeper::start();
+        let guest = Guest { sleeper, mac };
+        let pid = guest.sleeper.0.id();
+        sh(&format!("ip link add {name} type veth peer name eth0 address {mac} netns {pid} && ip link set {name} up"));
+        // Nothing but what a test has it say.
+        guest.sh("echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6; ip link set eth0 up");
+        host.run(&["attach", name, "--network", "flat", "--mac", mac, "--guest", name]).ok();
+        guest
+    }
+
+    fn sh(&self, line: &str) -> String {
+        sh(&format!("nsenter -t {} -n sh -c '{line}'", self.sleeper.0.id()))
+    }
+
+    fn inside(&self, work: impl FnOnce() + Send) {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.sleeper.0.id())).unwrap();
+        let entered = || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            work();
+        };
+        std::thread::scope(|scope| scope.spawn(entered).join().unwrap());
+    }
+
+    fn has(&self, ip: &str) {
+        self.sh(&format!("ip address replace {ip}/24 dev eth0"));
+    }
+
+    fn has_no_more(&self, ip: &str) {
+        self.sh(&format!("ip address del {ip}/24 dev eth0"));
+    }
+
+    /// Asks for the gateway as who has that address, and so says that it has it.
+    fn speaks(&self, ip: &str) {
+        self.sh(&format!("ip neigh flush dev eth0; ping -c 1 -W 1 -I {ip} 10.1.0.1 >/dev/null || true"));
+    }
+
+    fn owns(&self, ip: &str) -> bool {
+        neighbours().contains(&format!("neigh {ip} {} ", self.mac))
+    }
+}
+
+/// Long enough for three questions and their answers.
+const MOMENT: Duration = Duration::from_millis(600);
+
+/// It is that guest's all the time.
+#[track_caller]
+fn stays(guest: &Guest, ip: &str, what: &str) {
+    let end = Instant::now() + MOMENT;
+    while Instant::now() < end {
+        assert!(guest.owns(ip), "{what}\n{}", neighbours());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+struct Server(Child);
+
+impl Server {
+    fn start(address: &str) -> Server {
+        let range = format!("--dhcp-range={address},{address},1h");
+        let mut command = Command::new("dnsmasq");
+        command.args(["--interface=flat-l2", "--bind-interfaces", "--dhcp-authoritative", "--no-ping", &range]);
+        command.args(["--keep-in-foreground", "--port=0", "--conf-file=/dev/null", "--user=root", "--pid-file="]);
+        Server(command.arg("--leasefile-ro").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+// agent.md 1.
+on_a_host!(a_leased_address_is_taken_by_nobodys_word, {
+    if !(try_sh("command -v dnsmasq").0 && try_sh("busybox udhcpc --help").0) {
+        return skip("whose::a_leased_address_is_taken_by_nobodys_word", "no dnsmasq or no busybox with udhcpc");
+    }
+    let host = Host::flat();
+    let _agent = Agent::start();
+    let (a, b) = (Guest::attach(&host, "tapa", A), Guest::attach(&host, "tapb", B));
+    let script = "/run/udhcpc";
+    sh(&format!("printf \"#!/bin/sh\\nip address replace \\$ip/24 dev \\$interface\\n\" >{script}; chmod +x {script}"));
+    let _server = Server::start("10.1.0.50");
+    a.sh(&format!("busybox udhcpc -n -q -i eth0 -s {script} >/dev/null 2>&1"));
+    until("the lease", || a.owns("10.1.0.50"));
+    b.has("10.1.0.50");
+    for round in 0..5 {
+        b.speaks("10.1.0.50");
+        stays(&a, "10.1.0.50", &format!("B's word took it in round {round}"));
+        a.speaks("10.1.0.50");
+    }
+    // Not even where it is silent: the lease is its own for as long as it lasts.
+    a.sh("ip link set eth0 down");
+    b.speaks("10.1.0.50");
+    stays(&a, "10.1.0.50", "B's word took it while A was silent");
+});
+
+on_a_host!(an_address_stays_with_the_guest_that_answers_for_it, {
+    let host = Host::flat();
+    let _agent = Agent::start();
+    let (a, b) = (Guest::attach(&host, "tapa", A), Guest::attach(&host, "tapb", B));
+    a.has("10.1.0.60");
+    a.speaks("10.1.0.60");
+    until("A's address", || a.owns("10.1.0.60"));
+    b.has("10.1.0.60");
+    for _ in 0..3 {
+        b.speaks("10.1.0.60");
+        stays(&a, "10.1.0.60", "A answers for it");
+    }
+    // A VIP that fails over.
+    a.has_no_more("10.1.0.60");
+    std::thread::sleep(Duration::from_secs(1));
+    b.speaks("10.1.0.60");
+    until("B to have it", || b.owns("10.1.0.60"));
+    // Back again while B answers: it was A's first.
+    a.has("10.1.0.60");
+    a.speaks("10.1.0.60");
+    until("A to have it again", || a.owns("10.1.0.60"));
+    b.speaks("10.1.0.60");
+    stays(&a, "10.1.0.60", "B had taken it");
+});
+
+on_a_host!(who_takes_an_address_again_and_again_is_slowed_and_nobody_else, {
+    let host = Host::flat();
+    let _agent = Agent::start();
+    let (a, b) = (Guest::attach(&host, "tapa", A), Guest::attach(&host, "tapb", B));
+    a.has("10.1.0.60");
+    b.has("10.1.0.60");
+    a.speaks("10.1.0.60");
+    until("A's address", || a.owns("10.1.0.60"));
+    for round in 1..=5 {
+        a.sh("ip link set eth0 down");
+        b.speaks("10.1.0.60");
+        if round <= 4 {
+            until("B to have it", || b.owns("10.1.0.60"));
+        } else {
+            stays(&a, "10.1.0.60", "B took it for the fifth time");
+        }
+        a.sh("ip link set eth0 up");
+        a.speaks("10.1.0.60");
+        until("A to have it again", || a.owns("10.1.0.60"));
+    }
+});
+
+on_a_host!(what_is_broadcast_makes_no_port_deaf, {
+    let host = Host::flat();
+    let _agent = Agent::start();
+    let (a, b) = (Guest::attach(&host, "tapa", A), Guest::attach(&host, "tapb", B));
+    b.has("10.1.0.61");
+    b.speaks("10.1.0.61");
+    // agent.md 2: anything at all, to DHCP's clients.
+    b.inside(|| {
+        let socket = UdpSocket::bind("10.1.0.61:67").unwrap();
+        socket.set_broadcast(true).unwrap();
+        (0..1000).for_each(|_| assert_eq!(socket.send_to(b"x", "10.1.0.255:68").unwrap(), 1));
+    });
+    let since = Instant::now();
+    a.has("10.1.0.60");
+    a.speaks("10.1.0.60");
+    until("A to be heard", || a.owns("10.1.0.60"));
+    // A port that is too loud is not heard for 5 s.
+    assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
+});
