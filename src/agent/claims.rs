@@ -25,6 +25,8 @@ const DEAF_AFTER_ANSWER: Duration = Duration::from_secs(1);
 const CLAIMS: Pace = Pace { at_once: 64, every: Duration::from_secs(1) };
 /// So many lines in the log, and one a minute after that.
 const WORDS: Pace = Pace { at_once: 8, every: Duration::from_secs(60) };
+/// Of so many addresses it is remembered when they were heard last: of 10,000 guests' six each.
+const MOST_HEARD: usize = 65_536;
 /// So many addresses or ports are remembered; a guest that claims more than that starts with a clean slate.
 const MOST: usize = 4096;
 
@@ -34,6 +36,7 @@ pub struct Claims {
     refused: HashMap<(Key, IpAddr, bool), (Instant, Duration)>,
     takes: HashMap<(Key, IpAddr), Takes>,
     had: HashMap<(IfName, IpAddr), Had>,
+    heard: HashMap<(IfName, IpAddr), Instant>,
     claims: Paced,
     words: Paced,
 }
@@ -95,6 +98,21 @@ impl Claims {
     /// May one line more be written about this port?
     pub fn may_tell(&mut self, port: &IfName, now: Instant) -> bool {
         self.words.take(port, WORDS, now)
+    }
+
+    /// It was heard on this port just now.
+    pub fn heard(&mut self, port: &IfName, ip: IpAddr, now: Instant) {
+        if self.heard.len() >= MOST_HEARD {
+            self.heard.clear();
+        }
+        self.heard.insert((port.clone(), ip), now);
+    }
+
+    /// Those of a port's addresses that were heard, the latest last.
+    pub fn by_last_heard(&self, port: &IfName, ips: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+        let mut heard: Vec<_> = ips.filter_map(|ip| Some((*self.heard.get(&(port.clone(), ip))?, ip))).collect();
+        heard.sort();
+        heard.into_iter().map(|(_, ip)| ip).collect()
     }
 
     /// How strong a guest's claim on an address still is: who has taken it too often lately may only ask.

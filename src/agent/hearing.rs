@@ -80,6 +80,9 @@ impl Agent {
         for one in heard {
             let Some(port) = self.index.port(one.index).filter(|port| port.mac == one.said.mac()) else { continue };
             match one.said {
+                Said::Has { ip: ip @ IpAddr::V6(_), .. } if port.has(ip) => {
+                    self.claims.heard(&port.device, ip, Instant::now());
+                }
                 Said::Has { ip, .. } if port.has(ip) => {}
                 Said::Has { ip, .. } => self.learn(&port, Address::new(ip, Source::Neighbour), Claim::Uses),
                 Said::Wants { ip, .. } if port.has(ip) => {}
@@ -117,7 +120,8 @@ impl Agent {
         let weighed = if had_it { claim } else { self.claims.weigh(&port.key, ip, claim, now) };
         let here = self.index.holder(port, ip).map(|(holder, of)| (holder, of.mac, of.guest));
         let known = here.as_ref().map(|(holder, ..)| *holder);
-        let claimed = Claimed { claim: weighed, had_it, here, answer };
+        let heard = self.claims.by_last_heard(&port.device, port.addresses());
+        let claimed = Claimed { claim: weighed, had_it, here, answer, heard };
         let what = match self.engine.learn(&port.guest, &port.device, address, claimed) {
             Ok(Learned::Known) => return self.reload_guest(&port.key),
             Ok(Learned::Ask { holder, mac }) => return self.ask(port, address, Why::Claimed(claim), holder, mac),

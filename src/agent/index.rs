@@ -94,6 +94,11 @@ pub struct Port {
 }
 
 impl Port {
+    /// Its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.ips.iter().map(|a| a.ip)
+    }
+
     /// Is this address known to be its?
     pub fn has(&self, ip: IpAddr) -> bool {
         self.ips.iter().any(|a| a.ip == ip)

@@ -10,6 +10,7 @@ use crate::plan::guard::is_granted;
 use crate::plan::learn::{other_holder, unfit, with};
 use crate::plan::whose::{Answer, Case, Claim, Holder, Verdict, judge};
 use crate::register::{Endpoint, GuestRecord, Stage};
+use std::net::IpAddr;
 
 /// What came of an address that was heard of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,12 +44,14 @@ pub struct Claimed {
     pub here: Option<(Holder, Mac, Guest)>,
     /// Does that one answer?
     pub answer: Answer,
+    /// The guest's addresses that were heard of late, the latest last.
+    pub heard: Vec<IpAddr>,
 }
 
 impl Claimed {
     /// Nobody of this host is known to have it, and nobody was asked.
     pub fn new(claim: Claim) -> Claimed {
-        Claimed { claim, had_it: false, here: None, answer: Answer::NotAsked }
+        Claimed { claim, had_it: false, here: None, answer: Answer::NotAsked, heard: Vec::new() }
     }
 }
 
@@ -71,7 +74,8 @@ impl Engine {
         let mut record = before.clone();
         let here = |e: &&mut Endpoint| e.device == *device && e.stage == Stage::Registered;
         let Some(endpoint) = record.endpoints.iter_mut().find(here) else { return Ok(Learned::Known) };
-        let (Some(mac), Some(ips)) = (endpoint.mac, with(&endpoint.ips, address)) else { return Ok(Learned::Known) };
+        let Some(mac) = endpoint.mac else { return Ok(Learned::Known) };
+        let Some(ips) = with(&endpoint.ips, address, mac, &claimed.heard) else { return Ok(Learned::Known) };
         let new = !endpoint.ips.iter().any(|a| a.ip == address.ip);
         endpoint.ips = ips;
         if !new {
@@ -96,7 +100,7 @@ impl Engine {
         }
         let neigh = kernel.neigh(link.index, address.ip)?;
         let by_entry = other_holder(neigh.as_ref(), mac).zip(neigh.and_then(|n| n.mac));
-        let Claimed { claim, had_it, here, answer } = claimed;
+        let Claimed { claim, had_it, here, answer, .. } = claimed;
         let taken = here.as_ref().map(|(holder, mac, _)| (*holder, *mac)).or(by_entry);
         let holder = taken.map_or(Holder::Nobody, |(holder, _)| holder);
         let whose = taken.map_or(String::new(), |(holder, of)| match holder {
@@ -183,7 +187,7 @@ impl Engine {
         found.sort_by_key(|n| n.ip);
         let its = |n: &&crate::plan::seen::Neigh| n.mac == Some(mac) && n.ext_learned;
         for neigh in found.iter().filter(its).filter(|n| unfit(&network.network, n.ip).is_none()) {
-            if let Some(ips) = with(&endpoint.ips, Address::new(neigh.ip, Source::Fabric)) {
+            if let Some(ips) = with(&endpoint.ips, Address::new(neigh.ip, Source::Fabric), mac, &[]) {
                 endpoint.ips = ips;
             }
         }

@@ -7,9 +7,11 @@ use crate::config::Network;
 use crate::model::{Address, Mac, Source, not_a_host};
 use std::net::IpAddr;
 
-/// The most addresses of one NIC that are learned: each is an entry in every hypervisor of the fabric. A host with privacy addresses has some
-/// eight at a time (RFC 8981 §3.4).
+/// The most addresses of one NIC that are learned: each is an entry in every hypervisor of the fabric.
 pub const MOST: usize = 64;
+/// The most of one /64 that a guest has made up itself. One with privacy addresses makes a new one a day and at each reconnect, and has some eight that
+/// are valid (RFC 8981 §3.4, ip-sysctl.rst `temp_valid_lft`); it tells nobody of those that it gives up.
+pub const MOST_MADE: usize = 10;
 
 /// Why an address cannot be a guest's on this network; `None` where it can.
 ///
@@ -55,8 +57,9 @@ pub fn yields(address: &Address, before: &[Address], neighs: &[Neigh], mac: Mac)
         && other_holder(neighs.iter().find(|n| n.ip == address.ip), mac).is_some()
 }
 
-/// What an endpoint's addresses are with this one; `None` where nothing changes.
-pub fn with(ips: &[Address], new: Address) -> Option<Vec<Address>> {
+/// What an endpoint's addresses are with this one; `None` where nothing changes. Where there are too many the one goes that was not heard for longest:
+/// `heard` are those that were heard of late, the latest last; before them go those that it lacks, the oldest first.
+pub fn with(ips: &[Address], new: Address, mac: Mac, heard: &[IpAddr]) -> Option<Vec<Address>> {
     let mut ips = ips.to_vec();
     if let Some(known) = ips.iter_mut().find(|a| a.ip == new.ip) {
         // A lease is renewed, and says more than that the guest was heard.
@@ -64,13 +67,29 @@ pub fn with(ips: &[Address], new: Address) -> Option<Vec<Address>> {
         *known = new;
         return better.then_some(ips);
     }
-    if ips.iter().filter(|a| a.source.is_learned()).count() >= MOST {
-        // The oldest that nobody gave: a privacy address of long ago, which it would show again if it still had it.
-        let oldest = ips.iter().position(|a| a.source > Source::Lease)?;
+    let made = |a: &Address| a.source > Source::Lease && is_made_up(a.ip, mac) && is_beside(a.ip, new.ip);
+    let crowded = is_made_up(new.ip, mac) && ips.iter().filter(|a| made(a)).count() >= MOST_MADE;
+    if crowded || ips.iter().filter(|a| a.source.is_learned()).count() >= MOST {
+        // None that a server gave: a guest would show it again if it still had it.
+        let may_go = |a: &Address| if crowded { made(a) } else { a.source > Source::Lease };
+        let last = |a: &Address| heard.iter().position(|ip| *ip == a.ip).map_or(0, |at| at + 1);
+        let (oldest, _) = ips.iter().enumerate().filter(|(_, a)| may_go(a)).min_by_key(|(_, a)| last(a))?;
         ips.remove(oldest);
     }
     ips.push(new);
     Some(ips)
+}
+
+/// An IPv6 address that is not made of the MAC (RFC 4291 Appendix A), and not link-local.
+fn is_made_up(ip: IpAddr, mac: Mac) -> bool {
+    let [a, b, c, d, e, f] = mac.octets();
+    let IpAddr::V6(ip) = ip else { return false };
+    !ip.is_unicast_link_local() && ip.octets()[8..] != [a ^ 2, b, c, 0xff, 0xfe, d, e, f]
+}
+
+/// Of the same /64.
+fn is_beside(one: IpAddr, other: IpAddr) -> bool {
+    matches!((one, other), (IpAddr::V6(one), IpAddr::V6(other)) if one.octets()[..8] == other.octets()[..8])
 }
 
 /// Two ways to tell the end of a lease differ by the rounding of two clocks.

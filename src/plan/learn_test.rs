@@ -103,16 +103,57 @@ fn only_what_was_learned_before_yields() {
 #[test]
 fn what_is_declared_stays_and_what_is_learned_comes_on_top() {
     let declared = Address::new(ip("10.1.0.60"), Source::Metadata);
-    assert_eq!(with(&[declared], learned("10.1.0.60")), None);
-    assert_eq!(with(&[declared], learned("10.1.0.61")), Some(vec![declared, learned("10.1.0.61")]));
+    assert_eq!(with(&[declared], learned("10.1.0.60"), own(), &[]), None);
+    assert_eq!(with(&[declared], learned("10.1.0.61"), own(), &[]), Some(vec![declared, learned("10.1.0.61")]));
     let lease = Address { until: Some(100), ..Address::new(ip("10.1.0.61"), Source::Lease) };
     let renewed = Address { until: Some(200), ..lease };
-    assert_eq!(with(&[learned("10.1.0.61")], lease), Some(vec![lease]), "who gave it says more than who was heard");
-    assert_eq!(with(&[lease], learned("10.1.0.61")), None);
-    assert_eq!(with(&[lease], renewed), Some(vec![renewed]));
-    assert_eq!(with(&[renewed], renewed), None);
-    assert_eq!(with(&[renewed], Address { until: Some(201), ..lease }), None, "the same, rounded otherwise");
-    assert_eq!(with(&[Address { until: None, ..lease }], lease), Some(vec![lease]), "its end is known again");
+    assert_eq!(
+        with(&[learned("10.1.0.61")], lease, own(), &[]),
+        Some(vec![lease]),
+        "who gave it says more than who was heard"
+    );
+    assert_eq!(with(&[lease], learned("10.1.0.61"), own(), &[]), None);
+    assert_eq!(with(&[lease], renewed, own(), &[]), Some(vec![renewed]));
+    assert_eq!(with(&[renewed], renewed, own(), &[]), None);
+    assert_eq!(
+        with(&[renewed], Address { until: Some(201), ..lease }, own(), &[]),
+        None,
+        "the same, rounded otherwise"
+    );
+    assert_eq!(
+        with(&[Address { until: None, ..lease }], lease, own(), &[]),
+        Some(vec![lease]),
+        "its end is known again"
+    );
+}
+
+fn own() -> Mac {
+    "52:54:00:00:00:01".parse().unwrap()
+}
+
+#[test]
+fn privacy_addresses_of_long_ago_go() {
+    let number = |n: usize| learned(&format!("fd00:1::{n:x}"));
+    let of_mac = learned("fd00:1::5054:ff:fe00:1");
+    let kept = [of_mac, learned("fe80::1"), Address::new(ip("fd00:1::ffff"), Source::Lease), learned("fd00:2::1")];
+    let full: Vec<Address> = kept.into_iter().chain((1..=MOST_MADE).map(number)).collect();
+    // The first is a server's own, which it uses all the time; the second was heard once, and others never.
+    let heard = [number(2).ip, number(1).ip];
+    let more = with(&full, number(99), own(), &heard).unwrap();
+    assert_eq!(more.len(), full.len());
+    let gone: Vec<_> = full.iter().filter(|a| !more.contains(a)).collect();
+    assert_eq!(gone, [&number(3)]);
+    let all: Vec<IpAddr> = (3..=MOST_MADE).chain([2, 1]).map(|n| number(n).ip).collect();
+    assert!(!with(&full, number(99), own(), &all).unwrap().contains(&number(3)), "the one that was heard first");
+    for other in ["fd00:2::2", "10.1.0.60", "fe80::2"] {
+        assert_eq!(
+            with(&full, learned(other), own(), &heard).unwrap().len(),
+            full.len() + 1,
+            "{other} crowds out none"
+        );
+    }
+    let few: Vec<Address> = (1..=MOST_MADE).map(number).collect();
+    assert_eq!(with(&few, of_mac, own(), &[]).unwrap().len(), few.len() + 1, "made of its MAC it is one for ever");
 }
 
 #[test]
@@ -121,9 +162,9 @@ fn too_many_push_out_the_oldest_that_nobody_gave() {
     let lease = Address::new(ip("fd00:1::ffff"), Source::Lease);
     let mut full = vec![lease];
     full.extend((1..MOST).map(number));
-    let more = with(&full, number(MOST)).unwrap();
+    let more = with(&full, number(MOST), own(), &[]).unwrap();
     assert_eq!(more.len(), MOST);
     assert!(more.contains(&lease) && more.contains(&number(2)) && !more.contains(&number(1)), "{more:?}");
     let leases: Vec<_> = (0..MOST).map(|n| Address { source: Source::Lease, ..number(n + 1) }).collect();
-    assert_eq!(with(&leases, number(MOST + 1)), None);
+    assert_eq!(with(&leases, number(MOST + 1), own(), &[]), None);
 }

@@ -213,8 +213,8 @@ fn unheld(look: &Look) -> Vec<Planned> {
 /// May this guest have learned it?
 fn fits(look: &Look, endpoint: &Endpoint, ip: IpAddr) -> bool {
     let network = look.networks.iter().find(|n| n.network.bridge == endpoint.bridge);
-    network.is_some_and(|n| unfit(&n.network, ip).is_none())
-        && with(&endpoint.ips, Address::new(ip, Source::Fabric)).is_some()
+    let more = |mac| with(&endpoint.ips, Address::new(ip, Source::Fabric), mac, &[]).is_some();
+    network.is_some_and(|n| unfit(&n.network, ip).is_none()) && endpoint.mac.is_some_and(more)
 }
 
 /// The L3VNI of a VRF, by the tunnel that is on its bridge.
