@@ -5,6 +5,7 @@ use super::arrival;
 use super::asks::Ask;
 use super::claims::Claims;
 use super::due::{Due, HOLD, PARTING, Patience, SOON, Task, Unsure};
+use super::followers::Holders;
 use super::hearing::Leases;
 use super::index::{Index, Key, Look, Record, Why};
 use super::metrics::{Metrics, Now};
@@ -23,7 +24,7 @@ use crate::model::{Guest, NetName};
 use crate::register::{GuestRecord, Lock, Stage, guest_key};
 use crate::senses::Senses;
 use crate::senses::watch::{Place, Sign};
-use crate::snoop::Ears;
+use crate::snoop::{Announcer, Ears};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::collections::{HashMap, HashSet};
@@ -86,6 +87,9 @@ pub(super) struct Agent {
     pub(super) due: Due,
     pub(super) claims: Claims,
     pub(super) asks: Vec<Ask>,
+    pub(super) holders: Holders,
+    /// None where there are no packet sockets.
+    pub(super) announcer: Option<Announcer>,
     pub(super) leases: Leases,
     pub(super) patience: Patience,
     unsure: Unsure,
@@ -139,6 +143,9 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
         due: Due::default(),
         claims: Claims::default(),
         asks: Vec::new(),
+        holders: Holders::default(),
+        // Where there are none, that is told with the ears.
+        announcer: Announcer::open().ok(),
         leases: Leases::default(),
         patience: Patience::default(),
         unsure: Unsure::default(),
@@ -159,6 +166,7 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
     agent.notify.say("READY=1");
     agent.was_deaf(|_, _| true);
     agent.everything(Tell::All);
+    agent.read_holders();
     if agent.speaker_is_there() && !(agent.speaker_is_configured() && agent.speaker_reads()) {
         agent.speaker_came_back();
     }
@@ -219,6 +227,7 @@ impl Agent {
         for event in &events {
             self.unhear(event);
             self.is_it_lost(event);
+            self.announce(event);
             for look in self.index.react(event) {
                 self.look(look);
             }

@@ -340,6 +340,16 @@ impl Index {
         Some((holder, self.port_of(key, |other| other == nic)?))
     }
 
+    /// Is the device with this index the bridge of a network?
+    pub fn is_segment(&self, index: u32) -> bool {
+        self.links.get(&index).is_some_and(|link| self.networks.contains_key(link.name.as_str()))
+    }
+
+    /// The networks' bridges, by index.
+    pub fn segments(&self) -> Vec<u32> {
+        self.networks.keys().filter_map(|key| self.index_of(&key.parse().ok()?)).collect()
+    }
+
     /// Its device's index.
     pub fn index_of(&self, device: &IfName) -> Option<u32> {
         self.links.iter().find(|(_, link)| link.name == *device).map(|(index, _)| *index)
@@ -467,7 +477,7 @@ impl Index {
                 looks.extend(self.of_l3(&bridge.name, *gone));
                 looks
             }
-            Event::Neigh { ip, mac, index, gone, permanent, ext_learned } => {
+            Event::Neigh { ip, mac, index, gone, permanent, ext_learned, .. } => {
                 let Some(bridge) = self.links.get(index) else { return Vec::new() };
                 let judge = |nic: &Nic| {
                     let own = nic.ips.iter().find(|a| a.ip == *ip)?;

@@ -106,7 +106,7 @@ fn claim(port: u32) -> Event {
 }
 
 fn neigh(gone: bool, permanent: bool, ext_learned: bool) -> Event {
-    Event::Neigh { ip: ip("10.1.0.60"), mac: Some(mac()), index: BRIDGE, gone, permanent, ext_learned }
+    Event::Neigh { ip: ip("10.1.0.60"), mac: Some(mac()), index: BRIDGE, gone, permanent, ext_learned, router: false }
 }
 
 fn vm1(why: Why) -> Vec<Look> {
@@ -145,6 +145,7 @@ fn a_lost_entry_is_a_reason() {
         gone: false,
         permanent: true,
         ext_learned: false,
+        router: false,
     };
     assert_eq!(index.react(&mine), vm1(Why::Lost), "somebody else's MAC");
     assert_eq!(index.react(&fdb(OTHER_TAP)), vm1(Why::Lost), "moved within the host");
@@ -173,8 +174,17 @@ fn others_entries_are_nobodys_business() {
             gone: true,
             permanent: false,
             ext_learned: false,
+            router: false,
         },
-        Event::Neigh { ip: ip("10.1.0.60"), mac: None, index: TAP, gone: true, permanent: false, ext_learned: false },
+        Event::Neigh {
+            ip: ip("10.1.0.60"),
+            mac: None,
+            index: TAP,
+            gone: true,
+            permanent: false,
+            ext_learned: false,
+            router: false,
+        },
         linked(50, "vnet7", Some(BRIDGE), true),
         Event::LinkGone { index: 50 },
         Event::LinkGone { index: 51 },
@@ -295,6 +305,7 @@ fn an_address_that_was_only_learned_is_the_one_who_took_its() {
         gone: false,
         permanent: false,
         ext_learned: true,
+        router: false,
     };
     let other: Mac = "52:54:00:00:00:99".parse().unwrap();
     assert_eq!(index.react(&taken(other)), vm1(Why::Lost), "given up at once");
@@ -361,6 +372,7 @@ fn what_zebra_kept_on_the_l3vnis_bridge_goes_with_it() {
         gone,
         permanent: false,
         ext_learned: true,
+        router: false,
     };
     let known = |vrf| {
         let mut index = index(Stage::Registered);

@@ -25,6 +25,7 @@ mod asks;
 pub mod claims;
 pub mod daemon;
 pub mod due;
+mod followers;
 mod hearing;
 pub mod index;
 pub mod metrics;

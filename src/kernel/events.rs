@@ -60,6 +60,7 @@ const NUD_NOARP: u16 = 0x40;
 const NUD_PERMANENT: u16 = 0x80;
 const NTF_SELF: u8 = 0x02;
 const NTF_EXT_LEARNED: u8 = 0x10;
+const NTF_ROUTER: u8 = 0x80;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 const NDA_VLAN: u16 = 5;
@@ -134,6 +135,8 @@ pub enum Event {
         permanent: bool,
         /// NTF_EXT_LEARNED: another VTEP's.
         ext_learned: bool,
+        /// NTF_ROUTER: it routes IPv6.
+        router: bool,
     },
     /// A device's address came or went.
     Address {
@@ -315,7 +318,8 @@ fn neigh(gone: bool, body: &[u8]) -> Option<Event> {
     }
     let gone = gone || state & (NUD_INCOMPLETE | NUD_FAILED) != 0;
     let (permanent, ext_learned) = (state & NUD_PERMANENT != 0, flags & NTF_EXT_LEARNED != 0);
-    Some(Event::Neigh { ip: ip?, mac, index, gone, permanent, ext_learned })
+    let router = flags & NTF_ROUTER != 0;
+    Some(Event::Neigh { ip: ip?, mac, index, gone, permanent, ext_learned, router })
 }
 
 /// `struct rtmsg`: family, lengths, tos, table, protocol, scope, type, flags. A table above 255 is an attribute alone.

@@ -8,6 +8,7 @@
 //! Listen again after a port was in another network namespace, and when one with a known index appears anew: that is when a socket may have lost its
 //! port unheard.
 
+mod announce;
 mod ask;
 mod dhcp;
 mod filter;
@@ -20,6 +21,7 @@ pub(crate) mod xids;
 #[cfg(test)]
 mod frame_test;
 
+pub use announce::{Announcer, Moved};
 pub use ask::{Question, who_has};
 pub use probe::{Asked, Probe};
 

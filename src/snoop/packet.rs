@@ -16,7 +16,7 @@ pub fn check() -> io::Result<()> {
     unbound().map(drop)
 }
 
-fn unbound() -> io::Result<Socket> {
+pub fn unbound() -> io::Result<Socket> {
     Socket::new_raw(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None)
 }
 
@@ -67,7 +67,7 @@ impl AsFd for Packet {
 
 /// packet(7), "Address types": family, protocol and index are what bind(2) reads.
 #[allow(unsafe_code)]
-fn address(index: u32) -> io::Result<SockAddr> {
+pub fn address(index: u32) -> io::Result<SockAddr> {
     let index = i32::try_from(index).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: sockaddr_ll is one of the platform's sockaddr types, which is all that view_as asks; it fits, and zeros are valid for it.

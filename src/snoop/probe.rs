@@ -94,7 +94,7 @@ fn link_local(mac: Mac) -> Ipv6Addr {
 }
 
 /// RFC 1071; each part is of even length.
-fn checksum(parts: &[&[u8]]) -> u16 {
+pub fn checksum(parts: &[&[u8]]) -> u16 {
     let halves = parts.iter().flat_map(|part| part.chunks(2)).map(|half| u32::from(half[0]) << 8 | u32::from(half[1]));
     let sum: u32 = halves.sum();
     let folded = (sum & 0xffff) + (sum >> 16);

@@ -168,6 +168,30 @@ on_a_host!(who_takes_an_address_again_and_again_is_slowed_and_nobody_else, {
     }
 });
 
+// field.md F05: behind a tunnel that suppresses neighbours nobody hears the new owner's own announcement.
+on_a_host!(guests_are_told_that_an_address_moved_to_another_host, {
+    let host = Host::flat();
+    let a = Guest::attach(&host, "tapa", A);
+    a.has("10.1.0.60");
+    let fabric = |ip: &str, last: u8| {
+        sh(&format!("ip neigh replace {ip} lladdr 52:54:00:00:01:{last:02x} dev flat-l2 nud noarp extern_learn"));
+    };
+    // One before the agent came, and one after.
+    fabric("10.1.0.70", 1);
+    let _agent = Agent::start();
+    fabric("10.1.0.71", 1);
+    a.sh("echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6; ip address add fd00:1::60/64 dev eth0 nodad");
+    fabric("fd00:1::70", 1);
+    for ip in ["10.1.0.70", "10.1.0.71", "fd00:1::70"] {
+        a.sh(&format!("ip neigh replace {ip} lladdr 52:54:00:00:01:01 dev eth0 nud reachable router"));
+        fabric(ip, 2);
+        until(ip, || a.sh(&format!("ip neigh show {ip}")).contains("lladdr 52:54:00:00:01:02"));
+    }
+    assert!(!a.sh("ip neigh show fd00:1::70").contains("router"), "it said that it is none");
+    sh("ip neigh replace fd00:1::70 lladdr 52:54:00:00:01:03 dev flat-l2 nud noarp extern_learn router");
+    until("a router", || a.sh("ip neigh show fd00:1::70").contains("lladdr 52:54:00:00:01:03 router"));
+});
+
 on_a_host!(what_is_broadcast_makes_no_port_deaf, {
     let host = Host::flat();
     let _agent = Agent::start();

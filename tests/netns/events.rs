@@ -65,7 +65,15 @@ netns!(our_own_changes_are_told_too, kernel, {
     assert_eq!(entries(&mut events), [entry]);
     let ip = "10.1.0.60".parse().unwrap();
     kernel.apply(&Step::AddNeigh { bridge: name("br0"), ip, mac: guest }).unwrap();
-    let known = Event::Neigh { ip, mac: Some(guest), index: bridge, gone: false, permanent: true, ext_learned: false };
+    let known = Event::Neigh {
+        ip,
+        mac: Some(guest),
+        index: bridge,
+        gone: false,
+        permanent: true,
+        ext_learned: false,
+        router: false,
+    };
     assert_eq!(entries(&mut events), [known]);
     kernel.apply(&Step::DelNeigh { bridge: name("br0"), ip }).unwrap();
     let lost = entries(&mut events);

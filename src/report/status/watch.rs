@@ -276,7 +276,7 @@ mod tests {
     fn a_neighbour_that_the_kernel_looks_after_is_no_news() {
         let neighbour = |gone, permanent, ext_learned| {
             let ip = "10.1.0.60".parse().unwrap();
-            matters(&Event::Neigh { ip, mac: None, index: 7, gone, permanent, ext_learned })
+            matters(&Event::Neigh { ip, mac: None, index: 7, gone, permanent, ext_learned, router: false })
         };
         assert!(!neighbour(false, false, false));
         assert!(neighbour(true, false, false) && neighbour(false, true, false) && neighbour(false, false, true));
