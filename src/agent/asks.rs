@@ -5,9 +5,9 @@ use super::index::{Key, Port};
 use crate::engine::{Claimed, Learned};
 use crate::journal::Message;
 use crate::kernel::Event;
-use crate::model::{Address, IfName, Mac};
+use crate::model::{Address, IfName, Mac, Source};
 use crate::plan::whose::{Answer, Claim, Holder};
-use crate::snoop::{Asked, Probe};
+use crate::snoop::{Asked, Moved, Probe};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,8 @@ pub enum Why {
     Claimed(Claim),
     /// It was taken from the guest itself, by one behind another VTEP.
     Lost,
+    /// The guest on this port asks whether it is free.
+    Probed,
 }
 
 /// A question that is not answered yet.
@@ -61,7 +63,7 @@ impl Agent {
             (Some(Ok(probe)), _) => probe,
             // Whose port is gone answers no more.
             (_, Why::Claimed(claim)) => return self.judge(port, address, claim, Answer::No),
-            (_, Why::Lost) => return,
+            (_, Why::Lost | Why::Probed) => return,
         };
         let (key, bridge, device) = (port.key.clone(), port.bridge.clone(), port.device.clone());
         self.asks.push(Ask { probe, key, bridge, device, address, why, asked: 0, next: Instant::now() });
@@ -103,7 +105,27 @@ impl Agent {
         match (ask.why, answer) {
             (Why::Claimed(claim), _) => self.judge(&port, ask.address, claim, answer),
             (Why::Lost, Answer::Yes) => self.take_back(&port, ask.address),
-            (Why::Lost, _) => {}
+            (Why::Probed, Answer::Yes) => self.say_whose(&port, ask.address.ip),
+            (Why::Lost | Why::Probed, _) => {}
+        }
+    }
+
+    /// A guest asks whether an address is free. Where neighbours are suppressed its question reaches no other host: so one of them is asked for it.
+    pub(super) fn probed(&mut self, port: &Port, ip: IpAddr) {
+        let bridge = self.index.index_of(&port.bridge);
+        let Some(of) = bridge.and_then(|bridge| self.holders.of(bridge, ip)) else { return };
+        if of != port.mac && self.index.ports_of(&port.bridge, of).is_empty() && !self.is_asked(&port.bridge, ip) {
+            self.ask(port, Address::new(ip, Source::Neighbour), Why::Probed, Holder::Vtep, of);
+        }
+    }
+
+    /// An ARP probe's answer went to whoever asked, by itself. A neighbour advertisement goes to all, which is suppressed (RFC 4861 §7.2.4).
+    fn say_whose(&mut self, port: &Port, ip: IpAddr) {
+        let (device, bridge) = (self.index.index_of(&port.device), self.index.index_of(&port.bridge));
+        let (Some(device), Some(bridge), Some(announcer)) = (device, bridge, &self.announcer) else { return };
+        let Some(mac) = self.holders.of(bridge, ip).filter(|_| ip.is_ipv6()) else { return };
+        if let Err(error) = announcer.tell(device, &Moved { ip, mac, router: false }) {
+            self.warn(port, &format!("it is not told that {ip} is {mac}'s: {error}"));
         }
     }
 

@@ -39,6 +39,11 @@ impl Holders {
         (ext_learned && before != mac && self.may_tell(now)).then_some((index, Moved { ip, mac, router }))
     }
 
+    /// Who has it there.
+    pub fn of(&self, bridge: u32, ip: IpAddr) -> Option<Mac> {
+        self.of.get(&(bridge, ip)).copied()
+    }
+
     /// All who have an address on this bridge.
     pub fn put(&mut self, index: u32, neighs: &[Neigh]) {
         let held = neighs.iter().filter(|n| n.permanent || n.ext_learned);

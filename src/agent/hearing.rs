@@ -86,7 +86,11 @@ impl Agent {
                 Said::Has { ip, .. } if port.has(ip) => {}
                 Said::Has { ip, .. } => self.learn(&port, Address::new(ip, Source::Neighbour), Claim::Uses),
                 Said::Wants { ip, .. } if port.has(ip) => {}
-                Said::Wants { ip, .. } => self.learn(&port, Address::new(ip, Source::Neighbour), Claim::Asks),
+                Said::Wants { ip, .. } => {
+                    self.learn(&port, Address::new(ip, Source::Neighbour), Claim::Asks);
+                    self.probed(&port, ip);
+                }
+                Said::Probes { ip, .. } => self.probed(&port, ip),
                 Said::Leased { ip, lifetime, .. } => {
                     let until = lifetime.map(|lifetime| boot_seconds().saturating_add(lifetime.as_secs()));
                     self.learn(&port, Address { until, ..Address::new(ip, Source::Lease) }, Claim::Uses);

@@ -322,7 +322,7 @@ fn who_has_an_address_by_whoever_told_most_surely() {
     let holder = |index: &Index, asks: &Port| index.holder(asks, ip).map(|(holder, of)| (holder, of.mac));
     let stranger = Port { mac: "52:54:00:00:00:99".parse().unwrap(), key: "libvirt-other".into(), ..port(&index) };
     assert_eq!(holder(&index, &port(&index)), None, "itself");
-    assert_eq!(holder(&index, &stranger), Some((Holder::Here(Source::DhcpHost), mac())));
+    assert_eq!(holder(&index, &stranger), Some((Holder::Here(Source::Metadata), mac())));
     assert_eq!(holder(&index, &Port { key: VM1.into(), ..stranger.clone() }), Some((Holder::Itself, mac())));
     assert_eq!(holder(&index, &Port { bridge: "blue-l2".parse().unwrap(), ..stranger.clone() }), None);
     assert_eq!(index.learned_by(BRIDGE, ip), [], "declared");

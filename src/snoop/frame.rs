@@ -7,7 +7,7 @@ use super::Said;
 use super::dhcp;
 use super::xids::Xids;
 use crate::model::{Mac, not_a_host};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// EtherTypes and protocol numbers (IANA), and DHCP's ports (RFC 2131 §4.1, RFC 8415 §7.2).
 pub const ARP: u16 = 0x0806;
@@ -65,15 +65,17 @@ fn ethernet(frame: &[u8], xids: &mut Xids) -> Option<Vec<Said>> {
     }
 }
 
-/// RFC 826, for Ethernet and IPv4. With a sender address it is the sender's, whatever it asks or answers. Without one it is a probe, which an announcement
-/// follows if the address is free (RFC 5227 §2.3), and which scanners send for addresses that they do not want.
+/// RFC 826, for Ethernet and IPv4. With a sender address it is the sender's, whatever it asks or answers. Without one it is a probe.
 fn arp(from: Mac, body: &[u8]) -> Option<Said> {
     if array(body, 0)? != [0, 1, 8, 0, 6, 4] || array(body, 8)? != from.octets() {
         return None;
     }
-    let operation = half(body, 6)?;
-    let sender = IpAddr::from(array::<4>(body, 14).filter(|_| body.len() >= 28)?);
-    (operation == 1 || operation == 2).then_some(Said::Has { mac: from, ip: sender })
+    let (sender, target) = (Ipv4Addr::from(array::<4>(body, 14)?), Ipv4Addr::from(array::<4>(body, 24)?));
+    match half(body, 6)? {
+        1 if sender.is_unspecified() => Some(Said::Probes { mac: from, ip: target.into() }),
+        1 | 2 => Some(Said::Has { mac: from, ip: sender.into() }),
+        _ => None,
+    }
 }
 
 fn ipv4(ethernet: Ethernet, body: &[u8], xids: &mut Xids) -> Option<Vec<Said>> {

@@ -155,6 +155,7 @@ fn samples() -> Vec<Sample> {
         (vec![], arp(1, GUEST, OWN, [10, 1, 0, 1]), has("10.1.0.60")),
         (vec![], arp(2, GUEST, OWN, [10, 1, 0, 1]), has("10.1.0.60")),
         (vec![], arp(1, GUEST, OWN, OWN), has("10.1.0.60")),
+        (vec![], arp(1, GUEST, [0; 4], OWN), vec![Said::Probes { mac: guest(), ip: ip("10.1.0.60") }]),
         (vec![], nd(135, "fd00:1::60", Some("fd00:1::1"), &link_layer(1, GUEST)), has("fd00:1::60")),
         (vec![], nd(135, "::", Some("fd00:1::60"), &[14, 1, 1, 2, 3, 4, 5, 6]), wants("fd00:1::60")),
         (vec![], nd(136, "fe80::1", Some("fd00:1::60"), &link_layer(2, GUEST)), has("fd00:1::60")),
@@ -423,5 +424,5 @@ fn other_arp_is_refused() {
         assert_eq!(read(&frame), [], "byte {at}");
     }
     assert_eq!(read(&arp(2, GUEST, [0; 4], OWN)), [], "an answer of nobody");
-    assert_eq!(read(&arp(1, GUEST, [0; 4], OWN)), [], "a probe");
+    assert_eq!(read(&arp(1, GUEST, [0; 4], [0; 4])), [], "a question about nothing");
 }

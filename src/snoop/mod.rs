@@ -63,6 +63,13 @@ pub enum Said {
         /// The address.
         ip: IpAddr,
     },
+    /// It asks whether anybody has it, and says in an announcement that it takes it (RFC 5227 §2.1, §2.3); scanners ask likewise.
+    Probes {
+        /// Who asks.
+        mac: Mac,
+        /// The address.
+        ip: IpAddr,
+    },
     /// A server acknowledged the guest's own request: DHCPACK, or an address with a valid lifetime in a DHCPv6 Reply.
     Leased {
         /// The guest.
@@ -85,16 +92,22 @@ impl Said {
     /// The address that it is about.
     pub fn ip(&self) -> IpAddr {
         match *self {
-            Said::Has { ip, .. } | Said::Wants { ip, .. } | Said::Leased { ip, .. } | Said::Released { ip, .. } => ip,
+            Said::Has { ip, .. }
+            | Said::Wants { ip, .. }
+            | Said::Probes { ip, .. }
+            | Said::Leased { ip, .. }
+            | Said::Released { ip, .. } => ip,
         }
     }
 
     /// Who says it, or to whom it is said.
     pub fn mac(&self) -> Mac {
         match *self {
-            Said::Has { mac, .. } | Said::Wants { mac, .. } | Said::Leased { mac, .. } | Said::Released { mac, .. } => {
-                mac
-            }
+            Said::Has { mac, .. }
+            | Said::Wants { mac, .. }
+            | Said::Probes { mac, .. }
+            | Said::Leased { mac, .. }
+            | Said::Released { mac, .. } => mac,
         }
     }
 }
