@@ -225,6 +225,9 @@ pub struct Endpoint {
     /// What another guest of the fabric had when this one took it. FRR shows the fabric's hosts one of the two, so that nobody else knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub taken: Vec<Taken>,
+    /// Addresses that it took from others so often that it may not for a while.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slowed: Vec<Slowed>,
 }
 
 fn is_off(security: &PortSecurity) -> bool {
@@ -246,6 +249,15 @@ pub struct Taken {
     pub since: u64,
 }
 
+/// An address that a guest may not take from another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slowed {
+    /// The address.
+    pub ip: IpAddr,
+    /// Until so many seconds since boot (CLOCK_BOOTTIME).
+    pub until: u64,
+}
+
 impl Endpoint {
     /// Its addresses, whoever told them.
     pub fn addresses(&self) -> Vec<IpAddr> {
@@ -263,6 +275,7 @@ impl Endpoint {
         if (self.mac, &self.network) != (old.mac, &old.network) {
             return;
         }
+        self.slowed.clone_from(&old.slowed);
         let silent = self.ips.is_empty();
         let kept = |a: &&Address| a.source.is_learned() || silent && a.source != Source::DhcpHost;
         let kept: Vec<Address> = old.ips.iter().filter(kept).copied().collect();

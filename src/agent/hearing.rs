@@ -139,8 +139,14 @@ impl Agent {
                 let from_vtep = from == Holder::Vtep;
                 let take = Take { key: &port.key, bridge: &port.bridge, ip, of, by: port.mac, from_vtep };
                 let Some(pause) = self.claims.taken(take, now) else { return };
-                let pause = pause.as_secs() / 60;
-                return self.warn(port, &format!("takes {ip} again and again: not followed for {pause} minutes"));
+                let until = boot_seconds().saturating_add(pause.as_secs());
+                if let Err(error) = self.engine.slow(&port.guest, &port.device, ip, until) {
+                    self.engine.journal.say(&Message::Warning(&error));
+                }
+                self.metrics.slowed += 1;
+                let (of, pause) = (from.to_string(), pause.as_secs() / 60);
+                let what = format!("takes {ip} from {of} again and again: may not for {pause} minutes");
+                return self.warn(port, &what);
             }
             Ok(Learned::Refused(why)) => {
                 self.metrics.refused += 1;

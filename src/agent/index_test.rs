@@ -33,6 +33,7 @@ fn guest(stage: Stage) -> GuestRecord {
         incoming_since: None,
         endpoints: vec![Endpoint {
             taken: Vec::new(),
+            slowed: Vec::new(),
             network: "red".parse().unwrap(),
             bridge: "red-l2".parse().unwrap(),
             device: "vnet0".parse().unwrap(),

@@ -78,6 +78,8 @@ pub struct Metrics {
     pub learned: u64,
     /// Claims on addresses that were refused: another's, or too many.
     pub refused: u64,
+    /// How often a guest was forbidden to take an address from others for a while.
+    pub slowed: u64,
     /// How often FRR came back.
     pub comebacks: u64,
     /// How often events were lost, and all was looked at.
@@ -120,6 +122,7 @@ impl Metrics {
             failed: 0,
             learned: 0,
             refused: 0,
+            slowed: 0,
             comebacks: 0,
             lost: 0,
             scrapes: 0,
@@ -235,6 +238,11 @@ impl Metrics {
             ("evpn_agent_failures_total", "Looks that failed.", self.failed),
             ("evpn_agent_learned_total", "Addresses learned from guests and leases.", self.learned),
             ("evpn_agent_refused_claims_total", "Claims of guests on addresses that were refused.", self.refused),
+            (
+                "evpn_agent_slowed_guests_total",
+                "How often a guest took an address again and again and may not for a while.",
+                self.slowed,
+            ),
             (
                 "evpn_agent_events_lost_total",
                 "How often kernel or file events were lost, and all was looked at.",

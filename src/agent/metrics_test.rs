@@ -19,6 +19,7 @@ fn record(stage: Stage, hook: Option<(u64, u64)>) -> GuestRecord {
         port_security: crate::config::PortSecurity::Off,
         index: None,
         taken: Vec::new(),
+        slowed: Vec::new(),
     };
     let hook = hook.map(|(began, took)| Hook { by: "qemu start".to_owned(), began, took });
     GuestRecord {

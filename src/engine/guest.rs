@@ -708,6 +708,7 @@ pub(super) fn endpoints_on<R: Borrow<NetworkRecord>>(
             port_security: network.security(),
             index: None,
             taken: Vec::new(),
+            slowed: Vec::new(),
         });
     }
     Ok(endpoints)

@@ -1,7 +1,7 @@
 //! Addresses that became known after the start: registered as soon as anybody tells of them. That one is another's by now is seen when its guest is
 //! looked at (`carry_out`).
 
-use super::guest::{How, by_dhcp_host, is_incoming};
+use super::guest::{How, boot_seconds, by_dhcp_host, is_incoming};
 use super::{Engine, EngineError};
 use crate::config::{Network, PortSecurity};
 use crate::journal::Message;
@@ -9,7 +9,7 @@ use crate::model::{Address, Guest, IfName, Mac, Source};
 use crate::plan::guard::is_granted;
 use crate::plan::learn::{other_holder, unfit, with};
 use crate::plan::whose::{Answer, Case, Claim, Holder, Verdict, judge};
-use crate::register::{Endpoint, GuestRecord, Stage};
+use crate::register::{Endpoint, GuestRecord, Slowed, Stage};
 use std::net::IpAddr;
 
 /// What came of an address that was heard of.
@@ -120,6 +120,20 @@ impl Engine {
         let detail = format!(": {} ({}) on {device}{from}", address.ip, address.source);
         self.journal.say(&Message::Done { what: "learned", object: &record.guest.name, detail: &detail });
         Ok(Learned::Registered { taken })
+    }
+
+    /// The guest behind this port may not take this address from others until then (seconds since boot): `status` tells it.
+    pub fn slow(&mut self, guest: &Guest, device: &IfName, ip: IpAddr, until: u64) -> Result<(), EngineError> {
+        let _lock = self.register.lock_guest(guest)?;
+        let Some(mut record) = self.register.guest(guest)? else {
+            return Ok(self.register.remove_guest(guest)?);
+        };
+        let now = boot_seconds();
+        for endpoint in record.endpoints.iter_mut().filter(|e| e.device == *device) {
+            endpoint.slowed.retain(|slowed| slowed.ip != ip && slowed.until > now);
+            endpoint.slowed.push(Slowed { ip, until });
+        }
+        Ok(self.register.put_guest(&record)?)
     }
 
     /// Withdraws those learned addresses of a guest that match: released or expired. Returns how many.

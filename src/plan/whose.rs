@@ -6,6 +6,7 @@
 //! any more (keepalived takes it off its device first), a neighbour's address is.
 
 use crate::model::Source;
+use std::fmt;
 
 /// How sure a guest's word is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,18 @@ pub enum Holder {
     Vtep,
     /// Nobody that we know: the operator has made an entry for it.
     Operator,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Holder::Nobody => "nobody",
+            Holder::Itself => "itself",
+            Holder::Here(_) => "a guest of this host",
+            Holder::Vtep => "a guest behind another VTEP",
+            Holder::Operator => "an entry of the operator's",
+        })
+    }
 }
 
 /// Does its holder answer for it?

@@ -40,6 +40,7 @@ fn guest(name: &str, mac: &str, taken: Vec<Taken>) -> GuestRecord {
         port_security: crate::config::PortSecurity::Off,
         index: None,
         taken,
+        slowed: Vec::new(),
     };
     let guest = Guest::new(GuestKind::Manual, name, name).unwrap();
     GuestRecord { endpoints: vec![endpoint], ..GuestRecord::new(guest) }

@@ -166,6 +166,12 @@ on_a_host!(who_takes_an_address_again_and_again_is_slowed_and_nobody_else, {
         a.speaks("10.1.0.60");
         until("A to have it again", || a.owns("10.1.0.60"));
     }
+    let status = host.run(&["status", "--check"]);
+    assert_eq!(status.status, 3, "{status:?}");
+    assert!(
+        status.stderr.contains("tapb: took 10.1.0.60 from others again and again: may not for 3 more min"),
+        "{status:?}"
+    );
 });
 
 // field.md F05: behind a tunnel that suppresses neighbours nobody hears the new owner's own announcement.

@@ -78,6 +78,7 @@ pub fn base() -> Base {
         port_security: crate::config::PortSecurity::Off,
         index: None,
         taken: Vec::new(),
+        slowed: Vec::new(),
     };
     let guest = Guest::new(GuestKind::Manual, "one", "one").unwrap();
     Base {

@@ -20,6 +20,7 @@ fn guest(kind: GuestKind, name: &str, device: &str, mac: &str, ips: &[&str]) -> 
         port_security: crate::config::PortSecurity::Off,
         index: None,
         taken: Vec::new(),
+        slowed: Vec::new(),
     };
     GuestRecord { endpoints: vec![endpoint], ..GuestRecord::new(Guest::new(kind, name, name).unwrap()) }
 }

@@ -144,6 +144,7 @@ impl Scene {
             port_security: crate::config::PortSecurity::Off,
             index: None,
             taken: Vec::new(),
+            slowed: Vec::new(),
         };
         let address = |index, net: &str| Address { index, net: net.parse().unwrap(), global: true, lent: false };
         Scene {

@@ -215,6 +215,11 @@ fn endpoint(
         },
         _ => "registered",
     };
+    let now = boot_seconds();
+    problems.extend(endpoint.slowed.iter().filter(|slowed| slowed.until > now).map(|slowed| {
+        let minutes = (slowed.until - now).div_ceil(60);
+        format!("took {} from others again and again: may not for {minutes} more min", slowed.ip)
+    }));
     EndpointStatus {
         guest: guest.clone(),
         network: endpoint.network.clone(),
