@@ -168,10 +168,7 @@ on_a_host!(who_takes_an_address_again_and_again_is_slowed_and_nobody_else, {
     }
     let status = host.run(&["status", "--check"]);
     assert_eq!(status.status, 3, "{status:?}");
-    assert!(
-        status.stderr.contains("tapb: took 10.1.0.60 from others again and again: may not for 3 more min"),
-        "{status:?}"
-    );
+    assert!(status.stdout.contains("took 10.1.0.60 from others again and again: may not for 3 more min"), "{status:?}");
 });
 
 // field.md F05: behind a tunnel that suppresses neighbours nobody hears the new owner's own announcement.

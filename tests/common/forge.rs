@@ -189,6 +189,7 @@ pub fn forged(own: Who, peer: Who, gateway: Who) -> Vec<Frame> {
     vec![
         frame("ARP request as another", arp(mac, 1, mac, peer.v4, gateway.v4)),
         frame("ARP reply as another", arp(mac, 2, mac, peer.v4, gateway.v4)),
+        frame("gratuitous ARP as another", arp(mac, 1, mac, peer.v4, peer.v4)),
         frame("gratuitous ARP as the gateway", arp(mac, 1, mac, gateway.v4, gateway.v4)),
         frame("ARP that names another's MAC", arp(mac, 2, peer.mac, own.v4, peer.v4)),
         frame("ARP probe of another's address", arp(mac, 1, mac, NOWHERE, peer.v4)),
@@ -211,6 +212,7 @@ pub fn forged(own: Who, peer: Who, gateway: Who) -> Vec<Frame> {
             v4(NOWHERE, Ipv4Addr::BROADCAST, &udp(68, 67, &dhcp(1, 1, peer.mac, NOWHERE))),
         ),
         frame("DHCP release for another", v4(own.v4, gateway.v4, &udp(68, 67, &dhcp(1, 7, peer.mac, peer.v4)))),
+        frame("DHCP release of another's", v4(peer.v4, gateway.v4, &udp(68, 67, &dhcp(1, 7, mac, peer.v4)))),
         frame("DHCPv6 reply", v6(17, own.v6, &udp(547, 546, &[7, 1, 2, 3]))),
         frame("DHCPv6 reply from another port", v6(17, own.v6, &udp(5000, 546, &[7, 1, 2, 3]))),
         frame("IPv6 as another", v6(17, peer.v6, &udp(5000, 5000, b"x"))),

@@ -6,6 +6,7 @@ packages=(
     gcc libc6-dev                                           # what cargo links with, and the bench's no-op
     frr frr-pythontools                                     # the fabric's routers, and what "systemctl reload frr" runs
     libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 dnsmasq-base iptables nftables
+    keepalived                                              # a VIP that fails over between guests
     lxc uidmap                                              # containers, also those of users
     user-mode-linux kmod                                    # a kernel with VRF where this one has none
     busybox-static cpio                                     # guest images

@@ -1,7 +1,7 @@
 //! A ping at a steady pace from inside a container, on the clock of all transcripts.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::{Container, netns};
 
-/// ICMP echo request; code, checksum and identifier are the kernel's on a ping socket, then come two bytes of sequence number.
-const ECHO: u8 = 8;
+/// ICMP's and ICMPv6's echo request; code, checksum and identifier are the kernel's on a ping socket, then come two bytes of sequence number.
+const ECHO4: u8 = 8;
+const ECHO6: u8 = 128;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Ping {
@@ -27,11 +28,11 @@ pub struct Pinger {
 
 impl Pinger {
     /// One ping each `pace`, at most 65,536 of them.
-    pub fn start(from: &Container, to: Ipv4Addr, pace: Duration) -> Pinger {
+    pub fn start(from: &Container, to: IpAddr, pace: Duration) -> Pinger {
         let namespace = from.netns();
         // A ping socket is for the groups of this range, none by default; /proc/sys/net shows the namespace of who opens it.
         netns::inside(&namespace, || std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0")).expect("sysctl");
-        let socket = ping_socket(&namespace, to);
+        let (socket, echo) = (ping_socket(&namespace, to), if to.is_ipv4() { ECHO4 } else { ECHO6 });
         let (pings, end) = (Arc::<Mutex<Vec<Ping>>>::default(), Arc::new(AtomicBool::new(false)));
         let sender = {
             let (socket, pings, end) = (socket.try_clone().expect("socket"), pings.clone(), end.clone());
@@ -44,7 +45,7 @@ impl Pinger {
                     let [high, low] = sequence.to_be_bytes();
                     pings.lock().unwrap().push(Ping { sent: Instant::now(), rtt: None });
                     // What cannot be sent for want of a neighbour counts as lost.
-                    let _ = socket.send(&[ECHO, 0, 0, 0, 0, 0, high, low]);
+                    let _ = socket.send(&[echo, 0, 0, 0, 0, 0, high, low]);
                     // Not faster to catch up: the pace is an upper bound.
                     next = (next + pace).max(Instant::now());
                     std::thread::sleep(next - Instant::now());
@@ -88,8 +89,10 @@ impl Drop for Pinger {
 }
 
 /// std knows no ICMP, but its UDP socket is any connected datagram socket.
-fn ping_socket(namespace: &File, to: Ipv4Addr) -> UdpSocket {
-    let socket = UdpSocket::from(netns::socket(namespace, libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP));
+fn ping_socket(namespace: &File, to: IpAddr) -> UdpSocket {
+    let (family, protocol) =
+        if to.is_ipv4() { (libc::AF_INET, libc::IPPROTO_ICMP) } else { (libc::AF_INET6, libc::IPPROTO_ICMPV6) };
+    let socket = UdpSocket::from(netns::socket(namespace, family, libc::SOCK_DGRAM, protocol));
     socket.connect((to, 0)).expect("a route to the target");
     socket
 }
