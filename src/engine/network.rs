@@ -640,11 +640,7 @@ impl Engine {
         let seen = observe(self.kernel()?, &world, network)?;
         let added = vrf_record.as_ref().and_then(VrfRecord::claims);
         let last_in = match (&network.vrf, &vrf_record) {
-            (Some(vrf), Some(r)) if last_in_vrf => {
-                let speaker_has_ours = added.is_some();
-                let deaf = speaker_has_ours && frr.as_mut().is_some_and(Frr::is_deaf);
-                Some(OurVrf { vrf, made: &r.made, speaker_has_ours, deaf, unreachable: r.unreachable })
-            }
+            (Some(_), Some(record)) if last_in_vrf => Some(our_vrf(record, frr.as_mut())),
             _ => None,
         };
         let before = record.before(vrf_record.as_ref());
@@ -760,11 +756,7 @@ impl Engine {
         let mut seen = Seen { vxlans, ..Seen::default() };
         observe_vrf(self.kernel()?, world, &record.vrf, None, &mut seen)?;
         let added = record.claims();
-        let VrfRecord { vrf, made, unreachable, .. } = record;
-        let speaker_has_ours = added.is_some();
-        let deaf = speaker_has_ours && frr.as_mut().is_some_and(Frr::is_deaf);
-        let ours = OurVrf { vrf, made, speaker_has_ours, deaf, unreachable: *unreachable };
-        let plan = vrf_down(&ours, &seen);
+        let plan = vrf_down(&our_vrf(record, frr.as_mut()), &seen);
         if self.dry_run {
             self.planned.extend(plan);
             return Ok(());
@@ -774,6 +766,14 @@ impl Engine {
             (speaker, _) => Ok(self.register.put_vrf(&VrfRecord { speaker, ..record.clone() })?),
         }
     }
+}
+
+/// What of a VRF is ours, and whether zebra hears of its VXLAN's end.
+fn our_vrf<'a>(record: &'a VrfRecord, frr: Option<&mut Frr>) -> OurVrf<'a> {
+    let speaker_has_ours = record.claims().is_some();
+    let deaf = speaker_has_ours && frr.is_some_and(Frr::is_deaf);
+    let VrfRecord { vrf, made, unreachable, .. } = record;
+    OurVrf { vrf, made, speaker_has_ours, deaf, unreachable: *unreachable }
 }
 
 fn names(devices: &[IfName]) -> String {

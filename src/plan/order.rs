@@ -7,7 +7,7 @@
 //! | FRR knows `vrf X / vni N` before the L3VNI's VXLAN appears | else bgpd makes an instance of its own for the L3VNI, which later blocks `no router bgp`, <https://github.com/FRRouting/frr/issues/17903> |
 //! | an L3VNI's bridge goes down while its VXLAN is up and a port of it, before either is deleted | zebra finds the L3VNI of an SVI by its VXLAN (zebra_vxlan.c `zl3vni_from_svi`) and lets go of `zl3vni->svi_if` only so (`zebra_vxlan_svi_down`); else it uses a freed interface with the next route that goes (`zl3vni_nh_uninstall`): 8.4.4 to 10.7.0, FRR PR 22858 |
 //! | FRR forgets an L3VNI before its VXLAN and bridge are deleted | the same, whatever else was done to them by hand; and 10.3.0 uses `zl3vni->vxlan_if` without a look (`zl3vni_rmac_install`) |
-//! | but where EVPN is off in zebra (bgpd away, no `advertise-all-vni`) its VXLAN is deleted first, and zebra knows that | zebra would make an L2VNI of it that it never lets go, and die when it is told of the VNI again (zebra_vxlan.c `zebra_vxlan_handle_vni_transition`, `zebra_vxlan_if_del`): 8.4.4 to 10.7.1 |
+//! | but where EVPN is off in zebra (bgpd away, no `advertise-all-vni`) its VXLAN is deleted first, and zebra knows that | zebra would make an L2VNI of it that it never lets go, and die when it is told of the VNI again (zebra_vxlan.c `zebra_vxlan_handle_vni_transition`, `zebra_vxlan_if_del`): 8.4.4, and by their sources 10.3 and 10.7.0 |
 //! | FDB entry before neighbour | zebra advertises MAC+IP when the MAC is local; the other way works and costs a step (zebra_evpn_neigh.c) |
 //! | neighbour is deleted before FDB entry, port, bridge | zebra ignores the kernel's own DELNEIGH of a permanent entry: a ghost MAC+IP stays (zebra_neigh.c) |
 //! | a guest's port is held to its addresses before it joins its bridge | what it must not send would get through in between |
@@ -63,7 +63,7 @@ fn wrong_pair(first: &Step, then: &Step, plan: &[&Step]) -> Option<&'static str>
         }
         (Step::AddVxlan { .. }, Step::SpeakerAddVrf { .. }) => Some("FRR knows the VRF's VNI before its VXLAN appears"),
         (Step::DelLink { name }, Step::SpeakerDelVrf { vrf })
-            if vrf.vni.is_some_and(|vni| *name == vni.device() && !is_awaited(plan, name))
+            if vrf.vni.is_some_and(|vni| *name == vni.device() && !is_awaited(plan, first, then))
                 || vrf.l3_bridge().ok().flatten().as_ref() == Some(name) =>
         {
             Some("FRR forgets an L3VNI before its VXLAN and bridge are deleted")
@@ -89,9 +89,12 @@ fn wrong_pair(first: &Step, then: &Step, plan: &[&Step]) -> Option<&'static str>
     }
 }
 
-/// Where EVPN is off the VXLAN goes first, and zebra knows it.
-fn is_awaited(plan: &[&Step], name: &IfName) -> bool {
-    plan.iter().any(|step| matches!(step, Step::AwaitGone { dev } if dev == name))
+/// Where EVPN is off the VXLAN goes first, and zebra knows it before it is told.
+fn is_awaited(plan: &[&Step], gone: &Step, told: &Step) -> bool {
+    let Step::DelLink { name } = gone else { return false };
+    let at = |step: &Step| plan.iter().position(|s| std::ptr::eq(*s, step));
+    let awaited = plan.iter().position(|step| matches!(step, Step::AwaitGone { dev } if dev == name));
+    awaited.is_some_and(|awaited| at(gone) < Some(awaited) && Some(awaited) < at(told))
 }
 
 fn enters(plan: &[&Step], port: &IfName, master: &IfName) -> bool {

@@ -246,7 +246,7 @@ pub enum Step {
         name: IfName,
     },
     /// Wait until zebra knows that a VXLAN is gone, before it is told to forget its L3VNI. While EVPN is off zebra makes an L2VNI of an L3VNI whose
-    /// VXLAN is there, does not hear of that VXLAN's end, and dies when it is told of the VNI again: 8.4.4 to 10.7.1 (`zebra_vxlan_handle_vni_transition`,
+    /// VXLAN is there, does not hear of that VXLAN's end, and dies when it is told of the VNI again: 8.4.4, and by their sources 10.3 and 10.7.0 (`zebra_vxlan_handle_vni_transition`,
     /// `zebra_vxlan_if_del`).
     AwaitGone {
         /// The VXLAN device.

@@ -143,19 +143,7 @@ impl Frr {
 
     /// Returns once zebra knows this VRF's device; a zebra that does not run will read it before any route.
     pub fn await_vrf(&mut self, name: &IfName) -> Result<(), SpeakerError> {
-        let until = Instant::now() + Frr::HEARD;
-        loop {
-            match self.zebra.show("show vrf") {
-                Err(SpeakerError::NotRunning { .. }) => return Ok(()),
-                Err(error) => return Err(error),
-                Ok(text) if show::has_vrf(&text, name.as_str()) => return Ok(()),
-                Ok(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
-                Ok(_) => {
-                    let command = format!("show vrf (with VRF {name})");
-                    return Err(SpeakerError::Timeout { daemon: "zebra", command, within: Frr::HEARD });
-                }
-            }
-        }
+        self.await_of_zebra("show vrf", &format!("with VRF {name}"), |text| show::has_vrf(text, name.as_str()))
     }
 
     /// Is EVPN off in zebra, since bgpd does not run or has no `advertise-all-vni`? Then zebra shows nothing of it (`zebra_vxlan_print_evpn`), and does not
@@ -166,15 +154,26 @@ impl Frr {
 
     /// Returns once zebra knows that this device is gone.
     pub fn await_gone(&mut self, device: &IfName) -> Result<(), SpeakerError> {
+        let (command, there) = (format!("show interface {device}"), format!("Interface {device} is"));
+        match self.await_of_zebra(&command, "gone", |text| !text.contains(&there)) {
+            Err(SpeakerError::Refused { .. }) => Ok(()),
+            answer => answer,
+        }
+    }
+
+    /// Asks zebra until its answer is so; one that does not run is not waited for.
+    fn await_of_zebra(&mut self, command: &str, what: &str, is_so: impl Fn(&str) -> bool) -> Result<(), SpeakerError> {
         let until = Instant::now() + Frr::HEARD;
-        let command = format!("show interface {device}");
         loop {
-            match self.zebra.show(&command) {
-                Err(SpeakerError::NotRunning { .. } | SpeakerError::Refused { .. }) => return Ok(()),
+            match self.zebra.show(command) {
+                Err(SpeakerError::NotRunning { .. }) => return Ok(()),
                 Err(error) => return Err(error),
-                Ok(text) if !text.contains(&format!("Interface {device} is")) => return Ok(()),
+                Ok(text) if is_so(&text) => return Ok(()),
                 Ok(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
-                Ok(_) => return Err(SpeakerError::Timeout { daemon: "zebra", command, within: Frr::HEARD }),
+                Ok(_) => {
+                    let command = format!("{command} ({what})");
+                    return Err(SpeakerError::Timeout { daemon: "zebra", command, within: Frr::HEARD });
+                }
             }
         }
     }
