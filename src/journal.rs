@@ -136,6 +136,8 @@ impl fmt::Display for Message<'_> {
 pub struct Journal {
     /// Steps and results too on stderr (`-v`).
     pub verbose: bool,
+    /// Steps and results are not told at all: what brings them about is somebody's who does it as often as they like.
+    pub hushed: bool,
     program: &'static str,
     /// The guest or network, as a field of each entry.
     pub object: String,
@@ -165,6 +167,7 @@ impl Journal {
     pub fn of(program: &'static str, verbose: bool) -> Journal {
         Journal {
             verbose,
+            hushed: false,
             program,
             object: String::new(),
             event: String::new(),
@@ -198,6 +201,9 @@ impl Journal {
     /// Says it. What cannot be said is dropped: a full journal must not stop a guest.
     pub fn say(&mut self, message: &Message) {
         let priority = message.priority();
+        if self.hushed && priority > 5 {
+            return;
+        }
         let program = self.program;
         if (priority <= 4 || self.verbose) && !(priority < 7 && is_the_journal(std::io::stderr())) {
             let _ = writeln!(std::io::stderr(), "{program}: {}", one_line(&message.to_string()));

@@ -56,6 +56,7 @@ pub mod install;
 pub mod journal;
 pub mod kernel;
 pub mod model;
+pub mod pace;
 pub mod plan;
 pub mod record;
 pub mod register;

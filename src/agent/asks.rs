@@ -132,7 +132,7 @@ impl Agent {
     /// It was silent for a moment, and lives.
     fn take_back(&mut self, port: &Port, address: Address) {
         let claimed = Claimed { had_it: true, ..Claimed::new(Claim::Uses) };
-        match self.engine.learn(&port.guest, &port.device, address, claimed) {
+        match self.learned(port, address, claimed) {
             Ok(Learned::Refused(why)) => self.warn(port, &format!("an address is lost: {why}")),
             Ok(_) => self.reload_guest(&port.key),
             Err(error) => self.engine.journal.say(&Message::Warning(&error)),

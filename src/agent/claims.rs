@@ -3,6 +3,7 @@
 
 use super::index::Key;
 use crate::model::{IfName, Mac};
+use crate::pace::{Pace, Paced};
 use crate::plan::whose::{Answer, Claim};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -23,8 +24,10 @@ const DEAF_AFTER_ANSWER: Duration = Duration::from_secs(1);
 /// A port may claim so much at once (as much as a NIC may have), and one a second after that. Each claim may be a route that is announced to the whole fabric
 /// and another that is withdrawn.
 const CLAIMS: Pace = Pace { at_once: 64, every: Duration::from_secs(1) };
-/// So many lines in the log, and one a minute after that.
+/// So many warnings in the log, and one a minute after that.
 const WORDS: Pace = Pace { at_once: 8, every: Duration::from_secs(60) };
+/// The same for changes of its addresses: more than a NIC has when it starts. Each is some lines, with its steps.
+const CHANGES: Pace = Pace { at_once: 16, every: Duration::from_secs(60) };
 /// Of so many addresses it is remembered when they were heard last: of 10,000 guests' six each.
 const MOST_HEARD: usize = 65_536;
 /// So many addresses or ports are remembered; a guest that claims more than that starts with a clean slate.
@@ -37,8 +40,9 @@ pub struct Claims {
     takes: HashMap<(Key, IpAddr), Takes>,
     had: HashMap<(IfName, IpAddr), Had>,
     heard: HashMap<(IfName, IpAddr), Instant>,
-    claims: Paced,
-    words: Paced,
+    claims: Paced<IfName>,
+    words: Paced<IfName>,
+    changes: Paced<IfName>,
 }
 
 #[derive(Debug, Default)]
@@ -92,12 +96,22 @@ impl Claims {
 
     /// May this port claim one address more just now?
     pub fn may_claim(&mut self, port: &IfName, now: Instant) -> bool {
-        self.claims.take(port, CLAIMS, now)
+        self.claims.take(port, CLAIMS, now).is_some()
     }
 
-    /// May one line more be written about this port?
-    pub fn may_tell(&mut self, port: &IfName, now: Instant) -> bool {
+    /// May one warning more be written about this port? Then how many were not since the last.
+    pub fn may_tell(&mut self, port: &IfName, now: Instant) -> Option<u64> {
         self.words.take(port, WORDS, now)
+    }
+
+    /// May it be written that this port's addresses change?
+    pub fn may_note(&self, port: &IfName, now: Instant) -> bool {
+        self.changes.may(port, CHANGES, now)
+    }
+
+    /// They changed. Was that written? Then how many changes before it were not.
+    pub fn noted(&mut self, port: &IfName, now: Instant) -> Option<u64> {
+        self.changes.take(port, CHANGES, now)
     }
 
     /// It was heard on this port just now.
@@ -164,32 +178,6 @@ impl Claims {
     }
 }
 
-/// So much at once, and one more in each of these times after that.
-#[derive(Debug, Clone, Copy)]
-struct Pace {
-    at_once: u32,
-    every: Duration,
-}
-
-/// When each port will have paid for what it has done.
-#[derive(Debug, Default)]
-struct Paced(HashMap<IfName, Instant>);
-
-impl Paced {
-    fn take(&mut self, port: &IfName, pace: Pace, now: Instant) -> bool {
-        if self.0.len() >= MOST {
-            self.0.retain(|_, paid| *paid > now);
-        }
-        let paid = self.0.entry(port.clone()).or_insert(now);
-        let next = (*paid).max(now) + pace.every;
-        let may = next <= now + pace.every * pace.at_once;
-        if may {
-            *paid = next;
-        }
-        may
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,7 +238,8 @@ mod tests {
         assert!(claims.may_claim(&other, start));
         assert_eq!(may(&mut claims, at(start, 10)), 10);
         assert_eq!(may(&mut claims, at(start, 1000)), 64);
-        assert_eq!((0..100).filter(|_| claims.may_tell(&port, start)).count(), 8);
+        assert_eq!((0..100).filter_map(|_| claims.may_tell(&port, start)).count(), 8);
+        assert_eq!((0..100).filter_map(|_| claims.noted(&port, start)).count(), 16);
     }
 
     #[test]
@@ -273,9 +262,8 @@ mod tests {
             claims.refused(&format!("libvirt-{n}").as_str().into(), ip, Claim::Uses, Answer::NotAsked, start);
             let (key, bridge) = (&format!("libvirt-{n}").as_str().into(), &"red-l2".parse().unwrap());
             claims.taken(Take { key, bridge, ip, of: mac(1), by: mac(2), from_vtep: false }, start);
-            claims.may_claim(&format!("vnet{n}").parse().unwrap(), at(start, n as u64));
         }
-        assert!(claims.refused.len() <= MOST && claims.takes.len() <= MOST && claims.claims.0.len() <= MOST);
+        assert!(claims.refused.len() <= MOST && claims.takes.len() <= MOST);
         assert!(claims.had.len() <= MOST);
     }
 }

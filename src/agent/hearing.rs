@@ -5,7 +5,7 @@ use super::claims::Take;
 use super::daemon::Agent;
 use super::due::Task;
 use super::index::{Key, Port};
-use crate::engine::{Claimed, EngineError, Learned, boot_seconds};
+use crate::engine::{Claimed, Engine, EngineError, Learned, boot_seconds};
 use crate::hypervisor::leases::{self, Lease};
 use crate::journal::Message;
 use crate::kernel::Event;
@@ -38,7 +38,7 @@ impl Agent {
                 Ok(()) | Err(SnoopError::Gone(_)) => {}
                 Err(error) => {
                     let device = self.index.port(port).map(|port| port.device);
-                    if device.is_some_and(|device| self.claims.may_tell(&device, Instant::now())) {
+                    if device.is_some_and(|device| self.claims.may_tell(&device, Instant::now()).is_some()) {
                         self.engine.journal.say(&Message::Warning(&error));
                     }
                 }
@@ -97,8 +97,9 @@ impl Agent {
                 }
                 Said::Released { ip, .. } if !port.has(ip) => {}
                 Said::Released { ip, .. } => {
-                    let gone =
-                        self.engine.forget(&port.guest, "released", |e, a| e.device == port.device && a.ip == ip);
+                    let its = |e: &Endpoint, a: &Address| e.device == port.device && a.ip == ip;
+                    let changes = |gone: &Result<usize, _>| matches!(gone, Ok(1..));
+                    let gone = self.paced(&port, changes, |engine| engine.forget(&port.guest, "released", its));
                     self.forgotten(&port.key, gone);
                 }
             }
@@ -126,7 +127,7 @@ impl Agent {
         let known = here.as_ref().map(|(holder, ..)| *holder);
         let heard = self.claims.by_last_heard(&port.device, port.addresses());
         let claimed = Claimed { claim: weighed, had_it, here, answer, heard };
-        let what = match self.engine.learn(&port.guest, &port.device, address, claimed) {
+        let what = match self.learned(port, address, claimed) {
             Ok(Learned::Known) => return self.reload_guest(&port.key),
             Ok(Learned::Ask { holder, mac }) => return self.ask(port, address, Why::Claimed(claim), holder, mac),
             Ok(Learned::Registered { taken }) => {
@@ -161,12 +162,35 @@ impl Agent {
         }
     }
 
+    /// Has the engine learn it.
+    pub(super) fn learned(&mut self, port: &Port, address: Address, claimed: Claimed) -> Result<Learned, EngineError> {
+        let changes = |learned: &Result<Learned, _>| matches!(learned, Ok(Learned::Registered { .. }));
+        self.paced(port, changes, |engine| engine.learn(&port.guest, &port.device, address, claimed))
+    }
+
+    /// Guests choose how often their addresses change: so it is not logged as often as they like.
+    fn paced<T>(&mut self, port: &Port, changes: impl Fn(&T) -> bool, work: impl FnOnce(&mut Engine) -> T) -> T {
+        let now = Instant::now();
+        self.engine.journal.hushed = !self.claims.may_note(&port.device, now);
+        let done = work(&mut self.engine);
+        self.engine.journal.hushed = false;
+        if changes(&done)
+            && let Some(unsaid @ 1..) = self.claims.noted(&port.device, now)
+        {
+            let what =
+                format!("{}: {}: {unsaid} changes of its addresses before were not logged", port.guest, port.device);
+            self.engine.journal.say(&Message::Note(&what));
+        }
+        done
+    }
+
     /// Guests choose when this is said: so it is not said as often as they like.
     pub(super) fn warn(&mut self, port: &Port, what: &str) {
-        if self.claims.may_tell(&port.device, Instant::now()) {
-            self.engine.journal.object.clone_from(&port.guest.name);
-            self.engine.journal.say(&Message::Warning(&format!("{}: {}: {what}", port.guest, port.device)));
-        }
+        let Some(unsaid) = self.claims.may_tell(&port.device, Instant::now()) else { return };
+        let more =
+            if unsaid > 0 { format!(" ({unsaid} warnings about it before were not logged)") } else { String::new() };
+        self.engine.journal.object.clone_from(&port.guest.name);
+        self.engine.journal.say(&Message::Warning(&format!("{}: {}: {what}{more}", port.guest, port.device)));
     }
 
     /// The guest's record says less now.

@@ -15,6 +15,7 @@ use crate::input::{LxcHook, LxcPhase, lxc};
 use crate::journal::Message;
 use crate::kernel::KernelError;
 use crate::model::{Guest, GuestKind, NetName, quoted, short_line};
+use crate::pace::{Pace, Paced};
 use crate::register::guest_key;
 use serde::{Deserialize, Serialize};
 use std::cell::LazyCell;
@@ -41,6 +42,9 @@ const SLOW: Duration = Duration::from_secs(10);
 
 /// How long a user without an entry and a guest is refused without another look, as long as config.toml is the same.
 const REFUSED: Duration = Duration::from_secs(1);
+
+/// So many of a user's calls that fail are logged, and one a minute after that: users call as often as they like.
+const WORDS: Pace = Pace { at_once: 16, every: Duration::from_secs(60) };
 
 /// The most users of whom something is remembered.
 const USERS: usize = 256;
@@ -78,6 +82,8 @@ pub struct Door {
     slow: HashMap<u32, Instant>,
     /// Who was refused, when, and with which words.
     refused: HashMap<u32, (Instant, String)>,
+    /// About whose calls how much was logged.
+    words: Paced<u32>,
 }
 
 /// What tells one version of a file from the next.
@@ -95,7 +101,14 @@ impl Door {
     pub fn bind(path: &Path) -> io::Result<Door> {
         let listener = listen(path, 0o666)?;
         let path = path.to_owned();
-        Ok(Door { listener, path, entries: None, slow: HashMap::new(), refused: HashMap::new() })
+        Ok(Door {
+            listener,
+            path,
+            entries: None,
+            slow: HashMap::new(),
+            refused: HashMap::new(),
+            words: Paced::default(),
+        })
     }
 
     /// Takes one connection, if one waits, and carries out its call: a caller is waited for a quarter of a second at most. Whatever it did
@@ -154,8 +167,12 @@ impl Door {
             Unheard::Other(why) => refusal(why),
         })?;
         let result = act(uid, &line, entry, engine);
-        if let Err(error) = &result {
-            engine.journal.say(&Message::Warning(error));
+        if let Err(error) = &result
+            && let Some(unsaid) = self.words.take(&uid, WORDS, now)
+        {
+            let more =
+                if unsaid > 0 { format!(" ({unsaid} of user {uid}'s before were not logged)") } else { String::new() };
+            engine.journal.say(&Message::Warning(&format!("{error}{more}")));
         }
         result
     }

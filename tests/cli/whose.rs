@@ -4,6 +4,7 @@ use crate::agent::{Agent, until};
 use crate::common::{sh, skip, try_sh};
 use crate::guests::Sleeper;
 use crate::host::{Host, neighbours};
+use crate::journal::{Journald, of};
 use crate::on_a_host;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
@@ -95,6 +96,28 @@ impl Drop for Server {
         self.0.wait().unwrap();
     }
 }
+
+// agent.md 18: how much is logged is not the guest's choice.
+on_a_host!(a_guest_that_changes_its_addresses_all_the_time_fills_no_log, {
+    let host = Host::flat();
+    let journald = Journald::listens();
+    let _agent = Agent::start();
+    let a = Guest::attach(&host, "tapa", A);
+    journald.heard();
+    let mut entries = Vec::new();
+    for last in 100..160 {
+        let ip = format!("10.1.0.{last}");
+        a.has(&ip);
+        a.speaks(&ip);
+        until(&ip, || a.owns(&ip));
+        // Its socket holds ten.
+        entries.extend(journald.heard().into_iter().flatten());
+    }
+    let about: Vec<&str> = entries.iter().filter(|e| of(e, "GUEST") == "tapa").map(|e| of(e, "MESSAGE")).collect();
+    let learned = about.iter().filter(|message| message.contains("learned: ")).count();
+    assert_eq!(learned, 16, "{about:#?}");
+    assert!(about.len() < 60, "{about:#?}");
+});
 
 // agent.md 1.
 on_a_host!(a_leased_address_is_taken_by_nobodys_word, {

@@ -97,7 +97,8 @@ fn tried(fabric: &'static Fabric, security: &str) -> (Vec<(&'static str, Lost)>,
     let third = Container::start(comp1, "spoken", &on(SPOKEN[0]));
     let thieves = [("near", declared(comp1, "near", NEAR), NEAR), ("far", declared(comp2, "far", FAR), FAR)];
     let lease = second.ok(&["udhcpc", "-i", "eth0", "-n", "-q", "-t", "10", "-T", "1"]);
-    let lease = lease.split_whitespace().find(|word| word.starts_with("10.3.0.")).expect("a lease").trim_end_matches(',');
+    let lease =
+        lease.split_whitespace().find(|word| word.starts_with("10.3.0.")).expect("a lease").trim_end_matches(',');
     let mut owned = vec![
         Owned { how: "declared", mac: DECLARED[0], ip: DECLARED[1].into() },
         Owned { how: "declared", mac: DECLARED[0], ip: DECLARED[2].into() },
@@ -169,7 +170,16 @@ fn steals(thief: &Container, own: [&str; 3], owned: &[Owned], end: Instant) -> u
             if has {
                 let length = if ip.contains(':') { "/64" } else { "/24" };
                 thief.run(&["ip", "address", "add", &format!("{ip}{length}"), "dev", "eth0"]);
-                thief.run(&["ping", "-c", "1", "-W", "1", "-I", ip, if ip.contains(':') { GATEWAY[2] } else { GATEWAY[1] }]);
+                thief.run(&[
+                    "ping",
+                    "-c",
+                    "1",
+                    "-W",
+                    "1",
+                    "-I",
+                    ip,
+                    if ip.contains(':') { GATEWAY[2] } else { GATEWAY[1] },
+                ]);
             }
             let (own, peer, gateway) = (who(own), who([mac, v4, v6]), who(GATEWAY));
             for frame in forged(own, peer, gateway) {
