@@ -34,6 +34,7 @@ pub fn read<S: AsRef<str>>(args: &[S], stdin: &[u8], config: &Config) -> Result<
         _ => return Ok(None),
     };
     let network = match name.parse::<NetName>() {
+        Ok(name) if phase.may_refuse() => starting(stdin, &name, config),
         Ok(name) => network(stdin, &name, config),
         // What a network that is not ours is called is not ours to judge, and config.toml knows none of that name.
         Err(e) => match found(stdin) {
@@ -103,10 +104,22 @@ struct Found {
     dhcp_broadcast: bool,
     dns: Option<String>,
     tftp: bool,
+    isolated: bool,
 }
 
 fn network(stdin: &[u8], name: &NetName, config: &Config) -> Result<Option<Network>, String> {
     found(stdin)?.finish(name, config.network(name))
+}
+
+/// The same of one that is about to start: one that runs is not taken away for what it should not ask for.
+fn starting(stdin: &[u8], name: &NetName, config: &Config) -> Result<Option<Network>, String> {
+    let found = found(stdin)?;
+    let in_vain = found.in_vain();
+    let network = found.finish(name, config.network(name))?;
+    match in_vain.filter(|_| network.is_some()) {
+        Some(why) => Err(why),
+        None => Ok(network),
+    }
 }
 
 /// What `inspect` shows: all that was found on the same walk, also of a network that is not ours.
@@ -167,6 +180,7 @@ impl Found {
                 self.vlan_aware = tag.get("macTableManager").as_deref() == Some("libvirt");
                 self.stp = tag.get("stp");
             }
+            ["network", "port"] => self.isolated |= tag.is_isolated(),
             ["network", "mac"] if self.mac.is_none() => self.mac = tag.get("address"),
             ["network", "mtu"] if self.mtu.is_none() => self.mtu = tag.get("size"),
             // One is told from too many when it is known whether the network is ours.
@@ -215,6 +229,14 @@ impl Found {
             _ => (),
         }
         Ok(())
+    }
+
+    /// What it asks of its bridge's ports that would hold on each host by itself, or not at all.
+    fn in_vain(&self) -> Option<String> {
+        self.isolated.then(|| {
+            "its <port isolated='yes'/> holds on each host alone, and guests on others would be reached: remove it, and give guests that must not meet networks of their own"
+                .to_owned()
+        })
     }
 
     /// Is the `<ip>` that was last opened IPv4's?

@@ -43,6 +43,7 @@ mod ifla {
 
     pub const BRPORT_LEARNING: u16 = 8;
     pub const BRPORT_NEIGH_SUPPRESS: u16 = 32;
+    pub const BRPORT_ISOLATED: u16 = 33;
     pub const BRPORT_LOCKED: u16 = 39;
 
     pub const VXLAN_ID: u16 = 1;
@@ -187,6 +188,7 @@ fn port_flags(info: &[u8]) -> PortFlags {
         match kind {
             ifla::BRPORT_LEARNING => flags.learning = Some(is_on(value)),
             ifla::BRPORT_NEIGH_SUPPRESS => flags.neigh_suppress = Some(is_on(value)),
+            ifla::BRPORT_ISOLATED => flags.isolated = Some(is_on(value)),
             ifla::BRPORT_LOCKED => flags.locked = Some(is_on(value)),
             _ => {}
         }

@@ -65,7 +65,7 @@ pub(crate) fn link(dev: &str, index: u32, kind: LinkKind) -> Link {
         kind,
         addrgen_none: None,
         ours: true,
-        port: PortFlags { learning: Some(false), neigh_suppress: Some(true), locked: None },
+        port: PortFlags { learning: Some(false), neigh_suppress: Some(true), ..PortFlags::default() },
     }
 }
 

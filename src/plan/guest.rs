@@ -236,6 +236,30 @@ pub fn tell(want: &Wanted, seen: &Seen) -> Plan {
     plan
 }
 
+/// A guest's port that somebody has isolated while the way to other hosts is not: nothing that goes between hosts is kept apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HalfIsolated(IfName);
+
+impl HalfIsolated {
+    /// This port of this bridge, if it is one.
+    pub fn of(world: &World, device: &IfName, bridge: &IfName) -> Option<HalfIsolated> {
+        let (port, bridge) = (world.link(device)?, world.link(bridge)?);
+        let is = |link: &Link| link.port.isolated == Some(true) && link.master == Some(bridge.index);
+        let mut tunnels = world.slaves(bridge.index).filter(|link| matches!(link.kind, LinkKind::Vxlan { .. }));
+        (is(port) && !tunnels.any(is)).then(|| HalfIsolated(device.clone()))
+    }
+
+    /// What is so.
+    pub fn evidence(&self) -> String {
+        format!("port {} is isolated on this host alone: guests of other hosts reach it all the same", self.0)
+    }
+
+    /// What takes it off.
+    pub fn command(&self) -> String {
+        format!("bridge link set dev {} isolated off", self.0)
+    }
+}
+
 fn on_bridge(device: &Link, seen: &Seen) -> bool {
     seen.bridge.as_ref().is_some_and(|bridge| device.master == Some(bridge.index))
 }

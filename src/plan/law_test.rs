@@ -122,7 +122,7 @@ impl Model<'_> {
             Step::SetVxlanPort { dev } => {
                 let link = self.link(dev);
                 assert!(link.master.is_some(), "{step}: it is no port");
-                link.port = PortFlags { learning: Some(false), neigh_suppress: Some(true), locked: None };
+                link.port = PortFlags { learning: Some(false), neigh_suppress: Some(true), ..PortFlags::default() };
             }
             Step::Mark { dev } => self.link(dev).ours = true,
             Step::NoAddrGen { dev } | Step::AddrGen { dev } => assert_eq!(self.link(dev).name, *dev),

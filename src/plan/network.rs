@@ -471,8 +471,8 @@ fn vxlan_up(want: &Wanted, wanted: &Tunnel, seen: &Seen, plan: &mut Plan) -> Res
         }
         plan.push(joins);
     }
-    let flags = PortFlags { learning: Some(false), neigh_suppress: Some(true), locked: None };
-    if !port.is_some_and(|l| PortFlags { locked: None, ..l.port } == flags) {
+    let flags = PortFlags { learning: Some(false), neigh_suppress: Some(true), ..PortFlags::default() };
+    if !port.is_some_and(|l| PortFlags { locked: None, isolated: None, ..l.port } == flags) {
         plan.push(plain(Step::SetVxlanPort { dev }));
     }
     Ok(())

@@ -69,6 +69,9 @@ pub struct PortFlags {
     /// `locked` (IFLA_BRPORT_LOCKED, Linux 5.18).
     #[serde(default)]
     pub locked: Option<bool>,
+    /// `isolated` (IFLA_BRPORT_ISOLATED, Linux 4.18): passes nothing to other ports that are.
+    #[serde(default)]
+    pub isolated: Option<bool>,
 }
 
 /// The kinds that we decide on.

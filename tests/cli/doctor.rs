@@ -86,6 +86,7 @@ on_a_host!(each_fault_has_its_name_and_its_mend, {
     finds(&host, "bridge link set dev vxlan20 learning on", "vxlan-learning");
     finds(&host, "bridge link set dev vxlan20 neigh_suppress off", "vxlan-neigh-suppress");
     finds(&host, "bridge link set dev vxlan20 isolated on", "vxlan-isolated");
+    finds(&host, "bridge link set dev vnet0 isolated on", "port-isolated");
     finds(&host, "ip link set vxlan20 down", "drift");
     finds(&host, "ip neigh del 10.1.0.60 dev flat-l2", "drift");
     finds(&host, "ip link set flat-l2 address 00:00:00:11:11:99", "bridge-mac");

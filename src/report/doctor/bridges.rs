@@ -3,7 +3,8 @@
 use super::{Base, Finding};
 use crate::config::{Network, PortSecurity};
 use crate::engine::{Known, bridges_at_risk};
-use crate::model::{IfName, Mac, NetName};
+use crate::model::{IfName, Mac, NetName, Vni};
+use crate::plan::guest::HalfIsolated;
 use crate::plan::network::router_mac;
 use crate::plan::seen::{Link, LinkKind};
 use crate::plan::{Hears, Step};
@@ -31,8 +32,6 @@ struct Owner {
 pub struct Seen {
     /// Bridges whose MAC was set by somebody (`addr_assign_type` 3, NET_ADDR_SET), or goes with the ports.
     fixed: BTreeMap<IfName, bool>,
-    /// VXLAN ports that pass nothing to other isolated ports.
-    isolated: BTreeSet<IfName>,
     /// Who answered for the gateways; why they could not be asked for.
     owners: Result<Vec<Owner>, String>,
     /// Bridges that are there by the name of a bridge that a network of libvirt's would make.
@@ -47,19 +46,7 @@ pub fn observe(base: &Base) -> Seen {
         let text = attribute(base.world.link(name)?, "addr_assign_type")?;
         Some((name.clone(), text == "3"))
     });
-    let vxlans = of_networks
-        .clone()
-        .flat_map(|n| [Some(n.vni.device()), n.vrf.as_ref().and_then(|v| v.vni).map(|v| v.device())])
-        .flatten();
-    let is_isolated = |dev: &IfName| {
-        base.world.link(dev).and_then(|link| attribute(link, "brport/isolated")).is_some_and(|text| text == "1")
-    };
-    Seen {
-        fixed: fixed.collect(),
-        isolated: vxlans.filter(is_isolated).collect(),
-        owners: owners(base),
-        at_risk: bridges_at_risk(&base.world),
-    }
+    Seen { fixed: fixed.collect(), owners: owners(base), at_risk: bridges_at_risk(&base.world) }
 }
 
 fn l3_bridge(network: &Network) -> Option<IfName> {
@@ -139,12 +126,7 @@ pub fn judge(base: &Base, seen: &Seen, told: &[String]) -> Vec<Finding> {
             "give network {network} another <bridge name=>, or <forward mode='bridge'/> if it is to use that one ('virsh net-edit {network}')"
         )));
     }
-    for dev in &seen.isolated {
-        let evidence = "the VXLAN port is isolated: guests' ports that are so, too, do not reach it";
-        found.push(
-            Finding::problem("vxlan-isolated", dev, evidence).run(format!("bridge link set dev {dev} isolated off")),
-        );
-    }
+    found.extend(isolated(base));
     let with_other_mac: Vec<String> =
         found.iter().filter(|finding| finding.check == "bridge-mac").map(|finding| finding.object.clone()).collect();
     found.extend(drift(base, &with_other_mac));
@@ -161,6 +143,23 @@ pub fn judge(base: &Base, seen: &Seen, told: &[String]) -> Vec<Finding> {
             .by("what the line says; 'evpn-hook sync' tells whether it is done")
     }));
     found
+}
+
+/// Ports that pass nothing to each other. It is a flag of each bridge's own, and a VXLAN port stands for all guests of all other hosts.
+fn isolated(base: &Base) -> Vec<Finding> {
+    let is_isolated = |dev: &IfName| base.world.link(dev).is_some_and(|link| link.port.isolated == Some(true));
+    let networks = base.networks.iter().map(|record| &record.network);
+    let vnis = networks.flat_map(|n| [Some(n.vni), n.vrf.as_ref().and_then(|vrf| vrf.vni)]).flatten();
+    let vxlans: BTreeSet<IfName> = vnis.map(Vni::device).filter(is_isolated).collect();
+    let tunnels = vxlans.iter().map(|dev| {
+        let evidence = "the VXLAN port is isolated: guests' ports that are so, too, do not reach it";
+        Finding::problem("vxlan-isolated", dev, evidence).run(format!("bridge link set dev {dev} isolated off"))
+    });
+    let ports = base.guests.iter().flat_map(|record| &record.endpoints).filter_map(|endpoint| {
+        let half = HalfIsolated::of(&base.world, &endpoint.device, &endpoint.bridge)?;
+        Some(Finding::problem("port-isolated", &endpoint.device, half.evidence()).run(half.command()))
+    });
+    tunnels.chain(ports).collect()
 }
 
 fn bridge_macs(base: &Base, seen: &Seen, network: &Network, vtep: Option<IpAddr>, bridge: &Link) -> Vec<Finding> {
@@ -277,8 +276,7 @@ mod tests {
     #[track_caller]
     fn finds(change: impl FnOnce(&mut Base, &mut Seen)) -> Vec<Finding> {
         let fixed = [(name("red-l2"), true), (name("red-l3"), true)].into();
-        let (mut base, mut seen) =
-            (base(), Seen { fixed, isolated: BTreeSet::new(), owners: Ok(Vec::new()), at_risk: Vec::new() });
+        let (mut base, mut seen) = (base(), Seen { fixed, owners: Ok(Vec::new()), at_risk: Vec::new() });
         change(&mut base, &mut seen);
         judge(&base, &seen, &[])
     }
@@ -358,14 +356,20 @@ mod tests {
         let flags = |learning, suppress| {
             finds(|base, _| {
                 base.drift.push(Step::SetVxlanPort { dev: name("vxlan20") });
-                let port = PortFlags { learning: Some(learning), neigh_suppress: Some(suppress), locked: None };
+                let port =
+                    PortFlags { learning: Some(learning), neigh_suppress: Some(suppress), ..PortFlags::default() };
                 with(base, "vxlan20", |link| link.port = port);
             })
         };
         assert_eq!(only(&flags(true, true)), ("vxlan-learning", "vxlan20", "evpn-hook sync"));
         assert_eq!(only(&flags(false, false)), ("vxlan-neigh-suppress", "vxlan20", "evpn-hook sync"));
-        let isolated = finds(|_, seen| _ = seen.isolated.insert(name("vxlan20")));
-        assert_eq!(only(&isolated), ("vxlan-isolated", "vxlan20", "bridge link set dev vxlan20 isolated off"));
+        let isolated = |dev: &str| finds(|base, _| with(base, dev, |link| link.port.isolated = Some(true)));
+        let off = "bridge link set dev vxlan20 isolated off";
+        assert_eq!(only(&isolated("vxlan20")), ("vxlan-isolated", "vxlan20", off));
+        assert_eq!(only(&isolated("vxlan10")).0, "vxlan-isolated", "the L3VNI's");
+        let off = "bridge link set dev tap0 isolated off";
+        assert_eq!(only(&isolated("tap0")), ("port-isolated", "tap0", off));
+        assert_eq!(isolated("uplink"), [], "no port of ours");
     }
 
     #[test]
@@ -395,8 +399,7 @@ mod tests {
         assert_eq!(only(&found).0, "sync");
         let mut base = base();
         base.troubles.push("bgpd is not running (/run/frr/bgpd.vty: …)".into());
-        let seen =
-            Seen { fixed: BTreeMap::new(), isolated: BTreeSet::new(), owners: Ok(Vec::new()), at_risk: Vec::new() };
+        let seen = Seen { fixed: BTreeMap::new(), owners: Ok(Vec::new()), at_risk: Vec::new() };
         assert_eq!(judge(&base, &seen, &["bgpd is not running".to_owned()]), [], "the speaker's part tells it");
     }
 

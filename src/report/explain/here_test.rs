@@ -159,7 +159,8 @@ const FAULTS: &[Fault] = &[
     (
         "the VXLAN learns",
         |s| {
-            s.link("vxlan20").port = PortFlags { learning: Some(true), neigh_suppress: Some(false), locked: None };
+            s.link("vxlan20").port =
+                PortFlags { learning: Some(true), neigh_suppress: Some(false), ..PortFlags::default() };
             s.plan = Ok(vec![Step::SetVxlanPort { dev: dev("vxlan20") }]);
         },
         ("vxlan", "vxlan20", SYNC),
