@@ -105,6 +105,10 @@ struct Found {
     dns: Option<String>,
     tftp: bool,
     isolated: bool,
+    /// The portgroup that was opened last.
+    portgroup: String,
+    /// Where it asks for a VLAN, in words; the first.
+    vlan: Option<String>,
 }
 
 fn network(stdin: &[u8], name: &NetName, config: &Config) -> Result<Option<Network>, String> {
@@ -180,6 +184,12 @@ impl Found {
                 self.vlan_aware = tag.get("macTableManager").as_deref() == Some("libvirt");
                 self.stp = tag.get("stp");
             }
+            ["network", "vlan"] => _ = self.vlan.get_or_insert_with(|| "it asks for a VLAN (<vlan>)".to_owned()),
+            ["network", "portgroup"] => self.portgroup = tag.get("name").unwrap_or_default(),
+            ["network", "portgroup", "vlan"] => {
+                let asks = || format!("its portgroup {} asks for a VLAN (<vlan>)", quoted(&self.portgroup));
+                self.vlan.get_or_insert_with(asks);
+            }
             ["network", "port"] => self.isolated |= tag.is_isolated(),
             ["network", "mac"] if self.mac.is_none() => self.mac = tag.get("address"),
             ["network", "mtu"] if self.mtu.is_none() => self.mtu = tag.get("size"),
@@ -233,6 +243,13 @@ impl Found {
 
     /// What it asks of its bridge's ports that would hold on each host by itself, or not at all.
     fn in_vain(&self) -> Option<String> {
+        // libvirt 11.0 and newer takes it for Linux bridges (<https://libvirt.org/formatnetwork.html>, vlan): what it sets up for one guest's tag
+        // changes the bridge under all others.
+        if let Some(asks) = &self.vlan {
+            return Some(format!(
+                "{asks}, which a network of evpn-hook's does not have, for one VNI is one segment: use another network, with a VNI of its own, or remove <vlan>"
+            ));
+        }
         self.isolated.then(|| {
             "its <port isolated='yes'/> holds on each host alone, and guests on others would be reached: remove it, and give guests that must not meet networks of their own"
                 .to_owned()
