@@ -10,7 +10,7 @@ use crate::kernel::Kernel;
 use crate::model::{Address, Guest, GuestKind, IfName, Mac, Source, quoted};
 use crate::plan::guard::{Guard, Lets, guard};
 use crate::plan::guest::{Seen, Wanted, guarded, register, wire, withdraw};
-use crate::plan::learn::yields;
+use crate::plan::learn::{unfit_declared, yields};
 use crate::plan::seen::{Link, World};
 use crate::plan::{Plan, Refusal, Step};
 use crate::register::{Endpoint, GuestRecord, Hook, NetworkRecord, Stage};
@@ -64,7 +64,10 @@ impl Engine {
             GuestPhase::Start | GuestPhase::Reconnect => {
                 let again = phase == GuestPhase::Reconnect;
                 let nics = if again { self.allowed(&guest, nics)? } else { nics };
-                let endpoints = self.endpoints(&guest, nics.clone())?;
+                let endpoints = match again {
+                    true => self.endpoints_of_running(&guest, nics.clone())?,
+                    false => self.endpoints(&guest, nics.clone())?,
+                };
                 self.start(guest, endpoints, again.then_some(&nics))
             }
             GuestPhase::Started { .. } => self.started(&guest),
@@ -114,7 +117,20 @@ impl Engine {
                 return EngineError::refused(why);
             }
         }
-        endpoints_on(guest, nics, |nic| self.network_of(nic))
+        endpoints_on(guest, nics, |nic| self.network_of(nic), &mut EngineError::refused)
+    }
+
+    /// The same of a guest that runs: an address that cannot be its is left out and told of.
+    pub(super) fn endpoints_of_running(&mut self, guest: &Guest, nics: Vec<Nic>) -> Result<Vec<Endpoint>, EngineError> {
+        let mut left_out = Vec::new();
+        let endpoints = endpoints_on(guest, nics, |nic| self.network_of(nic), &mut |why| {
+            left_out.push(why);
+            Ok(())
+        })?;
+        for why in left_out {
+            self.journal.say(&Message::Warning(&why));
+        }
+        Ok(endpoints)
     }
 
     fn mark_incoming(&mut self, guest: Guest) -> Result<(), EngineError> {
@@ -643,11 +659,13 @@ pub(super) fn is_incoming(record: &GuestRecord) -> bool {
     record.endpoints.iter().any(|e| e.stage == Stage::Incoming)
 }
 
-/// Those of these NICs that are on networks of ours, as `find` knows them.
+/// Those of these NICs that are on networks of ours, as `find` knows them. `unfit` is told of addresses that cannot be theirs, which are left out where
+/// that is no error.
 pub(super) fn endpoints_on<R: Borrow<NetworkRecord>>(
     guest: &Guest,
     nics: Vec<Nic>,
     find: impl Fn(&Nic) -> Result<Option<R>, EngineError>,
+    unfit: &mut dyn FnMut(String) -> Result<(), EngineError>,
 ) -> Result<Vec<Endpoint>, EngineError> {
     let mut endpoints = Vec::new();
     for nic in nics {
@@ -696,6 +714,14 @@ pub(super) fn endpoints_on<R: Borrow<NetworkRecord>>(
                 network.name
             ));
         }
+        for (ip, why) in ips.iter().filter_map(|a| Some((a.ip, unfit_declared(network, a.ip)?))) {
+            let why = format!("{guest}: address {ip} of device {device} is {why}: {}", another(network));
+            // What a router advertised nobody has declared.
+            if !nic.lent {
+                unfit(why)?;
+            }
+        }
+        ips.retain(|a| unfit_declared(network, a.ip).is_none());
         endpoints.push(Endpoint {
             network: network.name.clone(),
             bridge: network.bridge.clone(),
@@ -714,9 +740,16 @@ pub(super) fn endpoints_on<R: Borrow<NetworkRecord>>(
     Ok(endpoints)
 }
 
-/// What the network's `<dhcp><host>` says of a MAC.
+/// The ways out for an address that cannot be a guest's there.
+fn another(network: &Network) -> String {
+    let subnets: Vec<String> = network.gateway.iter().map(|gateway| gateway.trunc().to_string()).collect();
+    format!("give it one of network {}'s ({}), or that network a gateway for it", network.name, subnets.join(", "))
+}
+
+/// What the network's `<dhcp><host>` says of a MAC. An address that no guest can have is libvirt's affair.
 pub(super) fn by_dhcp_host(network: &Network, mac: Mac) -> Vec<Address> {
-    network.hosts.get(&mac).into_iter().flatten().map(|ip| Address::new(*ip, Source::DhcpHost)).collect()
+    let kept = network.hosts.get(&mac).into_iter().flatten().filter(|ip| unfit_declared(network, **ip).is_none());
+    kept.map(|ip| Address::new(*ip, Source::DhcpHost)).collect()
 }
 
 /// A guest by hand.

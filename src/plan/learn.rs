@@ -5,6 +5,7 @@ use super::seen::Neigh;
 use super::whose::Holder;
 use crate::config::Network;
 use crate::model::{Address, Mac, Source, not_a_host};
+use std::fmt;
 use std::net::IpAddr;
 
 /// The most addresses of one NIC that are learned: each is an entry in every hypervisor of the fabric.
@@ -13,28 +14,62 @@ pub const MOST: usize = 64;
 /// are valid (RFC 8981 §3.4, ip-sysctl.rst `temp_valid_lft`); it tells nobody of those that it gives up.
 pub const MOST_MADE: usize = 10;
 
+/// Why an address cannot be a guest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    /// No host's, for what it is.
+    NoHosts(&'static str),
+    /// The gateway's own.
+    Gateways,
+    /// Outside of all the network's subnets.
+    Outside,
+    /// Its subnet's own, or its broadcast address.
+    Special,
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unfit::NoHosts(what) => what,
+            Unfit::Gateways => "the gateway's",
+            Unfit::Outside => "in none of the network's subnets",
+            Unfit::Special => "its subnet's own or broadcast address",
+        })
+    }
+}
+
+/// Why an address that somebody has declared cannot be a guest's on this network; `None` where it can.
+///
+/// The same as of one that was only heard of, but for those outside of all subnets where the network routes none of their family: nobody else of the
+/// tenant has them by that, and in their own segment they are reached.
+pub fn unfit_declared(network: &Network, ip: IpAddr) -> Option<Unfit> {
+    let routes = network.vrf.is_some() && network.gateway.iter().any(|g| g.addr().is_ipv4() == ip.is_ipv4());
+    unfit(network, ip).filter(|why| routes || *why != Unfit::Outside)
+}
+
 /// Why an address cannot be a guest's on this network; `None` where it can.
 ///
 /// In a VRF each address becomes a host route of the whole tenant, so only those of the network's own subnets are taken there: a guest could
-/// otherwise draw the traffic of any other network to itself.
-pub fn unfit(network: &Network, ip: IpAddr) -> Option<&'static str> {
+/// otherwise draw the traffic of any other network to itself. And the VRF here has a way to its guests by their subnets alone: what came for
+/// others would be dropped.
+pub fn unfit(network: &Network, ip: IpAddr) -> Option<Unfit> {
     if let Some(what) = not_a_host(ip) {
-        return Some(what);
+        return Some(Unfit::NoHosts(what));
     }
     let mut nets = network.gateway.iter().filter(|g| g.addr().is_ipv4() == ip.is_ipv4()).peekable();
     if network.gateway.iter().any(|g| g.addr() == ip) {
-        return Some("the gateway's");
+        return Some(Unfit::Gateways);
     }
     if matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
         return None;
     }
     let bound = network.vrf.is_some() || nets.peek().is_some();
     let Some(net) = nets.find(|net| net.contains(&ip)) else {
-        return bound.then_some("in none of the network's subnets");
+        return bound.then_some(Unfit::Outside);
     };
     let roomy = net.max_prefix_len() - net.prefix_len() > 1;
     let special = ip == net.network() || ip.is_ipv4() && ip == net.broadcast();
-    (roomy && special).then_some("its subnet's own or broadcast address")
+    (roomy && special).then_some(Unfit::Special)
 }
 
 /// Who else has it, by the bridge's neighbour entry.

@@ -47,17 +47,38 @@ fn in_a_vrf_only_what_is_in_the_networks_subnets() {
         ("0.0.0.0", "the unspecified address"),
         ("::1", "a loopback address"),
     ] {
-        assert_eq!(unfit(&red, ip(bad)), Some(why), "{bad}");
+        assert_eq!(unfit(&red, ip(bad)).map(|why| why.to_string()).as_deref(), Some(why), "{bad}");
     }
     let v6_only = network(&["fd00:1::1/64"], true);
-    assert_eq!(unfit(&v6_only, ip("10.1.0.60")), Some("in none of the network's subnets"));
+    assert_eq!(unfit(&v6_only, ip("10.1.0.60")), Some(Unfit::Outside));
+}
+
+#[test]
+fn what_is_declared_is_judged_as_what_is_heard() {
+    let red = network(&["10.1.0.1/24"], true);
+    for (text, why) in [
+        ("10.1.0.60", None),
+        ("10.1.0.1", Some(Unfit::Gateways)),
+        ("10.1.0.255", Some(Unfit::Special)),
+        ("203.0.113.5", Some(Unfit::Outside)),
+        ("169.254.0.1", Some(Unfit::Outside)),
+        ("fe80::1", None),
+        // Nothing of that family is routed there.
+        ("fd00:1::60", None),
+    ] {
+        assert_eq!(unfit_declared(&red, ip(text)), why, "{text}");
+    }
+    let flat = network(&["10.1.0.1/24"], false);
+    assert_eq!(unfit_declared(&flat, ip("203.0.113.5")), None, "no VRF draws traffic for it");
+    assert_eq!(unfit_declared(&flat, ip("10.1.0.0")), Some(Unfit::Special));
+    assert_eq!(unfit_declared(&network(&[], true), ip("203.0.113.5")), None, "nothing is routed");
 }
 
 #[test]
 fn on_layer_2_alone_the_subnets_count_only_where_they_are_known() {
     assert_eq!(unfit(&network(&[], false), ip("192.0.2.7")), None);
     let half = network(&["10.1.0.1/24"], false);
-    assert_eq!(unfit(&half, ip("192.0.2.7")), Some("in none of the network's subnets"));
+    assert_eq!(unfit(&half, ip("192.0.2.7")), Some(Unfit::Outside));
     assert_eq!(unfit(&half, ip("2001:db8::7")), None);
     assert_eq!(unfit(&network(&["10.1.0.0/31"], true), ip("10.1.0.1")), None, "RFC 3021");
 }

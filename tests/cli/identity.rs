@@ -1,7 +1,7 @@
 //! Who a guest is, and what of it may stop its start: names and metadata are judged where the guest is on a network of ours, and there alone.
 
-use crate::common::sh;
-use crate::host::{Host, fdb, neighbours, snapshot, tap};
+use crate::common::{has_vrf, sh, skip};
+use crate::host::{CONFIG, Host, fdb, neighbours, snapshot, tap};
 use crate::on_a_host;
 use crate::xml::{domain, guest, interface};
 
@@ -199,4 +199,34 @@ on_a_host!(a_device_that_a_living_guest_has_is_not_taken_by_another_start, {
     host.hook(&START, &xml).tells(&["vm vm1: device vnet0 is guest hand's already, and stays guest hand's"]);
     host.hook(&["qemu", "vm1", "stopped", "end", "-"], &xml).ok();
     assert_eq!(snapshot(), before);
+});
+
+// What is declared is judged as what is heard.
+on_a_host!(an_address_that_no_guest_of_the_network_can_have_is_refused, {
+    let host = host();
+    let of = |ips: &[&str]| domain(1, &guest(MAC, None, ips), &interface(MAC, "vnet0", "flat-l2"));
+    let why = ["vm vm1: address 10.1.0.255 of device vnet0 is its subnet's own or broadcast address", "10.1.0.0/24"];
+    host.hook_refuses(&START, of(&["10.1.0.60", "10.1.0.255"]), 1, &why);
+    tap("vnet1");
+    let attach = ["attach", "vnet1", "--network", "flat", "--mac", "52:54:00:00:00:02", "--ip", "10.1.0.0"];
+    host.refuses(&attach, 1, &["guest vnet1: address 10.1.0.0 of device vnet1 is its subnet's own"]);
+    // One that runs keeps what can be its.
+    host.hook(&RECONNECT, of(&["10.1.0.60", "10.1.0.255"])).tells(&why);
+    assert_eq!(neighbours(), format!("neigh 10.1.0.60 {MAC} dev flat-l2\n"));
+});
+
+// The VRF has no way to it here, and would draw the tenant's traffic for it from all hosts.
+on_a_host!(in_a_vrf_an_address_outside_of_all_subnets_is_refused, {
+    if !has_vrf() {
+        return skip("in_a_vrf_an_address_outside_of_all_subnets_is_refused", "this kernel has no VRF");
+    }
+    let host = Host::new(CONFIG);
+    host.run(&["network", "up", "routed"]).ok();
+    tap("vnet0");
+    sh("ip link set vnet0 master red-l2 up");
+    let of = |ips: &[&str]| domain(1, &guest(MAC, None, ips), &interface(MAC, "vnet0", "red-l2"));
+    let why = ["vm vm1: address 203.0.113.5 of device vnet0 is in none of the network's subnets", "10.3.0.0/24"];
+    host.hook_refuses(&START, of(&["10.3.0.60", "203.0.113.5"]), 1, &why);
+    host.hook(&RECONNECT, of(&["10.3.0.60", "203.0.113.5"])).tells(&why);
+    assert_eq!(neighbours(), format!("neigh 10.3.0.60 {MAC} dev red-l2\n"));
 });

@@ -143,7 +143,7 @@ impl Engine {
         let fresh = match &truth {
             Truth::Runs(nics, Life::Here | Life::Moving) => {
                 let nics = self.allowed(guest, nics.clone())?;
-                self.endpoints(guest, nics)?
+                self.endpoints_of_running(guest, nics)?
             }
             _ => Vec::new(),
         };
@@ -271,7 +271,8 @@ fn is_settled(record: &GuestRecord, truth: &Truth, world: &World, networks: &Has
         (None, Some(name)) => networks.values().find(|n| n.network.name == *name).copied(),
         (None, None) => None,
     };
-    let Ok(endpoints) = endpoints_on(&record.guest, nics.clone(), |nic| Ok(find(nic))) else { return false };
+    let endpoints = endpoints_on(&record.guest, nics.clone(), |nic| Ok(find(nic)), &mut |_| Ok(()));
+    let Ok(endpoints) = endpoints else { return false };
     endpoints.len() == record.endpoints.len()
         && endpoints.iter().all(|new| record.endpoints.iter().any(|old| same(new, old)))
         && record.endpoints.iter().all(whole)
