@@ -148,12 +148,15 @@ pub struct Address {
     /// When a lease ends, in seconds since boot (CLOCK_BOOTTIME); `None` where it does not, or is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<u64>,
+    /// The guest has shown to route IPv6 by it: others are told so with it (RFC 4861 §4.4, the R flag).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub router: bool,
 }
 
 impl Address {
     /// One that does not end.
     pub fn new(ip: IpAddr, source: Source) -> Address {
-        Address { ip, source, until: None }
+        Address { ip, source, until: None, router: false }
     }
 }
 
@@ -162,14 +165,20 @@ impl Address {
 #[serde(untagged)]
 enum Written {
     Plain(IpAddr),
-    Full { ip: IpAddr, source: Source, until: Option<u64> },
+    Full {
+        ip: IpAddr,
+        source: Source,
+        until: Option<u64>,
+        #[serde(default)]
+        router: bool,
+    },
 }
 
 impl From<Written> for Address {
     fn from(written: Written) -> Address {
         match written {
             Written::Plain(ip) => Address::new(ip, Source::Metadata),
-            Written::Full { ip, source, until } => Address { ip, source, until },
+            Written::Full { ip, source, until, router } => Address { ip, source, until, router },
         }
     }
 }

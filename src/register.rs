@@ -276,6 +276,8 @@ impl Endpoint {
             return;
         }
         self.slowed.clone_from(&old.slowed);
+        let routes = |ip| old.ips.iter().any(|a| a.ip == ip && a.router);
+        self.ips.iter_mut().for_each(|a| a.router |= routes(a.ip));
         let silent = self.ips.is_empty();
         let kept = |a: &&Address| a.source.is_learned() || silent && a.source != Source::DhcpHost;
         let kept: Vec<Address> = old.ips.iter().filter(kept).copied().collect();

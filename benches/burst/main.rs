@@ -182,7 +182,7 @@ fn bare(guests: &[Placed], there: bool) -> Burst {
     for Placed { tap: dev, bridge, mac, ip, .. } in guests {
         let (dev, bridge, mac, ip) = (dev.clone(), bridge.clone(), *mac, (*ip).into());
         let steps = match there {
-            true => [Step::AddFdb { dev, mac }, Step::AddNeigh { bridge, ip, mac }],
+            true => [Step::AddFdb { dev, mac }, Step::AddNeigh { bridge, ip, mac, router: false }],
             false => [Step::DelNeigh { bridge, ip }, Step::DelFdb { dev, mac }],
         };
         steps.iter().for_each(|step| kernel.apply(step).unwrap());

@@ -124,7 +124,9 @@ impl Agent {
         let (device, bridge) = (self.index.index_of(&port.device), self.index.index_of(&port.bridge));
         let (Some(device), Some(bridge), Some(announcer)) = (device, bridge, &self.announcer) else { return };
         let Some(mac) = self.holders.of(bridge, ip).filter(|_| ip.is_ipv6()) else { return };
-        if let Err(error) = announcer.tell(device, &Moved { ip, mac, router: false }) {
+        let entry = self.engine.kernel().and_then(|kernel| Ok(kernel.neigh(bridge, ip)?));
+        let router = entry.ok().flatten().is_some_and(|neigh| neigh.router);
+        if let Err(error) = announcer.tell(device, &Moved { ip, mac, router }) {
             self.warn(port, &format!("it is not told that {ip} is {mac}'s: {error}"));
         }
     }

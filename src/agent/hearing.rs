@@ -85,6 +85,12 @@ impl Agent {
                 }
                 Said::Has { ip, .. } if port.has(ip) => {}
                 Said::Has { ip, .. } => self.learn(&port, Address::new(ip, Source::Neighbour), Claim::Uses),
+                Said::Routes { ip, .. } if port.is_no_router_by(ip) => {
+                    let done = self.engine.routes(&port.guest, &port.device, ip);
+                    self.changed(&port.key, done.map(usize::from));
+                }
+                // Not its own, or not yet: it says so again.
+                Said::Routes { .. } => {}
                 Said::Wants { ip, .. } if port.has(ip) => {}
                 Said::Wants { ip, .. } => {
                     self.learn(&port, Address::new(ip, Source::Neighbour), Claim::Asks);
@@ -100,7 +106,7 @@ impl Agent {
                     let its = |e: &Endpoint, a: &Address| e.device == port.device && a.ip == ip;
                     let changes = |gone: &Result<usize, _>| matches!(gone, Ok(1..));
                     let gone = self.paced(&port, changes, |engine| engine.forget(&port.guest, "released", its));
-                    self.forgotten(&port.key, gone);
+                    self.changed(&port.key, gone);
                 }
             }
         }
@@ -193,8 +199,8 @@ impl Agent {
         self.engine.journal.say(&Message::Warning(&format!("{}: {}: {what}{more}", port.guest, port.device)));
     }
 
-    /// The guest's record says less now.
-    fn forgotten(&mut self, key: &Key, gone: Result<usize, EngineError>) {
+    /// The guest's record says something else now.
+    fn changed(&mut self, key: &Key, gone: Result<usize, EngineError>) {
         match gone {
             Ok(0) => {}
             Ok(_) => self.reload_guest(key),
@@ -223,7 +229,7 @@ impl Agent {
         if gone.is_err() {
             self.due.put(Task::EndOfLease(key.clone()), Instant::now() + AGAIN);
         }
-        self.forgotten(key, gone);
+        self.changed(key, gone);
     }
 
     /// dnsmasq's lists, of all networks.
@@ -258,7 +264,7 @@ impl Agent {
                 let lost =
                     |e: &Endpoint, a: &Address| e.device == port.device && a.ip == ip && a.source == Source::Lease;
                 let gone = self.engine.forget(&port.guest, "lease ended", lost);
-                self.forgotten(&port.key, gone);
+                self.changed(&port.key, gone);
             }
         }
     }

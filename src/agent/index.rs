@@ -75,6 +75,7 @@ struct Nic {
 struct Ip {
     ip: IpAddr,
     source: Source,
+    router: bool,
 }
 
 /// A guest's port, as one who hears something on it needs to know it.
@@ -102,6 +103,11 @@ impl Port {
     /// Is this address known to be its?
     pub fn has(&self, ip: IpAddr) -> bool {
         self.ips.iter().any(|a| a.ip == ip)
+    }
+
+    /// Does it have this address, and nobody was told that it routes by it?
+    pub fn is_no_router_by(&self, ip: IpAddr) -> bool {
+        self.ips.iter().any(|a| a.ip == ip && !a.router)
     }
 }
 
@@ -172,7 +178,7 @@ impl Index {
                 device: e.device.clone(),
                 bridge: e.bridge.clone(),
                 mac: e.mac,
-                ips: e.ips.iter().map(|a| Ip { ip: a.ip, source: a.source }).collect(),
+                ips: e.ips.iter().map(|a| Ip { ip: a.ip, source: a.source, router: a.router }).collect(),
                 incoming: e.stage == Stage::Incoming,
                 guarded: e.port_security != PortSecurity::Off,
             })

@@ -122,6 +122,25 @@ impl Engine {
         Ok(Learned::Registered { taken })
     }
 
+    /// The guest behind this port has shown to route IPv6 by this address, which is its own: others are told so. False where they were already.
+    pub fn routes(&mut self, guest: &Guest, device: &IfName, ip: IpAddr) -> Result<bool, EngineError> {
+        self.journal.object.clone_from(&guest.name);
+        let _lock = self.register.lock_guest(guest)?;
+        let Some(before) = self.register.guest(guest)? else {
+            self.register.remove_guest(guest)?;
+            return Ok(false);
+        };
+        let mut record = before.clone();
+        let here = |e: &&mut Endpoint| e.device == *device && e.stage == Stage::Registered;
+        let mut its = record.endpoints.iter_mut().filter(here).flat_map(|e| &mut e.ips);
+        let Some(address) = its.find(|a| a.ip == ip && !a.router) else { return Ok(false) };
+        address.router = true;
+        let record = self.change(Some(before), record, How::Mend, |e| e.device == *device)?;
+        let detail = format!(": {ip} on {device}");
+        self.journal.say(&Message::Done { what: "is an IPv6 router", object: &record.guest.name, detail: &detail });
+        Ok(true)
+    }
+
     /// The guest behind this port may not take this address from others until then (seconds since boot): `status` tells it.
     pub fn slow(&mut self, guest: &Guest, device: &IfName, ip: IpAddr, until: u64) -> Result<(), EngineError> {
         let _lock = self.register.lock_guest(guest)?;
@@ -201,7 +220,8 @@ impl Engine {
         found.sort_by_key(|n| n.ip);
         let its = |n: &&crate::plan::seen::Neigh| n.mac == Some(mac) && n.ext_learned;
         for neigh in found.iter().filter(its).filter(|n| unfit(&network.network, n.ip).is_none()) {
-            if let Some(ips) = with(&endpoint.ips, Address::new(neigh.ip, Source::Fabric), mac, &[]) {
+            let address = Address { router: neigh.router, ..Address::new(neigh.ip, Source::Fabric) };
+            if let Some(ips) = with(&endpoint.ips, address, mac, &[]) {
                 endpoint.ips = ips;
             }
         }

@@ -104,9 +104,9 @@ impl Kernel {
                 },
                 None => Ok(()),
             },
-            Step::AddNeigh { bridge, ip, mac } => {
+            Step::AddNeigh { bridge, ip, mac, router } => {
                 let bridge = self.need(step, bridge)?;
-                self.add_neigh(bridge, *ip, *mac)
+                self.add_neigh(bridge, *ip, *mac, *router)
             }
             Step::TellFdb { dev, mac } => {
                 let port = self.need(step, dev)?;
@@ -114,9 +114,9 @@ impl Kernel {
                 fault::point(format_args!("amid {step}"));
                 gone.and_then(|()| self.add_fdb(port, *mac))
             }
-            Step::TellNeigh { bridge, ip, mac } => {
+            Step::TellNeigh { bridge, ip, mac, router } => {
                 let bridge = self.need(step, bridge)?;
-                self.tell_neigh(bridge, *ip, *mac)
+                self.tell_neigh(bridge, *ip, *mac, *router)
             }
             Step::DelNeigh { bridge, ip } => match self.index(step, bridge)? {
                 Some(index) => match self.del_neigh(index, *ip) {

@@ -199,7 +199,8 @@ fn port_flags(info: &[u8]) -> PortFlags {
 /// A neighbour; `None` for what the kernel keeps for itself (multicast and broadcast, NUD_NOARP and nobody's).
 pub(super) fn neigh(message: NeighbourMessage) -> Option<Neigh> {
     let state = u16::from(message.header.state);
-    let ext_learned = message.header.flags.contains(NeighbourFlags::ExtLearned);
+    let flags = message.header.flags;
+    let (ext_learned, router) = (flags.contains(NeighbourFlags::ExtLearned), flags.contains(NeighbourFlags::Router));
     let (mut ip, mut mac, mut ours) = (None, None, false);
     for attribute in message.attributes {
         match attribute {
@@ -213,7 +214,7 @@ pub(super) fn neigh(message: NeighbourMessage) -> Option<Neigh> {
     if state & NUD_NOARP != 0 && !ext_learned && mac.is_none() {
         return None;
     }
-    Some(Neigh { ip: ip?, mac, permanent: state & NUD_PERMANENT != 0, ext_learned, ours })
+    Some(Neigh { ip: ip?, mac, permanent: state & NUD_PERMANENT != 0, ext_learned, ours, router })
 }
 
 /// An FDB entry with its bridge's index and its VLAN (0 is none); `None` for a device's own (`self`) entries.

@@ -51,20 +51,23 @@ impl Kernel {
         self.change(RouteNetlinkMessage::DelNeighbour(fdb_message(port, mac)), 0)
     }
 
-    pub(super) fn add_neigh(&mut self, bridge: u32, ip: IpAddr, mac: Mac) -> Done {
-        self.put_neigh(bridge, ip, mac, NeighbourState::Permanent)
+    pub(super) fn add_neigh(&mut self, bridge: u32, ip: IpAddr, mac: Mac, router: bool) -> Done {
+        self.put_neigh(bridge, ip, mac, router, NeighbourState::Permanent)
     }
 
     /// An identical `replace` is told to nobody (net/core/neighbour.c `__neigh_update` notifies of changes alone), hence two.
-    pub(super) fn tell_neigh(&mut self, bridge: u32, ip: IpAddr, mac: Mac) -> Done {
-        self.put_neigh(bridge, ip, mac, NeighbourState::Reachable)?;
+    pub(super) fn tell_neigh(&mut self, bridge: u32, ip: IpAddr, mac: Mac, router: bool) -> Done {
+        self.put_neigh(bridge, ip, mac, router, NeighbourState::Reachable)?;
         fault::point(format_args!("amid the telling of {ip}"));
-        self.put_neigh(bridge, ip, mac, NeighbourState::Permanent)
+        self.put_neigh(bridge, ip, mac, router, NeighbourState::Permanent)
     }
 
-    fn put_neigh(&mut self, bridge: u32, ip: IpAddr, mac: Mac, state: NeighbourState) -> Done {
+    fn put_neigh(&mut self, bridge: u32, ip: IpAddr, mac: Mac, router: bool, state: NeighbourState) -> Done {
         let mut message = neigh_message(family(ip), bridge);
         message.header.state = state;
+        if router {
+            message.header.flags = NeighbourFlags::Router;
+        }
         message.attributes = vec![
             NeighbourAttribute::Destination(ip.into()),
             NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()),

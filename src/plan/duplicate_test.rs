@@ -35,7 +35,7 @@ fn fdb(port: u32, is_static: bool, ext_learned: bool) -> Option<Fdb> {
 }
 
 fn neigh(lladdr: &str, permanent: bool, ext_learned: bool) -> Neigh {
-    Neigh { ip: IP.parse().unwrap(), mac: Some(mac(lladdr)), permanent, ext_learned, ours: false }
+    Neigh { ip: IP.parse().unwrap(), mac: Some(mac(lladdr)), permanent, ext_learned, ours: false, router: false }
 }
 
 #[test]

@@ -182,16 +182,16 @@ pub fn register(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
         let lock = |locked| Step::LockPort { dev: want.device.clone(), locked };
         plan.push(with_undo(lock(true), lock(false)));
     }
-    for Address { ip, .. } in want.ips {
+    for Address { ip, router, .. } in want.ips {
         let held = |n: &&Neigh| n.ip == *ip && n.permanent && !n.ext_learned;
-        let before = seen.neighs.iter().find(held).and_then(|n| n.mac);
-        if before != Some(mac) {
-            let bridge = want.bridge.clone();
+        let before = seen.neighs.iter().find(held).and_then(|n| Some((n.mac?, n.router)));
+        if before != Some((mac, *router)) {
+            let add = |mac, router| Step::AddNeigh { bridge: want.bridge.clone(), ip: *ip, mac, router };
             let undo = match before {
-                Some(mac) => Step::AddNeigh { bridge, ip: *ip, mac },
-                None => Step::DelNeigh { bridge, ip: *ip },
+                Some((mac, router)) => add(mac, router),
+                None => Step::DelNeigh { bridge: want.bridge.clone(), ip: *ip },
             };
-            plan.push(with_undo(Step::AddNeigh { bridge: want.bridge.clone(), ip: *ip, mac }, undo));
+            plan.push(with_undo(add(mac, *router), undo));
         }
     }
     Ok(order::lawful(plan))
@@ -208,7 +208,7 @@ pub fn withdraw(want: &Wanted, seen: &Seen) -> Plan {
             let bridge = want.bridge.clone();
             plan.push(with_undo(
                 Step::DelNeigh { bridge: bridge.clone(), ip: neigh.ip },
-                Step::AddNeigh { bridge, ip: neigh.ip, mac },
+                Step::AddNeigh { bridge, ip: neigh.ip, mac, router: neigh.router },
             ));
         }
     }
@@ -231,7 +231,7 @@ pub fn tell(want: &Wanted, seen: &Seen) -> Plan {
         plan.push(plain(Step::TellFdb { dev: want.device.clone(), mac }));
     }
     for neigh in seen.neighs.iter().filter(|n| want.has(n.ip) && is_local(n, mac)) {
-        plan.push(plain(Step::TellNeigh { bridge: want.bridge.clone(), ip: neigh.ip, mac }));
+        plan.push(plain(Step::TellNeigh { bridge: want.bridge.clone(), ip: neigh.ip, mac, router: neigh.router }));
     }
     plan
 }

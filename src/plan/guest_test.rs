@@ -22,7 +22,14 @@ fn fdb(port: u32, ext_learned: bool) -> Option<Fdb> {
 }
 
 fn neigh(ip: &str, lladdr: &str, ext_learned: bool) -> Neigh {
-    Neigh { ip: ip.parse().unwrap(), mac: Some(mac(lladdr)), permanent: true, ext_learned, ours: !ext_learned }
+    Neigh {
+        ip: ip.parse().unwrap(),
+        mac: Some(mac(lladdr)),
+        permanent: true,
+        ext_learned,
+        ours: !ext_learned,
+        router: false,
+    }
 }
 
 /// On its bridge, not registered.
@@ -244,6 +251,29 @@ fn a_guest_is_withdrawn() {
 }
 
 #[test]
+fn who_routes_ipv6_is_told_as_a_router() {
+    let ips = [Address { router: true, ..Address::new("fd00:1::60".parse().unwrap(), Source::Metadata) }];
+    let replace = "ip neigh replace fd00:1::60 lladdr 52:54:00:03:82:d8 dev red-l2 nud permanent";
+    let of = |router| {
+        let mut seen = whole();
+        seen.neighs[1].router = router;
+        with(false, Some(MAC), |want| register(&Wanted { ips: &ips, ..want.clone() }, &seen)).unwrap()
+    };
+    let plan = of(false);
+    assert_eq!(shown(&plan), format!("{replace} router\n"));
+    assert_eq!(plan[0].undo.iter().map(|step| step.to_string()).collect::<Vec<_>>(), [replace]);
+    assert_eq!(shown(&of(true)), "");
+    let tells = with(false, Some(MAC), |want| {
+        tell(&Wanted { ips: &ips, ..want.clone() }, &{
+            let mut seen = whole();
+            seen.neighs[1].router = true;
+            seen
+        })
+    });
+    assert!(shown(&tells).contains("dev red-l2 router nud reachable"), "{}", shown(&tells));
+}
+
+#[test]
 fn what_others_have_by_now_stays() {
     // Another VTEP's, told by the speaker.
     let neighs = vec![neigh("10.1.0.60", MAC, true), neigh("fd00:1::60", MAC, true)];
@@ -277,7 +307,7 @@ fn withdraw_takes_what_dhcp_made_of_our_neighbour_and_nothing_of_others() {
         enslave: false,
     };
     let taken = |permanent, ours, ext_learned, owner: &str| {
-        let neigh = Neigh { ip, mac: Some(owner.parse().unwrap()), permanent, ext_learned, ours };
+        let neigh = Neigh { ip, mac: Some(owner.parse().unwrap()), permanent, ext_learned, ours, router: false };
         !withdraw(&want, &Seen { neighs: vec![neigh], ..Seen::default() }).is_empty()
     };
     assert!(taken(true, true, false, "52:54:00:03:82:d8"), "as we put it there");

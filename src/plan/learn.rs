@@ -99,7 +99,7 @@ pub fn with(ips: &[Address], new: Address, mac: Mac, heard: &[IpAddr]) -> Option
     if let Some(known) = ips.iter_mut().find(|a| a.ip == new.ip) {
         // A lease is renewed, and says more than that the guest was heard.
         let better = known.source.is_learned() && new.source <= known.source && !is_same(known, &new);
-        *known = new;
+        *known = Address { router: known.router || new.router, ..new };
         return better.then_some(ips);
     }
     let made = |a: &Address| a.source > Source::Lease && is_made_up(a.ip, mac) && is_beside(a.ip, new.ip);
@@ -133,7 +133,7 @@ fn is_same(known: &Address, new: &Address) -> bool {
         (Some(known), Some(new)) => known.abs_diff(new) <= 2,
         (known, new) => known == new,
     };
-    known.source == new.source && near
+    known.source == new.source && near && known.router >= new.router
 }
 
 #[cfg(test)]

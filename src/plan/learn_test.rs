@@ -92,6 +92,7 @@ fn who_else_has_it() {
         permanent,
         ext_learned,
         ours: false,
+        router: false,
     };
     assert_eq!(other_holder(None, own), None);
     assert_eq!(other_holder(Some(&neigh(own, false, true)), own), None, "itself, where it came from");
@@ -111,7 +112,9 @@ fn who_else_has_it() {
 #[test]
 fn only_what_was_learned_before_yields() {
     let (own, other): (Mac, Mac) = ("52:54:00:00:00:01".parse().unwrap(), "52:54:00:00:00:02".parse().unwrap());
-    let of = |mac| [Neigh { ip: ip("10.1.0.60"), mac: Some(mac), permanent: false, ext_learned: true, ours: false }];
+    let of = |mac| {
+        [Neigh { ip: ip("10.1.0.60"), mac: Some(mac), permanent: false, ext_learned: true, ours: false, router: false }]
+    };
     let before = [learned("10.1.0.60")];
     assert!(yields(&before[0], &before, &of(other), own));
     assert!(!yields(&before[0], &before, &of(own), own), "its own, on its way from elsewhere");

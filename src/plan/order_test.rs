@@ -46,7 +46,7 @@ fn del_fdb() -> Step {
 
 fn add_neigh() -> Step {
     let (ip, mac) = ("10.1.0.60".parse().unwrap(), "52:54:00:03:82:d8".parse().unwrap());
-    Step::AddNeigh { bridge: name("red-l2"), ip, mac }
+    Step::AddNeigh { bridge: name("red-l2"), ip, mac, router: false }
 }
 
 fn del_neigh() -> Step {

@@ -120,6 +120,9 @@ pub struct Neigh {
     pub ext_learned: bool,
     /// NDA_PROTOCOL is ours.
     pub ours: bool,
+    /// NTF_ROUTER: it routes IPv6.
+    #[serde(default)]
+    pub router: bool,
 }
 
 /// A bridge FDB entry.

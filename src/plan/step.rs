@@ -185,6 +185,9 @@ pub enum Step {
         ip: IpAddr,
         /// The guest's MAC.
         mac: Mac,
+        /// An IPv6 router's (NTF_ROUTER). FRR tells other hosts (RFC 9047 §2), and each answers its guests so (net/bridge/br_arp_nd_proxy.c `br_nd_send`):
+        /// one of whom they were told otherwise is their router no more (RFC 4861 §7.2.5).
+        router: bool,
     },
     /// Delete it explicitly: zebra does not see it go with a device.
     DelNeigh {
@@ -208,6 +211,8 @@ pub enum Step {
         ip: IpAddr,
         /// The guest's MAC.
         mac: Mac,
+        /// An IPv6 router's.
+        router: bool,
     },
     /// Lay the rules of port security, which then hold for the ports that are named in their sets; what the sets say stays.
     LayGuards,
@@ -379,6 +384,10 @@ impl Step {
     }
 }
 
+fn router_word(router: bool) -> &'static str {
+    if router { " router" } else { "" }
+}
+
 impl fmt::Display for Step {
     /// The step as the command that a person would type for it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -434,15 +443,15 @@ impl fmt::Display for Step {
             Step::Hear { dev, hears: Hears::All } => write!(f, "tc filter del dev {dev} ingress prio 69"),
             Step::AddFdb { dev, mac } => write!(f, "bridge fdb replace {mac} dev {dev} master static"),
             Step::DelFdb { dev, mac } => write!(f, "bridge fdb del {mac} dev {dev} master"),
-            Step::AddNeigh { bridge, ip, mac } => {
-                write!(f, "ip neigh replace {ip} lladdr {mac} dev {bridge} nud permanent")
+            Step::AddNeigh { bridge, ip, mac, router } => {
+                write!(f, "ip neigh replace {ip} lladdr {mac} dev {bridge} nud permanent{}", router_word(*router))
             }
             Step::DelNeigh { bridge, ip } => write!(f, "ip neigh del {ip} dev {bridge}"),
             Step::TellFdb { dev, mac } => {
                 write!(f, "bridge fdb del {mac} dev {dev} master; bridge fdb replace {mac} dev {dev} master static")
             }
-            Step::TellNeigh { bridge, ip, mac } => {
-                let entry = format!("ip neigh replace {ip} lladdr {mac} dev {bridge} nud");
+            Step::TellNeigh { bridge, ip, mac, router } => {
+                let entry = format!("ip neigh replace {ip} lladdr {mac} dev {bridge}{} nud", router_word(*router));
                 write!(f, "{entry} reachable; {entry} permanent")
             }
             Step::LayGuards => f.write_str("nft add table bridge evpn-hook (with the rules of port security)"),

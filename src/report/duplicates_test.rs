@@ -22,7 +22,7 @@ fn world(fdb: &[(&str, u32)], neighs: &[(&str, &str)]) -> World {
     let neighs = neighs.iter().map(|(ip, mac)| {
         let own = *mac == OWN;
         let mac = mac.parse().ok();
-        (7, Neigh { ip: ip.parse().unwrap(), mac, permanent: own, ext_learned: !own, ours: own })
+        (7, Neigh { ip: ip.parse().unwrap(), mac, permanent: own, ext_learned: !own, ours: own, router: false })
     });
     World::new(links, Vec::new()).with_entries(fdb.collect(), neighs.collect())
 }

@@ -104,6 +104,7 @@ pub fn addresses(guest: Mac, answers: &Answers) -> Vec<SockFilter> {
         equal(ICMPV6.into(), Next, Refuse),
         Plain(LOAD_BYTE, 14 + 40),
         Jump(JUMP_EQUAL, 133, FromGuest, Next),
+        Jump(JUMP_EQUAL, 134, FromGuest, Next),
         Jump(JUMP_EQUAL, 135, FromGuest, Next),
         Jump(JUMP_EQUAL, 136, FromGuest, Refuse),
         Named(Udp6),

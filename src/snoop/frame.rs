@@ -20,12 +20,15 @@ pub const DHCP_CLIENT: u16 = 68;
 pub const DHCP6_CLIENT: u16 = 546;
 pub const DHCP6_SERVER: u16 = 547;
 
-/// RFC 4861 §4.1, §4.3 and §4.4.
+/// RFC 4861 §4.1 to §4.4.
 const ROUTER_SOLICITATION: u8 = 133;
+const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
 const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
+/// The R flag of a neighbour advertisement (RFC 4861 §4.4).
+const ROUTER: u8 = 0x80;
 
 /// Who sends to whom. The destination is `None` where it is no single guest's.
 #[derive(Clone, Copy)]
@@ -100,7 +103,7 @@ fn ipv6(ethernet: Ethernet, body: &[u8], xids: &mut Xids) -> Option<Vec<Said>> {
     let source: Ipv6Addr = array::<16>(body, 8)?.into();
     match byte(body, 6)? {
         // From a router away it would be less (RFC 4861 §7.1).
-        ICMPV6 if byte(body, 7)? == 255 => discovery(ethernet.from, source, payload).map(|said| vec![said]),
+        ICMPV6 if byte(body, 7)? == 255 => discovery(ethernet.from, source, payload),
         UDP => match udp(payload)? {
             (DHCP6_SERVER, message) => dhcp::request6(ethernet, message, xids),
             (DHCP6_CLIENT, message) => dhcp::reply6(ethernet, message, xids),
@@ -115,30 +118,37 @@ fn udp(datagram: &[u8]) -> Option<(u16, &[u8])> {
     Some((half(datagram, 2)?, datagram.get(8..usize::from(half(datagram, 4)?))?))
 }
 
-/// RFC 4861 §7.1.1, §7.1.2 and §6.1.1 say what is valid.
-fn discovery(from: Mac, source: Ipv6Addr, message: &[u8]) -> Option<Said> {
+/// RFC 4861 §6.1.1, §6.1.2, §7.1.1 and §7.1.2 say what is valid.
+fn discovery(from: Mac, source: Ipv6Addr, message: &[u8]) -> Option<Vec<Said>> {
     if byte(message, 1)? != 0 {
         return None;
     }
-    let has = |ip: Ipv6Addr| Some(Said::Has { mac: from, ip: ip.into() });
+    let has = |ip: Ipv6Addr| Some(vec![Said::Has { mac: from, ip: ip.into() }]);
+    let routes =
+        |ip: Ipv6Addr| Some(vec![Said::Has { mac: from, ip: ip.into() }, Said::Routes { mac: from, ip: ip.into() }]);
     let kind = byte(message, 0)?;
     match kind {
         ROUTER_SOLICITATION => {
             sent_by(from, SOURCE_LINK_LAYER_ADDRESS, message.get(8..)?)?;
             has(source) // unspecified where it has none yet, which is no host's
         }
+        ROUTER_ADVERTISEMENT if source.is_unicast_link_local() => {
+            sent_by(from, SOURCE_LINK_LAYER_ADDRESS, message.get(16..)?)?;
+            routes(source)
+        }
         NEIGHBOUR_SOLICITATION => {
             let named = sent_by(from, SOURCE_LINK_LAYER_ADDRESS, message.get(24..)?)?;
             let target: Ipv6Addr = array::<16>(message, 8)?.into();
             match source {
                 Ipv6Addr::UNSPECIFIED if named => None,
-                Ipv6Addr::UNSPECIFIED => Some(Said::Wants { mac: from, ip: target.into() }),
+                Ipv6Addr::UNSPECIFIED => Some(vec![Said::Wants { mac: from, ip: target.into() }]),
                 source => has(source),
             }
         }
         NEIGHBOUR_ADVERTISEMENT => {
             sent_by(from, TARGET_LINK_LAYER_ADDRESS, message.get(24..)?)?;
-            has(array::<16>(message, 8)?.into())
+            let target: Ipv6Addr = array::<16>(message, 8)?.into();
+            if byte(message, 4)? & ROUTER != 0 { routes(target) } else { has(target) }
         }
         _ => None,
     }

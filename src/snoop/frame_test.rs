@@ -395,8 +395,26 @@ fn discovery_from_afar_or_askew_is_refused() {
     }
     // Without an address of its own it names no MAC (RFC 4861 §7.1.1).
     assert_eq!(read(&nd(135, "::", Some("fd00:1::60"), &link_layer(1, GUEST))), []);
-    // Another kind: a router's advertisement.
-    assert_eq!(read(&nd(134, "fe80::1", Some("fd00:1::60"), &[])), []);
+    // Another kind: a redirect.
+    assert_eq!(read(&nd(137, "fe80::1", Some("fd00:1::60"), &[])), []);
+}
+
+#[test]
+fn who_routes_ipv6_says_so() {
+    let routes = |text: &str| [has(text), vec![Said::Routes { mac: guest(), ip: ip(text) }]].concat();
+    let mut advertised = nd(136, "fd00:1::60", Some("fd00:1::60"), &link_layer(2, GUEST));
+    let flags = 14 + 40 + 4;
+    advertised[flags] = 0xa0;
+    assert_eq!(read(&advertised), routes("fd00:1::60"));
+    advertised[flags] = 0x60;
+    assert_eq!(read(&advertised), has("fd00:1::60"), "solicited and override are other flags");
+    // Two times of 4 bytes stand before a router's options.
+    let router = |source: &str, options: &[u8]| nd(134, source, None, &[&[0; 8][..], options].concat());
+    assert_eq!(read(&router("fe80::60", &link_layer(1, GUEST))), routes("fe80::60"));
+    assert_eq!(read(&router("fe80::60", &[])), routes("fe80::60"));
+    assert_eq!(read(&router("fe80::60", &link_layer(1, OTHER))), [], "another's");
+    assert_eq!(read(&router("fd00:1::60", &[])), [], "RFC 4861 §6.1.2");
+    assert_eq!(read(&nd(134, "fe80::60", None, &[0; 4])), [], "too short");
 }
 
 #[test]

@@ -56,6 +56,14 @@ pub enum Said {
         /// The address.
         ip: IpAddr,
     },
+    /// The sender routes IPv6 by this address: a neighbour advertisement with the R flag (RFC 4861 §4.4), a router advertisement, which comes from the
+    /// link-local one (§4.2). That it does so no more nobody has to be told: hosts forget a router by its advertisements.
+    Routes {
+        /// Whose it is.
+        mac: Mac,
+        /// The address.
+        ip: IpAddr,
+    },
     /// It asks whether anybody has it, and takes it if nobody answers: duplicate address detection (RFC 4862 §5.4.2).
     Wants {
         /// Who asks.
@@ -93,6 +101,7 @@ impl Said {
     pub fn ip(&self) -> IpAddr {
         match *self {
             Said::Has { ip, .. }
+            | Said::Routes { ip, .. }
             | Said::Wants { ip, .. }
             | Said::Probes { ip, .. }
             | Said::Leased { ip, .. }
@@ -104,6 +113,7 @@ impl Said {
     pub fn mac(&self) -> Mac {
         match *self {
             Said::Has { mac, .. }
+            | Said::Routes { mac, .. }
             | Said::Wants { mac, .. }
             | Said::Probes { mac, .. }
             | Said::Leased { mac, .. }

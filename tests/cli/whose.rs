@@ -2,6 +2,7 @@
 
 use crate::agent::{Agent, until};
 use crate::common::{sh, skip, try_sh};
+use crate::forge::{self, Port, Who};
 use crate::guests::Sleeper;
 use crate::host::{Host, neighbours};
 use crate::journal::{Journald, of};
@@ -236,4 +237,63 @@ on_a_host!(what_is_broadcast_makes_no_port_deaf, {
     until("A to be heard", || a.owns("10.1.0.60"));
     // A port that is too loud is not heard for 5 s.
     assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
+});
+
+// A bridge answers for what is behind its tunnel with the flag of its own entry (net/bridge/br_arp_nd_proxy.c `br_nd_send`), and a host that is told that
+// its router is none uses it no more (RFC 4861 §7.2.5).
+on_a_host!(a_guest_that_routes_ipv6_is_told_as_a_router, {
+    let host = Host::flat();
+    let _agent = Agent::start();
+    let (a, b) = (Guest::attach(&host, "tapa", A), Guest::attach(&host, "tapb", B));
+    let local = "fe80::5054:ff:fe00:a";
+    let entry = || sh(&format!("ip neigh show {local} dev flat-l2"));
+    let advertise = || {
+        let advertisement = forge::router_advertisement(Who::new(A, "10.1.0.60", local));
+        a.inside(|| Port::open("eth0").send(&advertisement));
+    };
+    advertise();
+    until("a router", || entry().contains(&format!("lladdr {A} router PERMANENT")));
+    assert_eq!(host.status()["endpoints"][0]["problems"].to_string(), "[]");
+    // It is remembered, whoever changes it.
+    sh(&format!("ip neigh replace {local} lladdr {A} dev flat-l2 nud permanent proto 69"));
+    assert!(!entry().contains("router"), "{}", entry());
+    host.run(&["sync"]).ok();
+    assert!(entry().contains("router"), "{}", entry());
+    // What FRR puts there for another host's router, guests here are told so by their own bridge.
+    let other = "52:54:00:00:01:01";
+    for (ip, word) in [("fd00:1::70", "router"), ("fd00:1::71", "")] {
+        sh(&format!("bridge fdb replace {other} dev vxlan20 master extern_learn"));
+        sh(&format!("ip neigh replace {ip} lladdr {other} dev flat-l2 nud noarp extern_learn {word}"));
+        b.sh("echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6; ip address replace fd00:1::61/64 dev eth0 nodad");
+        b.sh(&format!("ping -6 -c 1 -W 1 {ip} >/dev/null || true"));
+        let told = b.sh(&format!("ip neigh show {ip} dev eth0"));
+        assert!(told.contains(other) && told.contains("router") == (word == "router"), "{ip}: {told:?}");
+    }
+});
+
+// keepalived's use_vmac, guests of a guest: they are bridged, and the port is one guest's all the same.
+on_a_host!(what_another_mac_behind_a_port_says_is_not_its_guests, {
+    let host = Host::flat();
+    let _agent = Agent::start();
+    let (a, b) = (Guest::attach(&host, "tapa", A), Guest::attach(&host, "tapb", B));
+    let vmac = "00:00:5e:00:01:33";
+    let (virtual_router, other) = (Who::new(vmac, "10.1.0.99", "fd00:1::99"), Who::new(B, "10.1.0.61", "fd00:1::61"));
+    let frames = forge::fair(virtual_router, other);
+    a.inside(|| {
+        let port = Port::open("eth0");
+        frames.iter().for_each(|frame| port.send(&frame.bytes));
+    });
+    // Behind them, on the same port and on another.
+    for (guest, ip) in [(&a, "10.1.0.60"), (&b, "10.1.0.61")] {
+        guest.has(ip);
+        guest.speaks(ip);
+        until(ip, || guest.owns(ip));
+    }
+    assert_eq!(neighbours(), format!("neigh 10.1.0.60 {A} dev flat-l2\nneigh 10.1.0.61 {B} dev flat-l2\n"));
+    let learned = sh("bridge fdb show br flat-l2");
+    let of = |dev: &str| {
+        learned.lines().any(|line| line.starts_with(&format!("{vmac} dev {dev} ")) && !line.contains("static"))
+    };
+    assert!(of("tapa"), "the bridge knows it: {learned}");
+    assert_eq!(host.status()["endpoints"][0]["problems"].to_string(), "[]");
 });

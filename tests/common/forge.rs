@@ -25,7 +25,7 @@ impl Who {
     }
 
     /// RFC 4291 §2.5.1.
-    fn link_local(&self) -> Ipv6Addr {
+    pub fn link_local(&self) -> Ipv6Addr {
         let [a, b, c, d, e, f] = self.mac.map(u16::from);
         Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 2) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f)
     }
@@ -254,6 +254,11 @@ pub fn forged(own: Who, peer: Who, gateway: Who) -> Vec<Frame> {
         frame("BPDU", ethernet([0x01, 0x80, 0xc2, 0, 0, 0], mac, 38, &[0x42; 38])),
         frame("a protocol that nobody knows", ethernet(ALL, mac, 0x88b5, b"x")),
     ]
+}
+
+/// What a router says of itself, from its link-local address.
+pub fn router_advertisement(own: Who) -> Vec<u8> {
+    nd(own.mac, own.link_local(), &router(own.mac))
 }
 
 /// A device's own way in and out, whole frames.

@@ -46,7 +46,8 @@ fn name(text: &str) -> IfName {
 fn register(host: &Host, port: &str, bridge: &str, mac: Mac, ip: IpAddr) -> Instant {
     let mut kernel = host.kernel();
     let begun = Instant::now();
-    for step in [Step::AddFdb { dev: name(port), mac }, Step::AddNeigh { bridge: name(bridge), ip, mac }] {
+    for step in [Step::AddFdb { dev: name(port), mac }, Step::AddNeigh { bridge: name(bridge), ip, mac, router: false }]
+    {
         kernel.apply(&step).expect("an entry");
     }
     begun

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::fabric::{Agent, Container, Host, Pinger, Wire, wait_until};
 use crate::figures::keep;
+use crate::forge::{Port, Who, router_advertisement};
 use crate::tenant::{Configured, SOON, endpoint_status, joined};
 
 /// From the new owner's first announcement to the first ping that is answered, for each client.
@@ -149,6 +150,32 @@ lab_test! {
             let asked = client.run(&["arping", "-D", "-I", "eth0", "-c", "2", "10.11.0.77"]);
             assert_eq!(asked.code, 0, "{place}: {asked:?}");
         }
+        for host in hosts {
+            host.ok(&["evpn-hook", "status", "--check"]);
+        }
+    }
+}
+
+lab_test! {
+    // RFC 9047: FRR carries the flag, and each host's bridge answers its guests with it. One who is told that its router is none uses it no more.
+    fn an_ipv6_router_is_one_for_guests_of_other_hosts(fabric) {
+        let (comp1, comp2) = (fabric.comp1(), fabric.comp2());
+        let hosts = [comp1, comp2];
+        let _configured = hosts.map(|host| Configured::up(host, &[NETS]));
+        joined(fabric, 95);
+        let _agents = hosts.map(Agent::start);
+        let (router, client) = (container(comp1, "a", "ha", 10), container(comp2, "c1", "ha", 21));
+        let who = Who::new(&mac(10), "10.11.0.10", "fd00:95::10");
+        let local = who.link_local().to_string();
+        let entry = || comp2.ok(&["ip", "neigh", "show", &local, "dev", "ha-l2"]);
+        wait_until("comp2 to know the guest", SOON, || entry().contains("extern_learn"));
+        assert!(!entry().contains(" router "), "{}", entry());
+        router.inside(|| Port::open("eth0")).send(&router_advertisement(who));
+        wait_until("comp2 to know the router", SOON, || entry().contains(" router "));
+        client.run(&["ping", "-c", "1", "-W", "1", "-I", "eth0", &local]);
+        let netns = format!("--net=/proc/{}/ns/net", client.pid().expect("the container runs"));
+        let told = comp2.ok(&["nsenter", &netns, "ip", "neigh", "show", &local, "dev", "eth0"]);
+        assert!(told.contains(&mac(10)) && told.contains(" router "), "{told}");
         for host in hosts {
             host.ok(&["evpn-hook", "status", "--check"]);
         }

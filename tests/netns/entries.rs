@@ -154,14 +154,21 @@ netns!(a_guests_addresses_are_permanent_neighbours_of_ours, kernel, {
     let bridge = segment(kernel);
     for address in ["10.1.0.60", "fd00:1::60"] {
         assert_eq!(kernel.neigh(bridge, ip(address)).unwrap(), None);
-        let step = Step::AddNeigh { bridge: name("br0"), ip: ip(address), mac: mac(GUEST) };
+        let step = Step::AddNeigh { bridge: name("br0"), ip: ip(address), mac: mac(GUEST), router: false };
         for _ in 0..2 {
             kernel.apply(&step).unwrap();
         }
         let seen = json(&format!("ip -j neigh show {address} dev br0"));
         assert_eq!((&seen[0]["lladdr"], &seen[0]["state"][0]), (&GUEST.into(), &"PERMANENT".into()), "{seen}");
         assert!(sh(&format!("ip neigh show {address} dev br0")).contains("proto 69"));
-        let want = Neigh { ip: ip(address), mac: Some(mac(GUEST)), permanent: true, ext_learned: false, ours: true };
+        let want = Neigh {
+            ip: ip(address),
+            mac: Some(mac(GUEST)),
+            permanent: true,
+            ext_learned: false,
+            ours: true,
+            router: false,
+        };
         assert_eq!(kernel.neigh(bridge, ip(address)).unwrap(), Some(want.clone()));
         assert!(kernel.neighs(bridge).unwrap().contains(&want));
     }
@@ -174,8 +181,21 @@ netns!(a_guests_addresses_are_permanent_neighbours_of_ours, kernel, {
         }
     }
     kernel.apply(&Step::DelNeigh { bridge: name("gone"), ip: ip("10.1.0.60") }).unwrap();
-    let step = Step::AddNeigh { bridge: name("gone"), ip: ip("10.1.0.60"), mac: mac(GUEST) };
+    let step = Step::AddNeigh { bridge: name("gone"), ip: ip("10.1.0.60"), mac: mac(GUEST), router: false };
     assert!(kernel.apply(&step).unwrap_err().gone());
+});
+
+netns!(a_router_is_marked_as_one, kernel, {
+    let bridge = segment(kernel);
+    for router in [false, true, false] {
+        let (ip, mac) = (ip("fd00:1::60"), mac(GUEST));
+        kernel.apply(&Step::AddNeigh { bridge: name("br0"), ip, mac, router }).unwrap();
+        let shown = sh("ip neigh show fd00:1::60 dev br0");
+        assert_eq!(shown.contains(" router "), router, "{shown}");
+        assert_eq!(kernel.neigh(bridge, ip).unwrap().unwrap().router, router);
+        kernel.apply(&Step::TellNeigh { bridge: name("br0"), ip, mac, router }).unwrap();
+        assert_eq!(sh("ip neigh show fd00:1::60 dev br0"), shown);
+    }
 });
 
 netns!(the_speakers_neighbour_is_told_from_ours_and_taken_over, kernel, {
@@ -184,15 +204,28 @@ netns!(the_speakers_neighbour_is_told_from_ours_and_taken_over, kernel, {
     sh(&format!("ip neigh add 10.1.0.60 lladdr {other} dev br0 nud noarp extern_learn proto zebra"));
     sh(&format!("ip neigh add fd00:1::61 lladdr {other} dev br0 nud permanent"));
     sh(&format!("ip neigh add 10.1.0.62 lladdr {other} dev v0 nud permanent")); // another device's
-    let remote = Neigh { ip: ip("10.1.0.60"), mac: Some(mac(other)), permanent: false, ext_learned: true, ours: false };
+    let remote = Neigh {
+        ip: ip("10.1.0.60"),
+        mac: Some(mac(other)),
+        permanent: false,
+        ext_learned: true,
+        ours: false,
+        router: false,
+    };
     assert_eq!(kernel.neigh(bridge, remote.ip).unwrap(), Some(remote.clone()));
     let mut seen = kernel.neighs(bridge).unwrap();
     seen.sort_by_key(|neigh| neigh.ip);
-    let admins =
-        Neigh { ip: ip("fd00:1::61"), mac: Some(mac(other)), permanent: true, ext_learned: false, ours: false };
+    let admins = Neigh {
+        ip: ip("fd00:1::61"),
+        mac: Some(mac(other)),
+        permanent: true,
+        ext_learned: false,
+        ours: false,
+        router: false,
+    };
     assert_eq!(seen, vec![remote.clone(), admins]);
 
-    kernel.apply(&Step::AddNeigh { bridge: name("br0"), ip: remote.ip, mac: mac(GUEST) }).unwrap();
+    kernel.apply(&Step::AddNeigh { bridge: name("br0"), ip: remote.ip, mac: mac(GUEST), router: false }).unwrap();
     let taken = Neigh { mac: Some(mac(GUEST)), permanent: true, ext_learned: false, ours: true, ..remote };
     assert_eq!(kernel.neigh(bridge, taken.ip).unwrap(), Some(taken));
 });
@@ -200,7 +233,7 @@ netns!(the_speakers_neighbour_is_told_from_ours_and_taken_over, kernel, {
 netns!(an_ipv6_neighbour_without_ipv6_says_so, kernel, {
     segment(kernel);
     sh("sysctl -qw net.ipv6.conf.br0.disable_ipv6=1");
-    let step = Step::AddNeigh { bridge: name("br0"), ip: ip("fd00:1::60"), mac: mac(GUEST) };
+    let step = Step::AddNeigh { bridge: name("br0"), ip: ip("fd00:1::60"), mac: mac(GUEST), router: false };
     let text = kernel.apply(&step).unwrap_err().to_string();
     assert!(text.ends_with("disable_ipv6)?"), "{text}");
 });

@@ -64,7 +64,7 @@ netns!(our_own_changes_are_told_too, kernel, {
     let entry = Event::Fdb { mac: guest, port, master: bridge, gone: false, is_static: true, ext_learned: false };
     assert_eq!(entries(&mut events), [entry]);
     let ip = "10.1.0.60".parse().unwrap();
-    kernel.apply(&Step::AddNeigh { bridge: name("br0"), ip, mac: guest }).unwrap();
+    kernel.apply(&Step::AddNeigh { bridge: name("br0"), ip, mac: guest, router: false }).unwrap();
     let known = Event::Neigh {
         ip,
         mac: Some(guest),

@@ -53,6 +53,28 @@ fn an_endpoint_comes_and_goes() {
     assert_eq!(frr.dump(vni(20)).unwrap(), Default::default());
 }
 
+/// RFC 9047 §2: with the R flag of its entry, and without it again.
+#[test]
+fn an_ipv6_router_is_told_as_one() {
+    let Some(mut lab) = Lab::start("router", BGP) else { return };
+    segment(&mut lab, "");
+    lab.must("bridge fdb replace 52:54:00:03:82:d8 dev vnet0 master static");
+    let dir = lab.dir.display().to_string();
+    let routes = format!("VTYSH_HISTFILE=/dev/null vtysh --vty_socket {dir} -c 'show bgp l2vpn evpn route type 2'");
+    for word in ["", "router", ""] {
+        let entry = "fd00:1::60 lladdr 52:54:00:03:82:d8 dev red-l2 nud permanent";
+        lab.must(&format!("ip neigh replace {entry} {word}"));
+        let until = soon();
+        loop {
+            let told = lab.run(&routes).1;
+            if told.contains("[fd00:1::60]") && told.contains("ND:Router Flag") == (word == "router") {
+                break;
+            }
+            assert!(Instant::now() < until, "{word:?}: {told}");
+        }
+    }
+}
+
 /// The VRF's devices, as the planner orders them.
 fn devices(lab: &mut Lab) {
     lab.must("ip link add red type vrf table 10 && ip link set red up");

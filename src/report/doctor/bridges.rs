@@ -324,7 +324,7 @@ mod tests {
         let flushed = finds(|base, _| {
             with(base, "red-l2", |link| link.mac = "00:00:00:11:11:99".parse().ok());
             let (bridge, mac) = (name("red-l2"), "52:54:00:03:82:d8".parse().unwrap());
-            base.drift.push(Step::AddNeigh { bridge, ip: "10.1.0.60".parse().unwrap(), mac });
+            base.drift.push(Step::AddNeigh { bridge, ip: "10.1.0.60".parse().unwrap(), mac, router: false });
         });
         assert_eq!(only(&flushed).0, "bridge-mac", "the kernel has flushed the neighbours");
         let loose = finds(|_, seen| _ = seen.fixed.insert(name("red-l2"), false));

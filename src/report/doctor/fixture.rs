@@ -43,7 +43,7 @@ pub fn world(links: Vec<Link>) -> World {
     let addresses = vec![address(1, "10.0.0.1/32"), address(5, "10.1.0.1/24"), address(8, "192.168.0.1/24")];
     let fdb = Fdb { mac: MAC.parse().unwrap(), port: 7, is_static: true, ext_learned: false };
     let ip = "10.1.0.60".parse().unwrap();
-    let neigh = Neigh { ip, mac: MAC.parse().ok(), permanent: true, ext_learned: false, ours: true };
+    let neigh = Neigh { ip, mac: MAC.parse().ok(), permanent: true, ext_learned: false, ours: true, router: false };
     World::new(links, addresses).with_entries(vec![(5, fdb)], vec![(5, neigh)])
 }
 

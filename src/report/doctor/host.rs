@@ -593,8 +593,14 @@ mod tests {
     #[test]
     fn the_neighbour_tables_limit() {
         let crowd = |base: &mut Base, permanent| {
-            let neigh =
-                |n: u8| Neigh { ip: [10, 9, 9, n].into(), mac: None, permanent, ext_learned: false, ours: false };
+            let neigh = |n: u8| Neigh {
+                ip: [10, 9, 9, n].into(),
+                mac: None,
+                permanent,
+                ext_learned: false,
+                ours: false,
+                router: false,
+            };
             let world = std::mem::take(&mut base.world);
             base.world = world.with_entries(Vec::new(), (0..=99).map(|n| (8, neigh(n))).collect());
         };

@@ -41,7 +41,14 @@ fn world() -> World {
     let neigh = |bridge, ip: &str| {
         (
             bridge,
-            Neigh { ip: ip.parse().unwrap(), mac: MAC.parse().ok(), permanent: false, ext_learned: true, ours: false },
+            Neigh {
+                ip: ip.parse().unwrap(),
+                mac: MAC.parse().ok(),
+                permanent: false,
+                ext_learned: true,
+                ours: false,
+                router: false,
+            },
         )
     };
     World::new(links, Vec::new())

@@ -272,7 +272,14 @@ impl Scene {
 }
 
 pub(super) fn neigh(ip: &str, mac: &str, own: bool) -> Neigh {
-    Neigh { ip: ip.parse().unwrap(), mac: mac.parse().ok(), permanent: own, ext_learned: !own, ours: own }
+    Neigh {
+        ip: ip.parse().unwrap(),
+        mac: mac.parse().ok(),
+        permanent: own,
+        ext_learned: !own,
+        ours: own,
+        router: false,
+    }
 }
 
 /// The broken link, and what mends it.
