@@ -248,7 +248,7 @@ pub(super) fn observe(kernel: &mut Kernel, wants6: bool) -> Result<HostSeen, Eng
     if wants6 && forward6 == Some(false) {
         // Once a boot: a narrow look has not seen them all.
         for link in &kernel.all_links()? {
-            if uplink_kind(link) && on(&format!("net/ipv6/conf/{}/accept_ra", link.name))? == Some(true) {
+            if is_way_out(kernel, link)? && on(&format!("net/ipv6/conf/{}/accept_ra", link.name))? == Some(true) {
                 accepts_ra.push(link.name.clone());
             }
         }
@@ -258,8 +258,17 @@ pub(super) fn observe(kernel: &mut Kernel, wants6: bool) -> Result<HostSeen, Eng
     Ok(HostSeen { forward4: on("net/ipv4/ip_forward")? == Some(true), forward6, rules, accepts_ra })
 }
 
-fn uplink_kind(link: &Link) -> bool {
-    link.index != 1 && link.up && link.master.is_none() && matches!(&link.kind, LinkKind::Other(k) if k != "tun")
+/// May the host live on what routers advertise there? A bridge is a network of guests or containers, who must not configure the host, unless a default route
+/// of the host's leaves by it.
+fn is_way_out(kernel: &mut Kernel, link: &Link) -> Result<bool, EngineError> {
+    if link.index == 1 || !link.up || link.master.is_some() {
+        return Ok(false);
+    }
+    match &link.kind {
+        LinkKind::Other(kind) => Ok(kind != "tun"),
+        LinkKind::Bridge { .. } => Ok(kernel.has_default_route(link.index)?),
+        LinkKind::Vxlan { .. } | LinkKind::Vrf { .. } => Ok(false),
+    }
 }
 
 impl Engine {

@@ -245,6 +245,22 @@ on_a_host!(an_uplink_that_lives_on_router_advertisements_is_seen_to_before_libvi
     assert_eq!(accept(), "1", "a setting of the host's, which goes back with evpn-hook");
 });
 
+on_a_host!(a_bridge_is_an_uplink_where_the_host_leaves_by_it, {
+    let host = Host::new(CONFIG);
+    sh("ip link add br0 type bridge; ip link add docker0 type bridge; ip link set br0 up; ip link set docker0 up
+        ip link add eth0 type veth peer name far; ip link set eth0 master br0 up; ip link set far up
+        ip -6 route add default via fe80::1 dev br0 proto ra");
+    let accept = |dev: &str| sh(&format!("cat /proc/sys/net/ipv6/conf/{dev}/accept_ra")).trim().to_owned();
+    assert_eq!(["br0", "docker0", "eth0"].map(accept), ["1", "1", "1"]);
+    let dual = "<bridge name='dual-l2'/><ip family='ipv6' address='fd00:7::1' prefix='64'/>";
+    let xml =
+        network("dual", "<evpn:network vni='70'><evpn:vrf name='dual' table='17' vni='17'/></evpn:network>", dual);
+    host.hook(&["network", "dual", "start", "begin", "-"], &xml).ok();
+    assert_eq!(["br0", "docker0", "eth0"].map(accept), ["2", "1", "1"], "containers configure no host");
+    host.run(&["uninstall"]).ok();
+    assert_eq!(accept("br0"), "1");
+});
+
 // ----- the underlay's MTU -----
 
 fn nic(name: &str, mtu: u32, address: &str) {
