@@ -228,6 +228,9 @@ pub struct Endpoint {
     /// Addresses that it took from others so often that it may not for a while.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slowed: Vec<Slowed>,
+    /// The guest's other ports on the same bridge, none where port security holds them: where it bonds them its MAC may come by any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<IfName>,
 }
 
 fn is_off(security: &PortSecurity) -> bool {
@@ -319,6 +322,18 @@ pub struct Hook {
 }
 
 impl GuestRecord {
+    /// Notes of each NIC which other ports the guest has on its bridge.
+    pub fn know_ports(&mut self) {
+        let ports: Vec<(IfName, IfName)> =
+            self.endpoints.iter().map(|e| (e.device.clone(), e.bridge.clone())).collect();
+        for endpoint in &mut self.endpoints {
+            let open = endpoint.port_security == PortSecurity::Off;
+            let its =
+                ports.iter().filter(|(dev, bridge)| open && *dev != endpoint.device && *bridge == endpoint.bridge);
+            endpoint.beside = its.map(|(dev, _)| dev.clone()).collect();
+        }
+    }
+
     /// One without NICs.
     pub fn new(guest: Guest) -> GuestRecord {
         GuestRecord { guest, incoming_since: None, endpoints: Vec::new(), hook: None, leaving: Vec::new() }

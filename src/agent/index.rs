@@ -65,6 +65,7 @@ pub enum Record {
 struct Nic {
     device: IfName,
     bridge: IfName,
+    beside: Box<[IfName]>,
     mac: Option<Mac>,
     ips: Box<[Ip]>,
     incoming: bool,
@@ -177,6 +178,7 @@ impl Index {
             record.endpoints.iter().map(|e| Nic {
                 device: e.device.clone(),
                 bridge: e.bridge.clone(),
+                beside: e.beside.clone().into(),
                 mac: e.mac,
                 ips: e.ips.iter().map(|a| Ip { ip: a.ip, source: a.source, router: a.router }).collect(),
                 incoming: e.stage == Stage::Incoming,
@@ -473,6 +475,8 @@ impl Index {
                         (false, true, _) => Some(Why::Lost),
                         // NTF_EXT_LEARNED stays on an entry that came back from the VXLAN port.
                         (false, false, true) if *is_static => None,
+                        // The guest has bonded two NICs, and this is the one that is active now: the kernel has moved the entry with it.
+                        (false, false, false) if *is_static && nic.beside.contains(&port.name) => None,
                         (false, false, false) if *ext_learned || self.by_network_device.contains_key(&port.name) => {
                             Some(Why::Taken)
                         }

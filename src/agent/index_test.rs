@@ -34,6 +34,7 @@ fn guest(stage: Stage) -> GuestRecord {
         endpoints: vec![Endpoint {
             taken: Vec::new(),
             slowed: Vec::new(),
+            beside: Vec::new(),
             network: "red".parse().unwrap(),
             bridge: "red-l2".parse().unwrap(),
             device: "vnet0".parse().unwrap(),
@@ -207,6 +208,21 @@ fn a_guest_on_its_way_is_left_alone_until_its_own_tap_hears_it() {
     assert_eq!(index.react(&fdb(TAP)), vm1(Why::Arrived));
     assert_eq!(index.react(&claim(TAP)), vm1(Why::Arrived), "the speaker's flag stays on an entry that moves");
     assert_eq!(index.put_guest(VM1, Some(&guest(Stage::Registered))), Record::Arrived);
+    assert_eq!(index.react(&claim(VXLAN)), vm1(Why::Taken));
+}
+
+#[test]
+fn a_mac_on_another_port_of_its_own_guest_is_no_reason() {
+    let mut index = index(Stage::Registered);
+    assert_eq!(index.react(&fdb(OTHER_TAP)), vm1(Why::Lost), "somebody else's port");
+    let mut bonded = guest(Stage::Registered);
+    bonded.endpoints[0].beside = vec!["vnet1".parse().unwrap()];
+    index.put_guest(VM1, Some(&bonded));
+    assert_eq!(index.react(&fdb(OTHER_TAP)), []);
+    assert_eq!(index.react(&fdb_gone(OTHER_TAP)), vm1(Why::Lost), "with the NIC that was active");
+    let learned =
+        Event::Fdb { mac: mac(), port: OTHER_TAP, master: BRIDGE, gone: false, is_static: false, ext_learned: false };
+    assert_eq!(index.react(&learned), vm1(Why::Lost), "what ages is not what FRR is told");
     assert_eq!(index.react(&claim(VXLAN)), vm1(Why::Taken));
 }
 

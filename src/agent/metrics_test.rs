@@ -20,6 +20,7 @@ fn record(stage: Stage, hook: Option<(u64, u64)>) -> GuestRecord {
         index: None,
         taken: Vec::new(),
         slowed: Vec::new(),
+        beside: Vec::new(),
     };
     let hook = hook.map(|(began, took)| Hook { by: "qemu start".to_owned(), began, took });
     GuestRecord {

@@ -274,6 +274,7 @@ impl Engine {
         let who = record.guest.to_string();
         let mut plan = Plan::new();
         let mut gave_up = Vec::new();
+        record.know_ports();
         for endpoint in record.endpoints.iter_mut().filter(|e| which(e)) {
             endpoint.index = match endpoint.port_security {
                 PortSecurity::Off => None,
@@ -527,6 +528,7 @@ impl Engine {
         let who = record.guest.to_string();
         let (go, stay) = record.endpoints.drain(..).partition(goes);
         record.endpoints = stay;
+        record.know_ports();
         record.leaving.extend::<Vec<_>>(go);
         let mut plan = Plan::new();
         for endpoint in &record.leaving {
@@ -735,6 +737,7 @@ pub(super) fn endpoints_on<R: Borrow<NetworkRecord>>(
             index: None,
             taken: Vec::new(),
             slowed: Vec::new(),
+            beside: Vec::new(),
         });
     }
     Ok(endpoints)
@@ -770,6 +773,7 @@ pub(super) fn wanted<'a>(who: &'a str, endpoint: &'a Endpoint) -> Wanted<'a> {
         network: endpoint.network.as_str(),
         mac: endpoint.mac,
         ips: &endpoint.ips,
+        beside: &endpoint.beside,
         guard: guard_of(endpoint),
         index: endpoint.index,
         enslave: endpoint.enslaved,
@@ -787,6 +791,11 @@ pub(super) fn observe(kernel: &mut Kernel, want: &Wanted) -> Result<Seen, Engine
     }
     if let (Some(bridge), Some(mac)) = (&seen.bridge, want.mac) {
         seen.fdb = kernel.fdb(bridge.index, mac)?;
+        let elsewhere = seen.fdb.as_ref().is_some_and(|f| seen.device.as_ref().is_none_or(|d| d.index != f.port));
+        for dev in want.beside.iter().filter(|_| elsewhere) {
+            let on_it = kernel.link(dev)?.filter(|link| link.master == Some(bridge.index));
+            seen.beside.extend(on_it.map(|link| (link.index, link.name)));
+        }
         for address in want.ips {
             seen.neighs.extend(kernel.neigh(bridge.index, address.ip)?);
         }

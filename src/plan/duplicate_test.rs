@@ -22,6 +22,7 @@ fn suspected(fdb: Option<Fdb>, neighs: Vec<Neigh>) -> Vec<Suspect> {
         network: "red",
         mac: Some(mac(OWN)),
         ips: &ips,
+        beside: &[],
         guard: crate::plan::guard::Guard::new(),
         index: None,
         enslave: false,

@@ -21,6 +21,9 @@ pub struct Wanted<'a> {
     pub mac: Option<Mac>,
     /// The guest's addresses.
     pub ips: &'a [Address],
+    /// The guest's other ports on that bridge. The kernel moves a static entry to the port where its MAC is heard (net/bridge/br_fdb.c `br_fdb_update`), so
+    /// a guest that bonds them is followed by that alone.
+    pub beside: &'a [IfName],
     /// What the port lets in; empty where nothing holds it. What is taken back by [`withdraw`].
     pub guard: Guard,
     /// The index of the port that was guarded, for [`withdraw`]: a port that is gone still stands in the guard's sets.
@@ -49,6 +52,8 @@ pub struct Seen {
     pub master_name: Option<IfName>,
     /// The FDB's entry for the MAC.
     pub fdb: Option<Fdb>,
+    /// Of the guest's other ports those that are on the bridge, by index.
+    pub beside: Vec<(u32, IfName)>,
     /// The bridge's neighbour entries for the wanted addresses.
     pub neighs: Vec<Neigh>,
     /// What the port lets in, as far as it was asked for; empty where nothing holds it.
@@ -66,10 +71,24 @@ impl Seen {
         }
         if let (Some(bridge), Some(mac)) = (bridge, want.mac) {
             seen.fdb = world.fdb(bridge.index, mac).cloned();
+            let beside = want.beside.iter().filter_map(|dev| world.link(dev));
+            let on_it = beside.filter(|link| link.master == Some(bridge.index));
+            seen.beside = on_it.map(|link| (link.index, link.name.clone())).collect();
             seen.neighs = want.ips.iter().filter_map(|a| world.neigh(bridge.index, a.ip)).cloned().collect();
         }
         seen.guard = device.and_then(|d| world.guard(d.index)).cloned().unwrap_or_default();
         seen
+    }
+}
+
+impl Seen {
+    /// Which of the guest's ports its MAC is behind; none where it is somebody else's.
+    fn mac_is_behind<'a>(&'a self, want: &Wanted<'a>) -> Option<&'a IfName> {
+        let (device, fdb) = (self.device.as_ref()?, self.fdb.as_ref()?);
+        if fdb.port == device.index {
+            return Some(want.device);
+        }
+        self.beside.iter().find(|(index, _)| *index == fdb.port).map(|(_, name)| name)
     }
 }
 
@@ -165,10 +184,9 @@ pub fn register(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
             want.guest, want.bridge
         )));
     }
-    let port = seen.device.as_ref().map(|d| d.index);
     // NTF_EXT_LEARNED says nothing here: the kernel leaves it on an entry that we took back from the VXLAN port
     // (net/bridge/br_fdb.c fdb_add_entry), and zebra looks at the port.
-    let held = seen.fdb.as_ref().is_some_and(|f| Some(f.port) == port && f.is_static);
+    let held = seen.mac_is_behind(want).is_some() && seen.fdb.as_ref().is_some_and(|f| f.is_static);
     if !held {
         plan.push(with_undo(
             Step::AddFdb { dev: want.device.clone(), mac },
@@ -212,23 +230,18 @@ pub fn withdraw(want: &Wanted, seen: &Seen) -> Plan {
             ));
         }
     }
-    if let (Some(device), Some(fdb)) = (&seen.device, &seen.fdb)
-        && fdb.port == device.index
-    {
-        plan.push(with_undo(
-            Step::DelFdb { dev: want.device.clone(), mac },
-            Step::AddFdb { dev: want.device.clone(), mac },
-        ));
+    if let Some(dev) = seen.mac_is_behind(want) {
+        plan.push(with_undo(Step::DelFdb { dev: dev.clone(), mac }, Step::AddFdb { dev: dev.clone(), mac }));
     }
     release(want, seen, plan)
 }
 
 /// Says again to the speaker what the kernel holds as it should: for a speaker that missed it.
 pub fn tell(want: &Wanted, seen: &Seen) -> Plan {
-    let (Some(mac), Some(device)) = (want.mac, &seen.device) else { return Plan::new() };
+    let Some(mac) = want.mac.filter(|_| seen.device.is_some()) else { return Plan::new() };
     let mut plan = Plan::new();
-    if seen.fdb.as_ref().is_some_and(|f| f.port == device.index) {
-        plan.push(plain(Step::TellFdb { dev: want.device.clone(), mac }));
+    if let Some(dev) = seen.mac_is_behind(want) {
+        plan.push(plain(Step::TellFdb { dev: dev.clone(), mac }));
     }
     for neigh in seen.neighs.iter().filter(|n| want.has(n.ip) && is_local(n, mac)) {
         plan.push(plain(Step::TellNeigh { bridge: want.bridge.clone(), ip: neigh.ip, mac, router: neigh.router }));

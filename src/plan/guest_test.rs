@@ -55,6 +55,7 @@ fn with<T>(enslave: bool, mac_of: Option<&str>, plan: impl FnOnce(&Wanted) -> T)
         network: "red",
         mac: mac_of.map(mac),
         ips: &ips,
+        beside: &[],
         guard: Guard::new(),
         index: None,
         enslave,
@@ -113,6 +114,7 @@ fn a_held_port_lets_in_its_guest_alone() {
         network: "red",
         mac: Some(mac(MAC)),
         ips: &ips,
+        beside: &[],
         guard: lets.clone(),
         index: Some(12),
         enslave: true,
@@ -251,6 +253,24 @@ fn a_guest_is_withdrawn() {
 }
 
 #[test]
+fn a_mac_is_behind_any_of_its_guests_ports() {
+    let beside = [name("vnet1")];
+    let with_two = |seen: &Seen, plan: &dyn Fn(&Wanted, &Seen) -> Plan| {
+        let two = Seen { beside: vec![(13, name("vnet1"))], ..seen.clone() };
+        with(false, Some(MAC), |want| shown(&plan(&Wanted { beside: &beside, ..want.clone() }, &two)))
+    };
+    let register = |want: &Wanted, seen: &Seen| register(want, seen).unwrap();
+    let moved = Seen { fdb: fdb(13, false), ..whole() };
+    assert_eq!(with_two(&moved, &register), "", "a bond's other NIC is active");
+    assert_eq!(with_two(&Seen { fdb: fdb(14, false), ..whole() }, &register), FDB, "somebody else's");
+    let aged = Fdb { is_static: false, ..fdb(13, false).unwrap() };
+    assert_eq!(with_two(&Seen { fdb: Some(aged), ..whole() }, &register), FDB);
+    let other = DEL_FDB.replace("vnet0", "vnet1");
+    assert_eq!(with_two(&moved, &withdraw), format!("{DEL_NEIGHS}{other}"), "nothing of it stays behind");
+    assert!(with_two(&moved, &tell).contains("dev vnet1"));
+}
+
+#[test]
 fn who_routes_ipv6_is_told_as_a_router() {
     let ips = [Address { router: true, ..Address::new("fd00:1::60".parse().unwrap(), Source::Metadata) }];
     let replace = "ip neigh replace fd00:1::60 lladdr 52:54:00:03:82:d8 dev red-l2 nud permanent";
@@ -302,6 +322,7 @@ fn withdraw_takes_what_dhcp_made_of_our_neighbour_and_nothing_of_others() {
         network: "red",
         mac: Some(mac),
         ips: &[Address::new(ip, Source::Metadata)],
+        beside: &[],
         guard: Guard::new(),
         index: None,
         enslave: false,

@@ -41,6 +41,7 @@ fn guest(name: &str, mac: &str, taken: Vec<Taken>) -> GuestRecord {
         index: None,
         taken,
         slowed: Vec::new(),
+        beside: Vec::new(),
     };
     let guest = Guest::new(GuestKind::Manual, name, name).unwrap();
     GuestRecord { endpoints: vec![endpoint], ..GuestRecord::new(guest) }

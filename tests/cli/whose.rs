@@ -4,7 +4,7 @@ use crate::agent::{Agent, until};
 use crate::common::{sh, skip, try_sh};
 use crate::forge::{self, Port, Who};
 use crate::guests::Sleeper;
-use crate::host::{Host, neighbours};
+use crate::host::{Host, fdb, neighbours};
 use crate::journal::{Journald, of};
 use crate::on_a_host;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -296,4 +296,37 @@ on_a_host!(what_another_mac_behind_a_port_says_is_not_its_guests, {
     };
     assert!(of("tapa"), "the bridge knows it: {learned}");
     assert_eq!(host.status()["endpoints"][0]["problems"].to_string(), "[]");
+});
+
+// field.md F29: active-backup with one MAC. The kernel moves the entry with the frames; nobody has to, and nobody may move it back.
+on_a_host!(a_guest_that_bonds_two_nics_is_followed, {
+    let host = Host::flat();
+    let _agent = Agent::start();
+    let a = Guest::attach(&host, "tapa", A);
+    let pid = a.sleeper.0.id();
+    sh(&format!("ip link add tapb type veth peer name eth1 address {B} netns {pid} && ip link set tapb up"));
+    a.sh("echo 1 >/proc/sys/net/ipv6/conf/eth1/disable_ipv6; ip link set eth1 up");
+    host.run(&["attach", "tapb", "--network", "flat", "--mac", B, "--guest", "tapa"]).ok();
+    a.has("10.1.0.60");
+    a.speaks("10.1.0.60");
+    until("A's address", || a.owns("10.1.0.60"));
+    let behind = |port: &str| fdb().contains(&format!("fdb {A} dev {port}\n"));
+    let frame = forge::ending(Who::new(A, "10.1.0.60", "fd00:1::60"));
+    for (inside, port) in [("eth1", "tapb"), ("eth0", "tapa"), ("eth1", "tapb")] {
+        a.inside(|| Port::open(inside).send(&frame));
+        until(port, || behind(port));
+        let end = Instant::now() + MOMENT;
+        while Instant::now() < end {
+            assert!(behind(port) && a.owns("10.1.0.60"), "{}", fdb());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        for endpoint in host.status()["endpoints"].as_array().unwrap() {
+            assert_eq!(endpoint["problems"].to_string(), "[]");
+        }
+        assert_eq!(host.run(&["sync"]).ok().stdout, "nothing to do\n");
+    }
+    // Unplugged, it goes with the NIC whose it is, wherever it was heard last; and with the other it comes back.
+    host.run(&["detach", "tapa"]).ok();
+    assert_eq!(fdb(), format!("fdb {B} dev tapb\n"));
+    assert_eq!(neighbours(), "");
 });

@@ -79,6 +79,7 @@ pub fn base() -> Base {
         index: None,
         taken: Vec::new(),
         slowed: Vec::new(),
+        beside: Vec::new(),
     };
     let guest = Guest::new(GuestKind::Manual, "one", "one").unwrap();
     Base {

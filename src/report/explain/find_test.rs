@@ -21,6 +21,7 @@ fn guest(kind: GuestKind, name: &str, device: &str, mac: &str, ips: &[&str]) -> 
         index: None,
         taken: Vec::new(),
         slowed: Vec::new(),
+        beside: Vec::new(),
     };
     GuestRecord { endpoints: vec![endpoint], ..GuestRecord::new(Guest::new(kind, name, name).unwrap()) }
 }

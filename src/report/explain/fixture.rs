@@ -145,6 +145,7 @@ impl Scene {
             index: None,
             taken: Vec::new(),
             slowed: Vec::new(),
+            beside: Vec::new(),
         };
         let address = |index, net: &str| Address { index, net: net.parse().unwrap(), global: true, lent: false };
         Scene {
