@@ -1,7 +1,9 @@
 //! Runs another program with a deadline and keeps its words; used for what has no other interface (vtysh, lxc-info).
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::io::{self, PipeReader, Read};
+use rustix::fs::{MemfdFlags, memfd_create};
+use std::fs::File;
+use std::io::{self, PipeReader, Read, Seek, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,10 +25,22 @@ pub fn run(command: Command, until: Instant) -> io::Result<Option<Ended>> {
 }
 
 /// The same with so many bytes of output kept.
-pub fn run_up_to(max: usize, mut command: Command, until: Instant) -> io::Result<Option<Ended>> {
+pub fn run_up_to(max: usize, command: Command, until: Instant) -> io::Result<Option<Ended>> {
+    run_with(Stdio::null(), max, command, until)
+}
+
+/// The same with these words on its stdin: from a file in memory, for who writes into a pipe may wait for ever.
+pub fn run_fed(words: &str, max: usize, command: Command, until: Instant) -> io::Result<Option<Ended>> {
+    let mut file = File::from(memfd_create("stdin", MemfdFlags::CLOEXEC)?);
+    file.write_all(words.as_bytes())?;
+    file.rewind()?;
+    run_with(file.into(), max, command, until)
+}
+
+fn run_with(stdin: Stdio, max: usize, mut command: Command, until: Instant) -> io::Result<Option<Ended>> {
     // One pipe for both streams. Nothing of it may reach a hook's stdout, which libvirt would take for XML.
     let (output, input) = io::pipe()?;
-    command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input);
+    command.stdin(stdin).stdout(input.try_clone()?).stderr(input);
     let child = command.spawn();
     // The command holds the writing ends; the pipe ends only when they are closed here, too.
     drop(command);
