@@ -161,11 +161,11 @@ fn foreign_words_stay_in_their_rooms() {
             ("netlink_packet_route", &["kernel/"][..]),
             ("netlink_sys", &["kernel/"]),
             ("\"vtysh\"", &["speaker/"]),
-            ("\"nft\"", &["guard/", "report/doctor/firewall.rs"]),
+            ("\"nft\"", &["guard/", "report/doctor/firewall/"]),
             ("quick_xml", &["input/"]),
             ("use clap", &["cli.rs", "main.rs", "bin/"]),
             ("socket2", &["snoop/", "kernel/events.rs"]),
-            ("use nix", &["report/status/watch.rs"]),
+            ("use nix", &["report/status/watch.rs", "report/doctor/firewall/sandbox.rs"]),
             ("libc::", &["snoop/packet.rs"]),
         ] {
             let home = homes.iter().any(|h| inside.starts_with(h));

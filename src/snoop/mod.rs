@@ -23,12 +23,13 @@ mod frame_test;
 
 pub use announce::{Announcer, Moved};
 pub use ask::{Question, who_has};
-pub use probe::{Asked, Probe};
+pub use filter::everything;
+pub use packet::Packet;
+pub use probe::{Asked, Probe, checksum};
 
 use crate::model::Mac;
 use filter::Answers;
 use loud::Loudness;
-use packet::Packet;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

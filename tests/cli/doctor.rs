@@ -98,6 +98,8 @@ on_a_host!(each_fault_has_its_name_and_its_mend, {
         "ip link set uplink mtu 1400 up; ip route add 10.0.0.2/32 via 192.0.2.2 dev uplink proto bgp",
         "underlay-mtu",
     );
+    // Another VTEP, without which nobody knows whose datagrams are lost.
+    sh("bridge fdb append 00:00:00:00:00:00 dev vxlan20 dst 10.0.0.2");
     for program in ["iptables", "iptables-legacy"] {
         finds(&host, &format!("{program} -I INPUT -p udp --dport 4789 -j DROP"), "firewall");
     }

@@ -18,6 +18,7 @@ mod door;
 mod duplicates;
 mod explain;
 mod faults;
+mod firewall;
 #[path = "../common/forge.rs"]
 mod forge;
 mod guests;

@@ -1,6 +1,5 @@
-//! What is the host's as a whole: kernel, routing rules, settings, firewall, the neighbour table's limits.
+//! What is the host's as a whole: kernel, routing rules, settings, the neighbour table's limits.
 
-use super::firewall::{self, Ruleset};
 use super::{Base, Finding};
 use crate::config::Network;
 use crate::engine::{Engine, EngineError, devices_of, devices_of_vrf};
@@ -16,19 +15,14 @@ use std::time::{Duration, Instant};
 
 /// The oldest kernel on which all of it is known to work.
 const OLDEST: (u32, u32) = (5, 10);
-/// For one program; a ruleset of 10,000 rules is listed in a tenth of that.
+/// For one program.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A kernel's configuration, and a ruleset of 20,000 rules, in bytes.
+/// A kernel's configuration, in bytes.
 const LONG: usize = 8 << 20;
 
 const FORWARD4: &str = "net/ipv4/ip_forward";
 const FORWARD6: &str = "net/ipv6/conf/all/forwarding";
 const L3MDEV: [&str; 2] = ["net/ipv4/tcp_l3mdev_accept", "net/ipv4/udp_l3mdev_accept"];
-const BRIDGE_NF: [&str; 3] = [
-    "net/bridge/bridge-nf-call-iptables",
-    "net/bridge/bridge-nf-call-ip6tables",
-    "net/bridge/bridge-nf-call-arptables",
-];
 const LIMITS: [&str; 2] = ["net/ipv4/neigh/default/gc_thresh3", "net/ipv6/neigh/default/gc_thresh3"];
 
 /// What a kernel is made with: the word in its configuration, and its module.
@@ -47,8 +41,6 @@ pub struct Seen {
     claimed: Vec<(IfName, String)>,
     /// Devices of networks with a VRF that NetworkManager does not leave alone.
     run: Vec<IfName>,
-    /// Why it could not be read.
-    firewall: Result<Ruleset, String>,
 }
 
 /// Whether this kernel can do something.
@@ -65,7 +57,7 @@ pub fn observe(engine: &mut Engine, base: &Base) -> Result<Seen, EngineError> {
     let release = sysctl("kernel/osrelease")?.unwrap_or_default();
     let mut settings = BTreeMap::new();
     let of_devices = own_bridges(base).into_iter().map(|dev| forwarding_of(&dev));
-    let host_wide = [FORWARD4, FORWARD6].into_iter().chain(L3MDEV).chain(BRIDGE_NF).chain(LIMITS).map(str::to_owned);
+    let host_wide = [FORWARD4, FORWARD6].into_iter().chain(L3MDEV).chain(LIMITS).map(str::to_owned);
     for path in host_wide.chain(of_devices) {
         if let Some(value) = sysctl(&path)? {
             settings.insert(path, value);
@@ -78,7 +70,6 @@ pub fn observe(engine: &mut Engine, base: &Base) -> Result<Seen, EngineError> {
         rules: engine.kernel()?.rules()?,
         claimed: claimed(base),
         run: run(base),
-        firewall: firewall::observe(PATIENCE, LONG),
     })
 }
 
@@ -168,10 +159,6 @@ pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
     found.extend(claims(seen));
     found.extend(runs(seen));
     found.extend(neighbour_table(base, seen));
-    match &seen.firewall {
-        Ok(rules) => found.extend(firewall::judge(base, rules)),
-        Err(why) => found.push(Finding::not_checked("firewall", "the host", why.clone())),
-    }
     found
 }
 
@@ -361,14 +348,6 @@ fn settings(base: &Base, seen: &Seen) -> Vec<Finding> {
             found.push(finding.run(super::sysctl_command(path, "0")));
         }
     }
-    let on: Vec<&str> = BRIDGE_NF.into_iter().filter(|path| is_on(path)).collect();
-    if !on.is_empty() && !base.networks.is_empty() {
-        let names: Vec<String> = on.iter().map(|path| path.rsplit('/').next().unwrap_or_default().to_owned()).collect();
-        let evidence =
-            format!("{} on: frames between guests of one bridge go through the host's firewall", names.join(", "));
-        let commands: Vec<String> = on.iter().map(|path| super::sysctl_command(path, "0")).collect();
-        found.push(Finding::warning("bridge-nf-call", "br_netfilter", evidence).run(commands.join("; ")));
-    }
     found
 }
 
@@ -423,7 +402,6 @@ mod tests {
             rules: vec![ruled(Order::VrfsFirst { bgp_closed: true }); 2],
             claimed: Vec::new(),
             run: Vec::new(),
-            firewall: Ok(Ruleset::default()),
         }
     }
 
@@ -583,14 +561,6 @@ mod tests {
     }
 
     #[test]
-    fn bridged_frames_in_the_firewall() {
-        let found = finds(|_, seen| BRIDGE_NF.iter().for_each(|path| set(seen, path, "1")));
-        assert_eq!(checks(&found), [("bridge-nf-call", Severity::Warning)]);
-        assert_eq!(found[0].mend.matches("sysctl -w").count(), 3);
-        assert_eq!(finds(|_, seen| BRIDGE_NF.iter().for_each(|path| set(seen, path, "0"))), []);
-    }
-
-    #[test]
     fn the_neighbour_tables_limit() {
         let crowd = |base: &mut Base, permanent| {
             let neigh = |n: u8| Neigh {
@@ -627,13 +597,5 @@ mod tests {
         );
         let unseen = finds(|_, seen| LIMITS.iter().for_each(|path| drop(seen.settings.remove(*path))));
         assert_eq!(checks(&unseen), [("neighbour-table", Severity::NotChecked)]);
-    }
-
-    #[test]
-    fn a_firewall_that_cannot_be_read() {
-        assert_eq!(
-            checks(&finds(|_, seen| seen.firewall = Err("no program".into()))),
-            [("firewall", Severity::NotChecked)]
-        );
     }
 }

@@ -3,7 +3,8 @@
 //! A file is a room of traps: what it asks of the host (`observe`; every question is bounded and changes nothing) and what it makes of the answers (`judge`;
 //! pure). A fault is to be named once, by the trap that it is: what follows from it is left out as far as that can be known.
 //!
-//! - `host`: kernel, routing rules, settings, firewall, the neighbour table's limits
+//! - `host`: kernel, routing rules, settings, the neighbour table's limits
+//! - `firewall`: what the host's rules do to VXLAN and to tenants' packets
 //! - `underlay`: the VTEP's address, and whether the tenants' packets fit between VTEPs
 //! - `described`: what the networks' descriptions say that works badly, from [`crate::advice`]'s table
 //! - `bridges`: what `sync` would put right, ghosts, what a bridge and its VXLAN port must be
@@ -231,10 +232,12 @@ pub fn examine(engine: &mut Engine) -> Result<Report, EngineError> {
     let said = speaker::observe(engine, &base, &files)?;
     let under = underlay::observe(engine, &base, &said.vteps())?;
     let of_host = host::observe(engine, &base)?;
+    let rules = firewall::observe(engine, &base, &said.vteps(), under.carriers())?;
     let of_bridges = bridges::observe(&base);
     let of_hooks = hooks::observe(engine, &base);
     let mut findings = underlay::judge(&base, &under);
     findings.extend(host::judge(&base, &of_host));
+    findings.extend(firewall::judge(&base, &rules));
     findings.extend(described::judge(&base));
     findings.extend(bridges::judge(&base, &of_bridges, &said.silence()));
     findings.extend(speaker::judge(&base, &said));

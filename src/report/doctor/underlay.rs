@@ -43,6 +43,13 @@ pub struct Seen {
     probes: Vec<(IpAddr, Answer)>,
 }
 
+impl Seen {
+    /// The devices that tunnels leave by.
+    pub fn carriers(&self) -> &Carriers {
+        &self.carriers
+    }
+}
+
 pub fn observe(engine: &mut Engine, base: &Base, peers: &BTreeSet<IpAddr>) -> Result<Seen, EngineError> {
     let (end, carriers) = tunnel_end_and_carriers(engine)?;
     let Some(own) = own_vtep(base, &end) else {

@@ -1,0 +1,131 @@
+//! The packets that are sent to see what becomes of them; pure.
+
+use crate::snoop::checksum;
+use std::net::IpAddr;
+
+pub type Mac = [u8; 6];
+
+/// `ETH_P_IP`, `ETH_P_IPV6`, and IEEE Std 802's first type for local experiments (include/uapi/linux/if_ether.h).
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+const FENCE: u16 = 0x88b5;
+/// Protocol numbers (IANA).
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// Where they come from: a port that VXLAN may send from (RFC 7348 §5), and that no service has.
+const FROM: u16 = 49_321;
+
+/// By which a packet is known again; of even length, for the checksums.
+const MARK: &[u8; 16] = b"evpn-hook doctor";
+
+/// The first packet of what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A datagram to this port with a VXLAN header (RFC 7348 §5) of the one VNI that nobody can have, 2^24 - 1.
+    Vxlan(u16),
+    /// A connection to this port.
+    Tcp(u16),
+    /// A datagram to this port.
+    Udp(u16),
+}
+
+/// What `found` looks for.
+pub fn mark(id: u32) -> Vec<u8> {
+    [&MARK[..], &id.to_be_bytes()].concat()
+}
+
+/// The number of the packet that these bytes are.
+pub fn found(bytes: &[u8]) -> Option<u32> {
+    let at = bytes.windows(MARK.len()).position(|window| window == MARK)? + MARK.len();
+    Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// A VXLAN datagram's payload.
+pub fn vxlan(id: u32) -> Vec<u8> {
+    [&[8, 0, 0, 0, 0xff, 0xff, 0xff, 0][..], &mark(id)].concat()
+}
+
+/// A frame that no IP rule looks at: where it has come through, what was sent before it has as well.
+pub fn fence(to: Mac, from: Mac, id: u32) -> Vec<u8> {
+    [&to[..], &from, &FENCE.to_be_bytes(), &mark(id)].concat()
+}
+
+/// An Ethernet frame with this packet.
+pub fn frame((to, from): (Mac, Mac), (source, target): (IpAddr, IpAddr), kind: Kind, id: u32) -> Vec<u8> {
+    let (protocol, mut body, sum_at) = match kind {
+        Kind::Vxlan(port) => (UDP, udp(port, &vxlan(id)), 6),
+        Kind::Udp(port) => (UDP, udp(port, &mark(id)), 6),
+        Kind::Tcp(port) => (TCP, syn(port, &mark(id)), 16),
+    };
+    let length = body.len() as u16;
+    let sum = match (source, target) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => {
+            checksum(&[&a.octets(), &b.octets(), &[0, protocol], &length.to_be_bytes(), &body])
+        }
+        (IpAddr::V6(a), IpAddr::V6(b)) => {
+            checksum(&[&a.octets(), &b.octets(), &[0, 0], &length.to_be_bytes(), &[0, 0, 0, protocol], &body])
+        }
+        _ => 0,
+    };
+    body[sum_at..sum_at + 2].copy_from_slice(&sum.to_be_bytes());
+    let (kind, header) = match (source, target) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => {
+            let mut header = [
+                &[0x45, 0][..],
+                &(length + 20).to_be_bytes(),
+                &[0, 0, 0, 0, 64, protocol, 0, 0],
+                &a.octets(),
+                &b.octets(),
+            ]
+            .concat();
+            let sum = checksum(&[&header]);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            (IPV4, header)
+        }
+        (IpAddr::V6(a), IpAddr::V6(b)) => {
+            (IPV6, [&[0x60, 0, 0, 0][..], &length.to_be_bytes(), &[protocol, 64], &a.octets(), &b.octets()].concat())
+        }
+        // Nobody asks for one of two families.
+        _ => return Vec::new(),
+    };
+    [&to[..], &from, &kind.to_be_bytes(), &header, &body].concat()
+}
+
+/// RFC 768, its checksum to be filled in.
+fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
+    let length = payload.len() as u16 + 8;
+    [&FROM.to_be_bytes()[..], &port.to_be_bytes(), &length.to_be_bytes(), &[0, 0], payload].concat()
+}
+
+/// RFC 9293 §3.1: a SYN, its checksum to be filled in.
+fn syn(port: u16, payload: &[u8]) -> Vec<u8> {
+    let rest = [0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, 2, 0xfa, 0xf0, 0, 0, 0, 0];
+    [&FROM.to_be_bytes()[..], &port.to_be_bytes(), &rest, payload].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MACS: (Mac, Mac) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+
+    #[test]
+    fn a_packet_is_known_again_and_its_sums_are_right() {
+        for (ips, header) in [(["10.0.0.2", "10.0.0.1"], 20), (["c0d1::2", "c0d1::1"], 40)] {
+            let ips: (IpAddr, IpAddr) = (ips[0].parse().unwrap(), ips[1].parse().unwrap());
+            for kind in [Kind::Vxlan(4789), Kind::Udp(9), Kind::Tcp(22)] {
+                let frame = frame(MACS, ips, kind, 0x0102_0304);
+                assert_eq!(found(&frame), Some(0x0102_0304), "{kind:?}");
+                if ips.0.is_ipv4() {
+                    assert_eq!(checksum(&[&frame[14..34]]), 0, "a sum over what has its own sum in it is 0 (RFC 1071)");
+                    assert_eq!(usize::from(u16::from_be_bytes([frame[16], frame[17]])), frame.len() - 14);
+                } else {
+                    assert_eq!(usize::from(u16::from_be_bytes([frame[18], frame[19]])), frame.len() - 14 - header);
+                }
+            }
+        }
+        assert_eq!(found(&fence(MACS.0, MACS.1, 7)), Some(7));
+        assert_eq!(found(b"evpn-hook doctor"), None);
+        assert_eq!(found(b"something else"), None);
+    }
+}

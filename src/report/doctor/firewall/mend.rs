@@ -1,0 +1,348 @@
+//! The least change that lets something through, in the words of what manages the rules; pure. Which of these it is the packets tell: each is tried in the
+//! copy, and what is printed is what made them arrive there. Nothing is ever deleted: what drops more than this is somebody's intent.
+
+use super::ruleset::{Ruleset, Saved};
+use super::stage::What;
+
+/// One thing to try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// What a person runs on the host.
+    pub shown: String,
+    /// Where the same belongs for the next boot; empty where the command sees to that.
+    pub kept: &'static str,
+    pub change: Change,
+}
+
+/// The same in the copy, where the firewall's own program is not at home.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// `iptables -t filter -I INPUT …`; with `-D` in its place it is undone.
+    Iptables(Vec<String>),
+    /// `inet filter input`, and the rule.
+    Nft { place: String, rule: String },
+    /// Below /proc/sys, to 0.
+    Off(&'static str),
+}
+
+/// What to let through.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    pub what: &'a What,
+    /// VXLAN's.
+    pub port: u16,
+    /// The other VTEPs, as prefixes or addresses.
+    pub others: &'a [String],
+    /// The devices by which they come.
+    pub uplinks: &'a [String],
+}
+
+/// Where iptables' and nftables' own rules are kept on this host.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Kept {
+    pub iptables: &'static str,
+    pub nft: &'static str,
+}
+
+/// Whose rules look at bridged frames on purpose, by words in them: containers' networks, Proxmox, libvirt's nwfilter.
+const BRIDGE_NF_WANTED: [&str; 11] = [
+    "--physdev-",
+    "DOCKER",
+    "docker",
+    "KUBE-",
+    "kube-proxy",
+    "PVEFW-",
+    "cali-",
+    "CNI-",
+    "FLANNEL",
+    "CILIUM",
+    "NETAVARK",
+];
+
+/// In order of preference.
+pub fn candidates(wanted: &Wanted, rules: &Ruleset, kept: Kept) -> Vec<Candidate> {
+    let mut found = Vec::new();
+    if let What::Bridged { v6, .. } = wanted.what
+        && !rules.has(&BRIDGE_NF_WANTED)
+    {
+        let path = if *v6 { "net/bridge/bridge-nf-call-ip6tables" } else { "net/bridge/bridge-nf-call-iptables" };
+        let shown = format!("sysctl -w {}=0", path.replace('/', "."));
+        found.push(Candidate { shown, kept: "/etc/sysctl.d", change: Change::Off(path) });
+    }
+    found.extend(firewalld(wanted, rules));
+    for saved in rules.saved.iter().filter(|saved| saved.v6 == wanted.what.is_v6()) {
+        found.extend(ufw(wanted, saved));
+        found.extend(proxmox(wanted, saved));
+        found.extend(iptables(wanted, saved, kept));
+    }
+    found.extend(nft(wanted, rules, kept));
+    found
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// As iptables takes it.
+fn spec(wanted: &Wanted) -> String {
+    let (port, others) = (wanted.port, wanted.others.join(","));
+    match wanted.what {
+        What::Tunnel { out: false, .. } => format!("-p udp -s {others} --dport {port}"),
+        What::Tunnel { out: true, .. } => format!("-p udp -d {others} --dport {port}"),
+        What::Bridged { bridge, .. } => format!("-i {bridge} -o {bridge} -m physdev --physdev-is-bridged"),
+        What::Routed { vrf, out, .. } => format!("-i {vrf} -o {out}"),
+    }
+}
+
+/// As nft takes it.
+fn rule(wanted: &Wanted) -> String {
+    let port = wanted.port;
+    let ip = if wanted.what.is_v6() { "ip6" } else { "ip" };
+    let others = match wanted.others {
+        [one] => one.clone(),
+        more => format!("{{ {} }}", more.join(", ")),
+    };
+    match wanted.what {
+        What::Tunnel { out: false, .. } => format!("{ip} saddr {others} udp dport {port} accept"),
+        What::Tunnel { out: true, .. } => format!("{ip} daddr {others} udp dport {port} accept"),
+        What::Bridged { bridge, .. } => format!("iifname \"{bridge}\" oifname \"{bridge}\" accept"),
+        What::Routed { vrf, out, .. } => format!("iifname \"{vrf}\" oifname \"{out}\" accept"),
+    }
+}
+
+/// A rich rule in the zone that the uplink is in: now, and for the next boot. Both take a while, and neither touches any other rule, as a reload would.
+fn firewalld(wanted: &Wanted, rules: &Ruleset) -> Vec<Candidate> {
+    let What::Tunnel { v6, out: false } = wanted.what else { return Vec::new() };
+    let of_nft = rules.nft.contains("table inet firewalld {");
+    let saved = rules.saved.iter().find(|saved| saved.v6 == *v6 && saved.text.contains("\n:IN_public "));
+    if !of_nft && saved.is_none() {
+        return Vec::new();
+    }
+    let family = if *v6 { "ipv6" } else { "ipv4" };
+    let port = wanted.port;
+    let zones: Vec<String> = match saved {
+        Some(saved) if !of_nft => zones(&saved.text, "IN_", wanted.uplinks),
+        _ => zones(&rules.nft, "filter_IN_", wanted.uplinks),
+    };
+    let one = |zone: &String| {
+        let command = |other: &String| {
+            let rich = format!(
+                "--zone={zone} --add-rich-rule='rule family=\"{family}\" source address=\"{other}\" port port=\"{port}\" protocol=\"udp\" accept'"
+            );
+            format!("firewall-cmd {rich} && firewall-cmd --permanent {rich}")
+        };
+        let shown = wanted.others.iter().map(command).collect::<Vec<_>>().join(" && ");
+        let change = match saved {
+            Some(saved) if !of_nft => {
+                Change::Iptables(words(&format!("{} -I IN_{zone}_allow {} -j ACCEPT", saved.program, spec(wanted))))
+            }
+            _ => Change::Nft { place: format!("inet firewalld filter_IN_{zone}_allow"), rule: rule(wanted) },
+        };
+        Candidate { shown, kept: "", change }
+    };
+    zones.iter().map(one).collect()
+}
+
+/// The zones that firewalld has these devices in: where none is named, the default zone, to which the last line of its list of zones goes.
+fn zones(text: &str, prefix: &str, uplinks: &[String]) -> Vec<String> {
+    let goes = |line: &str| {
+        let target = line.split_whitespace().last()?.strip_prefix(prefix)?;
+        (line.contains("goto ") || line.contains("-g ")).then(|| target.to_owned())
+    };
+    let apart = |c: char| c.is_whitespace() || c == '"';
+    let names = |line: &str, device: &str| {
+        let named = line.contains("iifname") || line.contains("-i ");
+        named && line.split(apart).any(|word| word == device)
+    };
+    let default = || text.lines().filter(|line| !line.contains("iifname") && !line.contains("-i ")).find_map(goes);
+    let mut found: Vec<String> = Vec::new();
+    for device in uplinks {
+        let zone = text.lines().filter(|line| names(line, device)).find_map(goes).or_else(default);
+        found.extend(zone.filter(|zone| !found.contains(zone)));
+    }
+    found
+}
+
+fn has_chain(saved: &Saved, chain: &str) -> bool {
+    saved.text.contains(&format!("\n:{chain} "))
+}
+
+/// ufw(8). What it adds comes after its earlier rules; what it prepends, before them.
+fn ufw(wanted: &Wanted, saved: &Saved) -> Vec<Candidate> {
+    let prefix = if saved.v6 { "ufw6-user" } else { "ufw-user" };
+    let port = wanted.port;
+    let (chain, said): (_, Vec<String>) = match wanted.what {
+        What::Tunnel { out: false, .. } => (
+            format!("{prefix}-input"),
+            wanted.others.iter().map(|other| format!("allow proto udp from {other} to any port {port}")).collect(),
+        ),
+        What::Tunnel { out: true, .. } => (
+            format!("{prefix}-output"),
+            wanted.others.iter().map(|other| format!("allow out proto udp to {other} port {port}")).collect(),
+        ),
+        What::Bridged { bridge, .. } => {
+            (format!("{prefix}-forward"), vec![format!("allow in on {bridge} out on {bridge}")])
+        }
+        What::Routed { vrf, out, .. } => (format!("{prefix}-forward"), vec![format!("allow in on {vrf} out on {out}")]),
+    };
+    if !has_chain(saved, &chain) {
+        return Vec::new();
+    }
+    let route = if matches!(wanted.what, What::Tunnel { .. }) { "" } else { "route " };
+    let spec = match wanted.what {
+        What::Bridged { bridge, .. } => format!("-i {bridge} -o {bridge}"),
+        _ => spec(wanted),
+    };
+    let one = |(how, flag): (&str, &str)| {
+        let shown = said.iter().map(|said| format!("ufw {route}{how}{said}")).collect::<Vec<_>>().join(" && ");
+        let change = Change::Iptables(words(&format!("{} {flag} {chain} {spec} -j ACCEPT", saved.program)));
+        Candidate { shown, kept: "", change }
+    };
+    [("", "-A"), ("prepend ", "-I")].into_iter().map(one).collect()
+}
+
+/// A rule of the host's own in /etc/pve/nodes/NODE/host.fw, by Proxmox' API; what it accepts returns from its chain (PVE::Firewall `enable_host_firewall`).
+fn proxmox(wanted: &Wanted, saved: &Saved) -> Vec<Candidate> {
+    let What::Tunnel { out, .. } = wanted.what else { return Vec::new() };
+    let (chain, kind, whom) = if *out { ("PVEFW-HOST-OUT", "out", "dest") } else { ("PVEFW-HOST-IN", "in", "source") };
+    if !has_chain(saved, chain) {
+        return Vec::new();
+    }
+    let shown = format!(
+        "pvesh create /nodes/$(hostname)/firewall/rules --enable 1 --type {kind} --action ACCEPT --proto udp --dport {} --{whom} {}",
+        wanted.port,
+        wanted.others.join(",")
+    );
+    let change = Change::Iptables(words(&format!("{} -I {chain} {} -j RETURN", saved.program, spec(wanted))));
+    vec![Candidate { shown, kept: "", change }]
+}
+
+/// Before all other rules of the chain that the kernel calls, in each table that there is; with Docker in the chain that it leaves to others.
+fn iptables(wanted: &Wanted, saved: &Saved, kept: Kept) -> Vec<Candidate> {
+    let chains: &[(&str, &str)] = match wanted.what {
+        What::Tunnel { out: false, .. } => {
+            &[("filter", "INPUT"), ("mangle", "INPUT"), ("mangle", "PREROUTING"), ("raw", "PREROUTING")]
+        }
+        What::Tunnel { out: true, .. } => {
+            &[("filter", "OUTPUT"), ("mangle", "OUTPUT"), ("mangle", "POSTROUTING"), ("raw", "OUTPUT")]
+        }
+        _ => &[("filter", "DOCKER-USER"), ("filter", "FORWARD"), ("mangle", "FORWARD")],
+    };
+    let there = |(table, chain): &&(&str, &str)| {
+        let own = saved.text.split("\n*").find(|part| part.starts_with(&format!("{table}\n")));
+        own.is_some_and(|part| part.contains(&format!("\n:{chain} ")))
+    };
+    let one = |(table, chain): &(&str, &str)| {
+        let table = if *table == "filter" { String::new() } else { format!(" -t {table}") };
+        let shown = format!("{}{table} -I {chain} {} -j ACCEPT", saved.program, spec(wanted));
+        Candidate { change: Change::Iptables(words(&shown)), shown, kept: kept.iptables }
+    };
+    chains.iter().filter(there).map(one).collect()
+}
+
+/// Before all other rules of each chain of nft's own that the kernel calls; firewalld's are its own, and it would take the rule out again.
+fn nft(wanted: &Wanted, rules: &Ruleset, kept: Kept) -> Vec<Candidate> {
+    let hooks: &[&str] = match wanted.what {
+        What::Tunnel { out: false, .. } => &["input", "prerouting"],
+        What::Tunnel { out: true, .. } => &["output", "postrouting"],
+        _ => &["forward"],
+    };
+    let family = if wanted.what.is_v6() { "ip6" } else { "ip" };
+    let fits = |base: &&super::ruleset::Base| {
+        let its = base.family == "inet" || base.family == family;
+        its && hooks.contains(&base.hook.as_str()) && !base.place.starts_with("inet firewalld ")
+    };
+    let one = |base: &super::ruleset::Base| {
+        let (place, rule) = (base.place.clone(), rule(wanted));
+        let shown = format!("nft 'insert rule {place} {rule}'");
+        Candidate { shown, kept: kept.nft, change: Change::Nft { place, rule } }
+    };
+    let mut found: Vec<Candidate> = Vec::new();
+    for hook in hooks {
+        found.extend(rules.chains.iter().filter(fits).filter(|base| base.hook == *hook).map(one));
+    }
+    found
+}
+
+/// What a person runs: all of it, and where it is to be kept.
+pub fn command(parts: &[&Candidate]) -> String {
+    let commands: Vec<&str> = parts.iter().map(|part| part.shown.as_str()).collect();
+    let mut kept: Vec<&str> = parts.iter().map(|part| part.kept).filter(|kept| !kept.is_empty()).collect();
+    kept.dedup();
+    let keep = if kept.is_empty() { String::new() } else { format!(" # to last, also in {}", kept.join(", ")) };
+    commands.join(" && ") + &keep
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ruleset::Base;
+    use super::*;
+
+    const IN: What = What::Tunnel { v6: false, out: false };
+
+    fn saved(text: &str) -> Ruleset {
+        let text =
+            format!("# Generated by iptables-save\n*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n{text}COMMIT\n");
+        Ruleset { saved: vec![Saved { program: "iptables", v6: false, text }], ..Ruleset::default() }
+    }
+
+    fn shown(what: &What, rules: &Ruleset) -> Vec<String> {
+        let others = ["10.0.0.0/24".to_owned()];
+        let uplinks = ["eth0".to_owned()];
+        let wanted = Wanted { what, port: 4789, others: &others, uplinks: &uplinks };
+        candidates(&wanted, rules, Kept::default()).into_iter().map(|candidate| candidate.shown).collect()
+    }
+
+    #[test]
+    fn the_words_of_what_manages_the_rules_come_first() {
+        let plain = "iptables -I INPUT -p udp -s 10.0.0.0/24 --dport 4789 -j ACCEPT";
+        assert_eq!(shown(&IN, &saved("")), [plain]);
+        let ufw = shown(&IN, &saved(":ufw-user-input - [0:0]\n"));
+        assert_eq!(ufw[0], "ufw allow proto udp from 10.0.0.0/24 to any port 4789");
+        assert_eq!(ufw[2], plain);
+        let proxmox = shown(&IN, &saved(":PVEFW-HOST-IN - [0:0]\n"));
+        assert!(proxmox[0].starts_with("pvesh create /nodes/$(hostname)/firewall/rules "), "{proxmox:?}");
+        assert_eq!(
+            shown(&What::Tunnel { v6: true, out: false }, &saved("")),
+            [""; 0],
+            "of the other family nobody asked"
+        );
+    }
+
+    #[test]
+    fn firewalld_is_asked_for_the_zone_that_the_uplink_is_in() {
+        let chains = "table inet firewalld {\n\tchain filter_INPUT_ZONES {\n\t\tiifname \"eth0\" goto filter_IN_internal\n\t\tgoto filter_IN_public\n\t}\n}\n";
+        let rules = |uplink: &str| Ruleset { nft: chains.replace("eth0", uplink), ..Ruleset::default() };
+        let zone = |rules: &Ruleset| shown(&IN, rules)[0].split(' ').nth(1).unwrap().to_owned();
+        assert_eq!(zone(&rules("eth0")), "--zone=internal");
+        assert_eq!(zone(&rules("eth00")), "--zone=public");
+    }
+
+    #[test]
+    fn bridged_frames_are_kept_from_a_firewall_that_does_not_want_them() {
+        let bridged = What::Bridged { network: "red".into(), bridge: "red-l2".into(), v6: false };
+        let off = "sysctl -w net.bridge.bridge-nf-call-iptables=0";
+        let rule = "-i red-l2 -o red-l2 -m physdev --physdev-is-bridged -j ACCEPT";
+        assert_eq!(shown(&bridged, &saved("")), [off.to_owned(), format!("iptables -I FORWARD {rule}")]);
+        let docker = shown(&bridged, &saved(":DOCKER-USER - [0:0]\n"));
+        assert_eq!(docker, [format!("iptables -I DOCKER-USER {rule}"), format!("iptables -I FORWARD {rule}")]);
+    }
+
+    #[test]
+    fn nft_gets_a_rule_in_each_chain_that_the_kernel_calls() {
+        let base = |place: &str, hook: &str| Base { place: place.into(), family: "inet".into(), hook: hook.into() };
+        let chains =
+            vec![base("inet fw fwd", "forward"), base("inet fw in", "input"), base("inet firewalld x", "input")];
+        let rules = Ruleset { chains, ..Ruleset::default() };
+        assert_eq!(shown(&IN, &rules), ["nft 'insert rule inet fw in ip saddr 10.0.0.0/24 udp dport 4789 accept'"]);
+        let routed = What::Routed { network: "red".into(), vrf: "red".into(), out: "red-l3".into(), v6: false };
+        assert_eq!(shown(&routed, &rules), ["nft 'insert rule inet fw fwd iifname \"red\" oifname \"red-l3\" accept'"]);
+    }
+
+    #[test]
+    fn where_it_is_kept_is_said_once_and_harms_no_shell() {
+        let part = |shown: &str, kept| Candidate { shown: shown.into(), kept, change: Change::Off("x") };
+        assert_eq!(command(&[&part("a", ""), &part("b", "")]), "a && b");
+        assert_eq!(command(&[&part("a", "/etc/f"), &part("b", "/etc/f")]), "a && b # to last, also in /etc/f");
+    }
+}

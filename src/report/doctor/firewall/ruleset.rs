@@ -1,0 +1,229 @@
+//! The host's rules as its programs print them, and what can be told of them without evaluating one.
+
+use crate::exec;
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// For one program; a ruleset of 10,000 rules is listed in a tenth of that.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A ruleset of 20,000 rules, in bytes.
+const LONG: usize = 8 << 20;
+
+/// What one of iptables' programs printed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// `iptables`, `ip6tables-legacy` …
+    pub program: &'static str,
+    pub v6: bool,
+    /// With the rules' counters.
+    pub text: String,
+}
+
+/// A chain that the kernel calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// `inet filter input`
+    pub place: String,
+    /// `ip`, `ip6` or `inet`
+    pub family: String,
+    /// `input`, `forward` …
+    pub hook: String,
+}
+
+#[derive(Debug, Default)]
+pub struct Ruleset {
+    pub saved: Vec<Saved>,
+    /// `ipset save`, where a rule asks for a set.
+    pub sets: Option<String>,
+    /// `nft list ruleset`, without what is iptables' and without families that look at no IP packet.
+    pub nft: String,
+    /// Of it.
+    pub chains: Vec<Base>,
+}
+
+impl Ruleset {
+    pub fn is_empty(&self) -> bool {
+        self.nft.is_empty() && !self.saved.iter().any(|saved| saved.text.lines().any(|line| line.starts_with('*')))
+    }
+
+    /// The whole text.
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        self.saved.iter().map(|saved| saved.text.as_str()).chain([self.nft.as_str()])
+    }
+
+    pub fn has(&self, words: &[&str]) -> bool {
+        self.texts().any(|text| words.iter().any(|word| text.contains(word)))
+    }
+
+    /// Does a rule leave packets to a program, which may let them through? In a copy nobody listens.
+    pub fn hands_over(&self) -> bool {
+        self.texts().any(|text| text.lines().any(|line| line.contains("-j NFQUEUE") || is_queue(line)))
+    }
+
+    /// The words of it that may be names of devices.
+    pub fn words(&self) -> BTreeSet<&str> {
+        let apart = |c: char| c.is_whitespace() || matches!(c, '"' | ',' | ';' | '{' | '}');
+        self.texts().flat_map(|text| text.split(apart)).filter(|word| !word.is_empty()).collect()
+    }
+
+    /// The rules that have one of these words, with their counters, as they were printed.
+    pub fn naming(&self, words: &[&str]) -> Vec<String> {
+        let names = |line: &str| {
+            let apart = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+            line.split(apart).any(|part| words.contains(&part))
+        };
+        let is_rule = |line: &&str| !line.starts_with([':', '#', '*']) && names(line);
+        let mut found = Vec::new();
+        for saved in &self.saved {
+            found.extend(saved.text.lines().filter(is_rule).map(|line| format!("{}: {line}", saved.program)));
+        }
+        found.extend(self.nft.lines().map(str::trim).filter(is_rule).map(|line| format!("nft: {line}")));
+        found
+    }
+}
+
+fn is_queue(line: &str) -> bool {
+    line.trim_start().starts_with("queue ") || line.contains(" queue ") && !line.contains('"')
+}
+
+/// Asks whichever of the programs are there; why nobody could be asked where none is.
+pub fn observe() -> Result<Ruleset, String> {
+    let mut rules = Ruleset::default();
+    let mut whys = Vec::new();
+    let programs = [
+        ("iptables", "iptables-legacy", "/proc/net/ip_tables_names", false),
+        ("ip6tables", "ip6tables-legacy", "/proc/net/ip6_tables_names", true),
+    ];
+    for (program, legacy, tables, v6) in programs {
+        let text = ask(&mut whys, &format!("{program}-save"), &["-c"]);
+        // The new ones do not show what the old ones have put into the kernel's old tables.
+        let is_new = text.as_ref().is_none_or(|text| !text.contains("\n*") || text.contains("nf_tables"));
+        rules.saved.extend(text.map(|text| Saved { program, v6, text }));
+        if is_new && std::fs::read_to_string(tables).is_ok_and(|names| !names.trim().is_empty()) {
+            let text = ask(&mut whys, &format!("{legacy}-save"), &["-c"]);
+            rules.saved.extend(text.map(|text| Saved { program: legacy, v6, text }));
+        }
+    }
+    let listed = ask(&mut whys, "nft", &["list", "ruleset"]);
+    if listed.is_none() && rules.saved.is_empty() {
+        return Err(whys.join("; "));
+    }
+    (rules.nft, rules.chains) = of_nft(&listed.unwrap_or_default(), &rules.saved);
+    if rules.has(&["--match-set", "-j SET"]) {
+        rules.sets = ask(&mut whys, "ipset", &["save"]);
+    }
+    Ok(rules)
+}
+
+fn ask(whys: &mut Vec<String>, program: &str, args: &[&str]) -> Option<String> {
+    let mut command = Command::new(program);
+    command.args(args).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
+    match exec::run_up_to(LONG, command, Instant::now() + PATIENCE) {
+        Ok(Some(ended)) if ended.status.success() && ended.output.len() < LONG => return Some(ended.output),
+        Ok(Some(ended)) if ended.status.success() => whys.push(format!("{program} printed more than {LONG} bytes")),
+        Ok(Some(ended)) => whys.push(format!("{program}: {}", ended.output.lines().next().unwrap_or("failed"))),
+        Ok(None) => whys.push(format!("{program} did not end in {} s", PATIENCE.as_secs())),
+        Err(error) => whys.push(format!("{program}: {error}")),
+    }
+    None
+}
+
+/// Without the tables that iptables-nft keeps there (its own programs print them, and nft cannot read all of what it prints of them), without the families
+/// bridge and arp, and without owners: what an owner has goes with it (nft(8), `flags owner`).
+fn of_nft(text: &str, saved: &[Saved]) -> (String, Vec<Base>) {
+    let is_iptables = |family: &str, table: &str| {
+        saved.iter().any(|saved| {
+            let new = saved.text.contains("nf_tables") && family == if saved.v6 { "ip6" } else { "ip" };
+            new && saved.text.lines().any(|line| line.strip_prefix('*') == Some(table))
+        })
+    };
+    let (mut kept, mut chains) = (String::new(), Vec::new());
+    let mut table: Option<(&str, &str)> = None;
+    let mut chain = "";
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["table", family, name, ..] if line.starts_with("table ") => {
+                let looked_at = matches!(family, "ip" | "ip6" | "inet" | "netdev") && !is_iptables(family, name);
+                table = looked_at.then_some((family, name));
+            }
+            ["chain", name, "{", ..] => chain = name,
+            ["type", "filter", "hook", hook, ..] => {
+                chains.extend(table.map(|(family, table)| Base {
+                    place: format!("{family} {table} {chain}"),
+                    family: family.to_owned(),
+                    hook: hook.to_owned(),
+                }));
+            }
+            _ => {}
+        }
+        let Some(_) = table else { continue };
+        kept += &match words[..] {
+            ["flags", ..] if line.contains("owner") => {
+                let others: Vec<&str> =
+                    words[1..].iter().flat_map(|word| word.split(',')).filter(|flag| *flag == "dormant").collect();
+                if others.is_empty() { String::new() } else { format!("\tflags {}\n", others.join(",")) }
+            }
+            _ => format!("{line}\n"),
+        };
+        if line == "}" {
+            table = None;
+        }
+    }
+    (kept, chains)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTED: &str = "# Warning: table ip filter is managed by iptables-nft, do not touch!\n\
+        table ip filter {\n\tchain INPUT {\n\t\ttype filter hook input priority filter; policy accept;\n\t\txt match \"comment\"\n\t}\n}\n\
+        table inet firewalld {\n\tflags owner,persist\n\n\tchain filter_INPUT {\n\t\ttype filter hook input priority filter + 10; policy accept;\n\t\tiifname \"lo\" accept\n\t}\n}\n\
+        table bridge evpn-hook {\n\tchain prerouting {\n\t\ttype filter hook prerouting priority 0; policy accept;\n\t}\n}\n\
+        table ip other {\n\tchain c {\n\t\ttype filter hook forward priority filter; policy drop;\n\t\tudp dport { 53, 4789 } counter packets 3 bytes 99 drop\n\t}\n}\n";
+
+    fn rules() -> Ruleset {
+        let text = "# Generated by iptables-save v1.8.9 (nf_tables) on Mon\n*filter\n:INPUT ACCEPT [0:0]\n[7:84] -A INPUT -p udp -m udp --dport 4789 -j DROP\nCOMMIT\n";
+        let saved = vec![Saved { program: "iptables", v6: false, text: text.into() }];
+        let (nft, chains) = of_nft(LISTED, &saved);
+        Ruleset { saved, sets: None, nft, chains }
+    }
+
+    #[test]
+    fn what_is_iptables_is_not_read_twice_and_other_families_not_at_all() {
+        let rules = rules();
+        assert!(
+            !rules.nft.contains("table ip filter") && !rules.nft.contains("bridge") && !rules.nft.contains("owner")
+        );
+        assert!(rules.nft.starts_with("table inet firewalld {\n\n\tchain"), "{}", rules.nft);
+        let base = |place: &str, family: &str, hook: &str| Base {
+            place: place.into(),
+            family: family.into(),
+            hook: hook.into(),
+        };
+        let expected = [base("inet firewalld filter_INPUT", "inet", "input"), base("ip other c", "ip", "forward")];
+        assert_eq!(rules.chains, expected);
+        assert!(of_nft(LISTED, &[]).0.contains("table ip filter"), "nobody else prints it");
+    }
+
+    #[test]
+    fn the_rules_that_name_something_are_shown_with_their_counters() {
+        let shown = rules().naming(&["4789"]);
+        let wanted = [
+            "iptables: [7:84] -A INPUT -p udp -m udp --dport 4789 -j DROP",
+            "nft: udp dport { 53, 4789 } counter packets 3 bytes 99 drop",
+        ];
+        assert_eq!(shown, wanted);
+        assert_eq!(rules().naming(&["478"]), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_left_to_a_program() {
+        assert!(!rules().hands_over() && !rules().is_empty() && Ruleset::default().is_empty());
+        let queue = Ruleset { nft: "\t\tudp dport 4789 queue to 0".into(), ..Ruleset::default() };
+        assert!(queue.hands_over());
+        assert!(rules().words().contains("lo"));
+    }
+}

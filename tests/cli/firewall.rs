@@ -1,0 +1,336 @@
+//! Hosts with firewalls as people have them (rulesets/): what `doctor` says of the rules is what packets did, and its mend, run as printed, lets through what
+//! the fabric needs and nothing more.
+
+use crate::common::sh;
+use crate::host::{Host, Run, snapshot};
+use crate::on_a_host;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// The other VTEP on the same link, and one of whom nobody knows.
+const PEER: &str = "192.0.2.2";
+const STRANGER: &str = "198.51.100.7";
+const OWN: &str = "192.0.2.1";
+/// For a packet that a firewall is to have dropped; what arrives is there in a tenth of a millisecond.
+const LOST: Duration = Duration::from_millis(100);
+const UDP: [u16; 6] = [53, 68, 500, 4788, 4790, 8472];
+const TCP: [u16; 4] = [22, 179, 4789, 8080];
+
+/// A layer-2 tenant whose other VTEP an entry leads to: no speaker is needed to know it.
+fn host() -> Host {
+    sh("umount -l /sys && mount -t sysfs sysfs /sys");
+    bridge_nf(false);
+    sh(&format!(
+        "ip link add eth0 type veth peer name far; ip address add {OWN}/24 dev eth0; ip link set eth0 up
+         ip netns add peer; ip link set far netns peer; ip -n peer link set lo up; ip -n peer link set far up
+         ip -n peer address add {PEER}/24 dev far; ip -n peer address add {STRANGER}/32 dev lo
+         ip route add {STRANGER} via {PEER}"
+    ));
+    let host = Host::new(&format!(
+        "[vtep]\naddress = '{OWN}'\n[speaker]\nkind = 'none'\n[[network]]\nname = 'flat'\nbridge = 'flat-l2'\nvni = 20\n\
+         gateway = ['10.1.0.1/24']\nmac = '00:00:00:11:11:10'\nmtu = 1450\n"
+    ));
+    host.run(&["network", "up", "flat"]).ok();
+    sh(&format!("bridge fdb append 00:00:00:00:00:00 dev vxlan20 dst {PEER}"));
+    for n in [1, 2] {
+        sh(&format!(
+            "ip netns add g{n}; ip link add vnet{n} type veth peer name eth0 netns g{n} address 52:54:00:00:00:0{n}
+             ip -n g{n} address add 10.1.0.6{n}/24 dev eth0; ip -n g{n} link set eth0 up; ip link set vnet{n} up"
+        ));
+        let mac = format!("52:54:00:00:00:0{n}");
+        host.run(&["attach", &format!("vnet{n}"), "--network", "flat", "--mac", &mac, "--ip", &format!("10.1.0.6{n}")])
+            .ok();
+    }
+    host
+}
+
+/// Some kernels have br_netfilter built in, and it is on in a new namespace.
+fn bridge_nf(on: bool) {
+    let value = u8::from(on);
+    let dir = "/proc/sys/net/bridge";
+    sh(&format!("for file in {dir}/bridge-nf-call-*; do [ ! -e $file ] || echo 0 >$file; done"));
+    sh(&format!("[ ! -e {dir}/bridge-nf-call-iptables ] || echo {value} >{dir}/bridge-nf-call-iptables"));
+}
+
+fn load(file: &str) {
+    let text = std::fs::read_to_string(format!("{}/tests/cli/rulesets/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let words = if file.ends_with(".nft") { vec!["nft", "-f", "-"] } else { vec!["iptables-restore"] };
+    let mut child = Command::new(words[0]).args(&words[1..]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success(), "{file}");
+}
+
+/// In the other VTEP's namespace.
+fn at_peer<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let netns = File::open("/run/netns/peer").unwrap();
+            move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            work()
+        });
+        thread.join().unwrap()
+    })
+}
+
+fn received() -> u64 {
+    std::fs::read_to_string("/sys/class/net/vxlan20/statistics/rx_packets").unwrap().trim().parse().unwrap()
+}
+
+/// Does the tunnel take a datagram from there? A broadcast of the tenant's.
+fn tunnels(from: &str) -> bool {
+    let before = received();
+    let frame = [&[8, 0, 0, 0, 0, 0, 20, 0][..], &[0xff; 6], &[2, 0, 0, 0, 0, 9], &[0x88, 0xb5], &[0; 46]].concat();
+    at_peer(|| UdpSocket::bind((from, 0)).unwrap().send_to(&frame, (OWN, 4789)).unwrap());
+    let end = std::time::Instant::now() + LOST;
+    while received() == before && std::time::Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    received() > before
+}
+
+/// Which of the host's ports a stranger and the other VTEP reach, and who gets frames through its tunnel.
+fn open() -> BTreeSet<String> {
+    let mut open = BTreeSet::new();
+    for from in [PEER, STRANGER] {
+        for port in UDP {
+            let socket = UdpSocket::bind((OWN, port)).unwrap();
+            socket.set_read_timeout(Some(LOST)).unwrap();
+            at_peer(|| UdpSocket::bind((from, 0)).unwrap().send_to(b"?", (OWN, port)).unwrap());
+            open.extend(socket.recv(&mut [0; 9]).ok().map(|_| format!("udp {port} from {from}")));
+        }
+        open.extend(tunnels(from).then(|| format!("vxlan from {from}")));
+    }
+    for port in TCP {
+        let _listener = TcpListener::bind((OWN, port)).unwrap();
+        let to = SocketAddr::new(OWN.parse().unwrap(), port);
+        let connected = at_peer(|| TcpStream::connect_timeout(&to, LOST).is_ok());
+        open.extend(connected.then(|| format!("tcp {port}")));
+    }
+    open
+}
+
+fn doctor(host: &Host) -> Vec<Value> {
+    let before = (snapshot(), rules());
+    let began = std::time::Instant::now();
+    let Run { stdout, .. } = host.run(&["--json", "doctor"]);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!((snapshot(), rules()), before, "a look changed something");
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap().iter();
+    findings.filter(|finding| finding["check"] == "firewall" && finding["severity"] != "hint").cloned().collect()
+}
+
+/// Without what packets that pass change.
+fn rules() -> String {
+    let text = sh("iptables-save; nft -s list ruleset");
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.split(" [").next().unwrap().to_owned() + "\n")
+        .collect()
+}
+
+fn mend(finding: &Value) -> String {
+    assert_eq!(
+        (&finding["runnable"], &finding["severity"]),
+        (&Value::Bool(true), &Value::from("problem")),
+        "{finding:#}"
+    );
+    finding["mend"].as_str().unwrap().to_owned()
+}
+
+/// Runs a mend. firewalld needs a system bus, ufw a configuration in /etc, Proxmox a cluster file system: what these do to the rules is done in their place, as
+/// ufw 0.36.2 and firewalld 1.3.3 did it when they were asked in these words, and as pve-firewall's source has it.
+fn run(mend: &str) {
+    for command in mend.split(" && ") {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let program = words[0];
+        let after = |word: &str| words[words.iter().position(|other| *other == word).unwrap() + 1];
+        match program {
+            "ufw" => {
+                sh(&format!("iptables -A ufw-user-input -s {} -p udp -m udp --dport 4789 -j ACCEPT", after("from")))
+            }
+            "firewall-cmd" if command.contains("--permanent") => String::new(),
+            "firewall-cmd" => {
+                let address = command.split("address=\"").nth(1).unwrap().split('"').next().unwrap();
+                let zone = command.split("--zone=").nth(1).unwrap().split(' ').next().unwrap();
+                sh(&format!(
+                    "nft add rule inet firewalld filter_IN_{zone}_allow ip saddr {address} udp dport 4789 accept"
+                ))
+            }
+            "pvesh" => {
+                let source = after("--source");
+                sh(&format!("iptables -I PVEFW-HOST-IN 6 -s {source} -p udp -m udp --dport 4789 -j RETURN"))
+            }
+            _ => sh(command),
+        };
+    }
+}
+
+/// The verdict on VXLAN is what the packets did, and the mend, which starts so, opens for the other VTEPs and for nothing else.
+fn closed(file: &str, words: &str) {
+    let host = host();
+    assert_eq!(doctor(&host), [] as [Value; 0], "no rules yet");
+    load(file);
+    let before = open();
+    assert!(!before.contains(&format!("vxlan from {PEER}")), "{before:?}");
+    let found = doctor(&host);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    let mend = mend(&found[0]);
+    assert!(mend.starts_with(words), "{mend}");
+    assert!(!mend.contains(" -D ") && !mend.contains("delete"), "{mend}");
+    run(&mend);
+    let after = open();
+    let more: Vec<&String> = after.symmetric_difference(&before).collect();
+    assert_eq!(more, [&format!("vxlan from {PEER}")], "{mend}");
+    assert_eq!(doctor(&host), [] as [Value; 0]);
+}
+
+/// VXLAN comes through, and so it is told.
+fn is_open(file: &str) {
+    let host = host();
+    load(file);
+    assert!(tunnels(PEER), "{file}");
+    assert_eq!(doctor(&host), [] as [Value; 0]);
+}
+
+/// A tenant's packet from guest to guest.
+fn guests_talk() -> bool {
+    let (listen, send) = (["g2", "10.1.0.62"], ["g1", "10.1.0.61"]);
+    let within = |netns: &str, work: &(dyn Fn() -> bool + Sync)| {
+        let path = format!("/run/netns/{netns}");
+        std::thread::scope(|scope| {
+            let inside = || {
+                move_into_link_name_space(File::open(path).unwrap().as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+                work()
+            };
+            scope.spawn(inside).join().unwrap()
+        })
+    };
+    let socket = std::sync::OnceLock::new();
+    within(listen[0], &|| socket.set(UdpSocket::bind((listen[1], 4000)).unwrap()).is_ok());
+    let socket = socket.get().unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    within(send[0], &|| UdpSocket::bind((send[1], 0)).unwrap().send_to(b"?", (listen[1], 4000)).is_ok());
+    socket.recv(&mut [0; 9]).is_ok()
+}
+
+/// With br_netfilter on: frames between guests are lost, the mend, which starts so, lets them through, and the host forwards no more than it did.
+fn bridged(file: &str, words: &str) {
+    let host = host();
+    load(file);
+    bridge_nf(true);
+    if !std::path::Path::new("/proc/sys/net/bridge").exists() {
+        return crate::common::skip("bridged frames", "this kernel has no br_netfilter");
+    }
+    // A peer that would have the host forward to another network of its own.
+    sh("ip netns add lan; ip link add lan0 type veth peer name eth0 netns lan; ip address add 10.9.0.1/24 dev lan0
+        ip link set lan0 up; ip -n lan address add 10.9.0.2/24 dev eth0; ip -n lan link set eth0 up
+        ip -n lan route add default via 10.9.0.1; ip -n peer route add 10.9.0.0/24 via 192.0.2.1; sysctl -qw net.ipv4.ip_forward=1");
+    let forwards = || {
+        let socket = std::thread::scope(|scope| {
+            let listen = || {
+                let netns = File::open("/run/netns/lan").unwrap();
+                move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+                UdpSocket::bind(("10.9.0.2", 4000)).unwrap()
+            };
+            scope.spawn(listen).join().unwrap()
+        });
+        socket.set_read_timeout(Some(LOST)).unwrap();
+        at_peer(|| UdpSocket::bind((PEER, 0)).unwrap().send_to(b"?", ("10.9.0.2", 4000)).unwrap());
+        socket.recv(&mut [0; 9]).is_ok()
+    };
+    let forwarded = forwards();
+    assert!(!guests_talk(), "{file}");
+    let found = doctor(&host);
+    let of_guests: Vec<&Value> = found.iter().filter(|finding| finding["object"] == "flat").collect();
+    assert_eq!(of_guests.len(), 1, "{found:#?}");
+    let mend = mend(of_guests[0]);
+    assert!(mend.starts_with(words), "{mend}");
+    run(&mend);
+    assert!(guests_talk(), "{mend}");
+    assert_eq!(forwards(), forwarded, "{mend}");
+    assert!(doctor(&host).iter().all(|finding| finding["object"] != "flat"));
+}
+
+on_a_host!(rhels_iptables, {
+    closed("rhel.iptables", "iptables -I INPUT -p udp -s 192.0.2.0/24 --dport 4789 -j ACCEPT")
+});
+on_a_host!(firewalld, {
+    closed(
+        "firewalld.nft",
+        "firewall-cmd --zone=public --add-rich-rule='rule family=\"ipv4\" source address=\"192.0.2.0/24\" ",
+    );
+});
+on_a_host!(ufw, { closed("ufw.iptables", "ufw allow proto udp from 192.0.2.0/24 to any port 4789") });
+on_a_host!(proxmox, { closed("proxmox.iptables", "pvesh create /nodes/$(hostname)/firewall/rules ") });
+on_a_host!(an_nftables_conf, {
+    closed("policy-drop.nft", "nft 'insert rule inet filter input ip saddr 192.0.2.0/24 udp dport 4789 accept'");
+});
+on_a_host!(docker, { is_open("docker.iptables") });
+on_a_host!(kubeadm, { is_open("kubeadm.iptables") });
+on_a_host!(libvirts_nat_network, { is_open("libvirt.iptables") });
+
+const BRIDGED: &str = "-i flat-l2 -o flat-l2 -m physdev --physdev-is-bridged -j ACCEPT";
+
+on_a_host!(guests_behind_docker, { bridged("docker.iptables", &format!("iptables -I DOCKER-USER {BRIDGED}")) });
+on_a_host!(guests_behind_ufw, { bridged("ufw.iptables", "sysctl -w net.bridge.bridge-nf-call-iptables=0") });
+on_a_host!(guests_behind_rhels_iptables, {
+    bridged("rhel.iptables", "sysctl -w net.bridge.bridge-nf-call-iptables=0");
+});
+on_a_host!(guests_behind_an_nftables_conf, {
+    bridged("policy-drop.nft", "sysctl -w net.bridge.bridge-nf-call-iptables=0");
+});
+on_a_host!(guests_behind_what_chooses, {
+    let host = host();
+    bridge_nf(true);
+    for (file, rule) in [
+        ("kubeadm.iptables", ":"),
+        ("proxmox.iptables", ":"),
+        ("rhel.iptables", "iptables -I FORWARD -p udp -m physdev --physdev-is-bridged -j ACCEPT"),
+    ] {
+        load(file);
+        sh(rule);
+        assert!(guests_talk(), "{file}");
+        assert!(doctor(&host).iter().all(|finding| finding["object"] != "flat"), "{file}");
+    }
+});
+
+// What goes out, and what others may still send.
+on_a_host!(what_is_dropped_on_its_way_out_or_from_some, {
+    let host = host();
+    sh("iptables -A OUTPUT -p udp --dport 4789 -j DROP");
+    let found = doctor(&host);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    let mend = mend(&found[0]);
+    assert!(mend.starts_with("iptables -I OUTPUT -p udp -d 192.0.2.0/24 --dport 4789 -j ACCEPT"), "{mend}");
+    run(&mend);
+    assert_eq!(doctor(&host), [] as [Value; 0]);
+    sh("iptables -F; ip route add 10.0.0.9/32 via 192.0.2.2; bridge fdb append 00:00:00:00:00:00 dev vxlan20 dst 10.0.0.9
+        iptables -t raw -A PREROUTING -s 10.0.0.9 -p udp -j DROP");
+    let found = doctor(&host);
+    assert!(found[0]["evidence"].as_str().unwrap().contains("from 10.0.0.9, and not that of others"), "{found:#?}");
+    let mend = self::mend(&found[0]);
+    assert!(mend.starts_with("iptables -t raw -I PREROUTING -p udp -s 10.0.0.9,192.0.2.2 --dport 4789 "), "{mend}");
+    run(&mend);
+    assert_eq!(doctor(&host), [] as [Value; 0]);
+});
+
+// Two firewalls at once: what is printed is all that is needed.
+on_a_host!(two_firewalls, {
+    let host = host();
+    load("rhel.iptables");
+    load("policy-drop.nft");
+    let found = doctor(&host);
+    let mend = mend(&found[0]);
+    assert!(mend.contains("iptables -I INPUT ") && mend.contains(" && nft 'insert rule inet filter input "), "{mend}");
+    run(&mend);
+    assert!(tunnels(PEER));
+    assert_eq!(doctor(&host), [] as [Value; 0]);
+});
