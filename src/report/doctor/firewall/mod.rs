@@ -36,6 +36,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// So many of the rules that name something are shown.
 const RULES: usize = 4;
 
+/// Why something cannot be asked.
+const ALWAYS: &str = "it does not arrive without them";
+const NOWHERE: &str = "no device is known by which it would come";
+
 /// In a mend, where no other VTEP is known.
 const BLANK: &str = "UNDERLAY";
 
@@ -51,9 +55,17 @@ pub struct Seen {
     /// Why the rules could not be read.
     rules: Result<(), String>,
     /// Why they could not be tried.
-    tried: Result<Vec<Verdict>, String>,
+    tried: Result<Tried, String>,
     /// A rule leaves packets to a program, which may let them through.
     hands_over: bool,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tried {
+    /// What is lost.
+    verdicts: Vec<Verdict>,
+    /// What cannot be asked, and why.
+    untried: Vec<(What, &'static str)>,
 }
 
 /// What came of one question.
@@ -87,11 +99,12 @@ pub fn observe(
             bridge_nf.push(path);
         }
     }
-    let mut seen = Seen { bridge_nf, rules: Ok(()), tried: Ok(Vec::new()), hands_over: false };
+    let mut seen = Seen { bridge_nf, rules: Ok(()), tried: Ok(Tried::default()), hands_over: false };
     if base.networks.is_empty() {
         return Ok(seen);
     }
-    let rules = match ruleset::observe() {
+    let until = Instant::now() + PATIENCE;
+    let rules = match ruleset::observe(until) {
         Ok(rules) => rules,
         Err(why) => {
             seen.rules = Err(why);
@@ -104,7 +117,7 @@ pub fn observe(
     seen.hands_over = rules.hands_over();
     let tunnels = tunnels(engine, base, peers, carriers)?;
     let stage = set(base, &tunnels, &seen.bridge_nf, &rules);
-    seen.tried = sandbox::inside(|| attempt(&stage, &tunnels, &rules, kept()));
+    seen.tried = sandbox::inside(|| attempt(&stage, &tunnels, &rules, kept(), until));
     Ok(seen)
 }
 
@@ -216,8 +229,8 @@ fn kept() -> Kept {
 }
 
 /// Tries it: what arrives without the rules and is lost with them, and what would let it through.
-fn attempt(stage: &Stage, tunnels: &[Tunnels], rules: &Ruleset, kept: Kept) -> Result<Vec<Verdict>, String> {
-    let sandbox = Sandbox::set(stage, Instant::now() + PATIENCE)?;
+fn attempt(stage: &Stage, tunnels: &[Tunnels], rules: &Ruleset, kept: Kept, until: Instant) -> Result<Tried, String> {
+    let sandbox = Sandbox::set(stage, until)?;
     let arrives = sandbox.fire(stage.cases.iter())?;
     let askable = |case: &Case| {
         let mut case = case.clone();
@@ -225,6 +238,11 @@ fn attempt(stage: &Stage, tunnels: &[Tunnels], rules: &Ruleset, kept: Kept) -> R
         (!case.shots.is_empty()).then_some(case)
     };
     let cases: Vec<Case> = stage.cases.iter().filter_map(askable).collect();
+    let is_asked = |case: &&Case| cases.iter().any(|asked| asked.what == case.what);
+    let lost = stage.cases.iter().filter(|case| !is_asked(case)).map(|case| (case.what.clone(), ALWAYS));
+    let unsent = tunnels.iter().filter(|tunnels| tunnels.peers.is_empty());
+    let unsent = unsent.map(|tunnels| (What::Tunnel { v6: tunnels.own.is_ipv6(), out: false }, NOWHERE));
+    let untried = lost.chain(unsent).collect();
     sandbox.load(rules)?;
     let arrived = sandbox.fire(cases.iter())?;
     let mut verdicts = Vec::new();
@@ -258,7 +276,7 @@ fn attempt(stage: &Stage, tunnels: &[Tunnels], rules: &Ruleset, kept: Kept) -> R
             known: case.each,
         });
     }
-    Ok(verdicts)
+    Ok(Tried { verdicts, untried })
 }
 
 /// The other VTEPs as a rule names them: the subnet that this host shares with them, where there is one; else the smallest prefix that has all of them, unless it
@@ -360,10 +378,18 @@ fn apply(sandbox: &Sandbox, candidate: &Candidate) -> Result<Undo, String> {
 
 pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
     let mut found = Vec::new();
-    if let Err(why) = seen.rules.as_ref().and(seen.tried.as_ref().map(drop)) {
-        found.push(Finding::not_checked("firewall", "the host", format!("its rules could not be tried: {why}")));
+    let (verdicts, untried) = match (&seen.rules, &seen.tried) {
+        (Ok(()), Ok(tried)) => (&tried.verdicts[..], &tried.untried[..]),
+        (Err(why), _) | (_, Err(why)) => {
+            found.push(Finding::not_checked("firewall", "the host", format!("its rules could not be tried: {why}")));
+            Default::default()
+        }
+    };
+    for (what, why) in untried {
+        let (object, question) = asked(what, base.config.vtep.port);
+        let evidence = format!("whether the rules drop {question} could not be tried: {why}");
+        found.push(Finding::not_checked("firewall", object, evidence));
     }
-    let verdicts = seen.tried.as_deref().unwrap_or_default();
     found.extend(verdicts.iter().map(|verdict| told(verdict, seen.hands_over)));
     if base.networks.len() > NETWORKS {
         let evidence = format!("{NETWORKS} of {} networks were tried", base.networks.len());
@@ -380,30 +406,35 @@ pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
     found
 }
 
+/// On what, and what is asked.
+fn asked(what: &What, port: u16) -> (String, String) {
+    match what {
+        What::Tunnel { out, .. } => (format!("UDP {port}"), format!("VXLAN {}", if *out { "to" } else { "from" })),
+        What::Bridged { network, .. } => (network.clone(), "the frames between its guests".into()),
+        What::Routed { network, vrf, out, .. } => (network.clone(), format!("what VRF {vrf} forwards to {out}")),
+    }
+}
+
 fn told(verdict: &Verdict, hands_over: bool) -> Finding {
     const HOW: &str = "tried in a copy of this host's rules";
-    let (object, evidence) = match &verdict.what {
-        What::Tunnel { out, .. } => {
-            let way = if *out { "to" } else { "from" };
+    let (object, question) = asked(&verdict.what, verdict.port);
+    let more = match &verdict.what {
+        What::Tunnel { .. } => {
             let rest = if verdict.lost.len() == verdict.of { "" } else { ", and not that of others" };
             let whom = match &verdict.lost[..] {
                 [first, ..] if !verdict.known => format!("other VTEPs (none is known yet: as if {first} were one)"),
                 many if many.len() > 4 => format!("{} VTEPs, {} among them", many.len(), many[0]),
                 few => few.join(", "),
             };
-            (format!("UDP {}", verdict.port), format!("drops VXLAN {way} {whom}{rest} ({HOW})"))
+            format!(" {whom}{rest} ({HOW})")
         }
-        What::Bridged { network, v6, .. } => {
+        What::Bridged { v6, .. } => {
             let setting = BRIDGE_NF[usize::from(*v6)].rsplit('/').next().unwrap_or_default();
-            let evidence = format!(
-                "drops the frames between its guests: {setting} shows them to the firewall ({HOW}: TCP and UDP)"
-            );
-            (network.clone(), evidence)
+            format!(": {setting} shows them to the firewall ({HOW}: TCP and UDP)")
         }
-        What::Routed { network, vrf, out, .. } => {
-            (network.clone(), format!("drops what VRF {vrf} forwards to {out} ({HOW}: TCP and UDP)"))
-        }
+        What::Routed { .. } => format!(" ({HOW}: TCP and UDP)"),
     };
+    let evidence = format!("drops {question}{more}");
     let certain = !hands_over && (verdict.known || !matches!(verdict.what, What::Tunnel { .. }));
     let severity = if certain { Severity::Problem } else { Severity::Warning };
     let unsure = if hands_over { "; a rule leaves packets to a program, which may let them through" } else { "" };

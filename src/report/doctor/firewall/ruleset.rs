@@ -3,10 +3,8 @@
 use crate::exec;
 use std::collections::BTreeSet;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// For one program; a ruleset of 10,000 rules is listed in a tenth of that.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// A ruleset of 20,000 rules, in bytes.
 const LONG: usize = 8 << 20;
 
@@ -18,6 +16,13 @@ pub struct Saved {
     pub v6: bool,
     /// With the rules' counters.
     pub text: String,
+}
+
+impl Saved {
+    /// There is no table at all.
+    pub fn is_empty(&self) -> bool {
+        !self.text.lines().any(|line| line.starts_with('*'))
+    }
 }
 
 /// A chain that the kernel calls.
@@ -44,7 +49,7 @@ pub struct Ruleset {
 
 impl Ruleset {
     pub fn is_empty(&self) -> bool {
-        self.nft.is_empty() && !self.saved.iter().any(|saved| saved.text.lines().any(|line| line.starts_with('*')))
+        self.nft.is_empty() && self.saved.iter().all(Saved::is_empty)
     }
 
     /// The whole text.
@@ -61,10 +66,10 @@ impl Ruleset {
         self.texts().any(|text| text.lines().any(|line| line.contains("-j NFQUEUE") || is_queue(line)))
     }
 
-    /// The words of it that may be names of devices.
+    /// The words of nft's that may be names of devices: it loads no rule for one that is not there (`iif`, `flowtable`, family netdev).
     pub fn words(&self) -> BTreeSet<&str> {
         let apart = |c: char| c.is_whitespace() || matches!(c, '"' | ',' | ';' | '{' | '}');
-        self.texts().flat_map(|text| text.split(apart)).filter(|word| !word.is_empty()).collect()
+        self.nft.split(apart).filter(|word| !word.is_empty()).collect()
     }
 
     /// The rules that have one of these words, with their counters, as they were printed.
@@ -88,7 +93,7 @@ fn is_queue(line: &str) -> bool {
 }
 
 /// Asks whichever of the programs are there; why nobody could be asked where none is.
-pub fn observe() -> Result<Ruleset, String> {
+pub fn observe(until: Instant) -> Result<Ruleset, String> {
     let mut rules = Ruleset::default();
     let mut whys = Vec::new();
     let programs = [
@@ -96,34 +101,34 @@ pub fn observe() -> Result<Ruleset, String> {
         ("ip6tables", "ip6tables-legacy", "/proc/net/ip6_tables_names", true),
     ];
     for (program, legacy, tables, v6) in programs {
-        let text = ask(&mut whys, &format!("{program}-save"), &["-c"]);
+        let text = ask(&mut whys, until, &format!("{program}-save"), &["-c"]);
         // The new ones do not show what the old ones have put into the kernel's old tables.
         let is_new = text.as_ref().is_none_or(|text| !text.contains("\n*") || text.contains("nf_tables"));
         rules.saved.extend(text.map(|text| Saved { program, v6, text }));
         if is_new && std::fs::read_to_string(tables).is_ok_and(|names| !names.trim().is_empty()) {
-            let text = ask(&mut whys, &format!("{legacy}-save"), &["-c"]);
+            let text = ask(&mut whys, until, &format!("{legacy}-save"), &["-c"]);
             rules.saved.extend(text.map(|text| Saved { program: legacy, v6, text }));
         }
     }
-    let listed = ask(&mut whys, "nft", &["list", "ruleset"]);
+    let listed = ask(&mut whys, until, "nft", &["list", "ruleset"]);
     if listed.is_none() && rules.saved.is_empty() {
         return Err(whys.join("; "));
     }
     (rules.nft, rules.chains) = of_nft(&listed.unwrap_or_default(), &rules.saved);
     if rules.has(&["--match-set", "-j SET"]) {
-        rules.sets = ask(&mut whys, "ipset", &["save"]);
+        rules.sets = ask(&mut whys, until, "ipset", &["save"]);
     }
     Ok(rules)
 }
 
-fn ask(whys: &mut Vec<String>, program: &str, args: &[&str]) -> Option<String> {
+fn ask(whys: &mut Vec<String>, until: Instant, program: &str, args: &[&str]) -> Option<String> {
     let mut command = Command::new(program);
     command.args(args).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
-    match exec::run_up_to(LONG, command, Instant::now() + PATIENCE) {
+    match exec::run_up_to(LONG, command, until) {
         Ok(Some(ended)) if ended.status.success() && ended.output.len() < LONG => return Some(ended.output),
         Ok(Some(ended)) if ended.status.success() => whys.push(format!("{program} printed more than {LONG} bytes")),
         Ok(Some(ended)) => whys.push(format!("{program}: {}", ended.output.lines().next().unwrap_or("failed"))),
-        Ok(None) => whys.push(format!("{program} did not end in {} s", PATIENCE.as_secs())),
+        Ok(None) => whys.push(format!("{program} did not end in time")),
         Err(error) => whys.push(format!("{program}: {error}")),
     }
     None

@@ -82,7 +82,7 @@ impl Sandbox {
             command.arg("restore");
             run(command, sets, self.until, "ipset restore")?;
         }
-        for saved in &rules.saved {
+        for saved in rules.saved.iter().filter(|saved| !saved.is_empty()) {
             let program = format!("{}-restore", saved.program);
             run(Command::new(&program), &saved.text, self.until, &program)?;
         }

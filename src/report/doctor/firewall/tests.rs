@@ -18,7 +18,7 @@ fn verdict(what: What) -> Verdict {
 }
 
 fn seen(verdicts: Vec<Verdict>) -> Seen {
-    Seen { bridge_nf: Vec::new(), rules: Ok(()), tried: Ok(verdicts), hands_over: false }
+    Seen { bridge_nf: Vec::new(), rules: Ok(()), tried: Ok(Tried { verdicts, untried: Vec::new() }), hands_over: false }
 }
 
 fn tunnel() -> Verdict {
@@ -83,6 +83,13 @@ fn what_cannot_be_tried_is_said() {
 }
 
 #[test]
+fn what_no_copy_shows_is_said() {
+    let untried = vec![(bridged().what, ALWAYS)];
+    let told = only(&Seen { tried: Ok(Tried { verdicts: Vec::new(), untried }), ..seen(Vec::new()) });
+    assert_eq!((told.severity, told.object.as_str()), (Severity::NotChecked, "red"));
+}
+
+#[test]
 fn the_others_are_named_no_wider_than_needed() {
     let named = |own: &str, peers: &[&str], address: &str| {
         let uplink = Uplink { name: "eth0".into(), port: None, addresses: vec![address.parse().unwrap()] };
@@ -120,8 +127,9 @@ fn what_a_vrf_forwards_is_told_by_the_names_of_its_devices() {
         );
         let saved = vec![ruleset::Saved { program: "iptables", v6: false, text }];
         let rules = Ruleset { saved, ..Ruleset::default() };
-        let verdicts = sandbox::inside(|| attempt(&stage, &[], &rules, Kept::default())).unwrap();
-        verdicts.into_iter().map(|verdict| verdict.mend.unwrap()).collect::<Vec<_>>()
+        let tried =
+            sandbox::inside(|| attempt(&stage, &[], &rules, Kept::default(), Instant::now() + PATIENCE)).unwrap();
+        tried.verdicts.into_iter().map(|verdict| verdict.mend.unwrap()).collect::<Vec<_>>()
     };
     let accept = |out: &str| format!("iptables -I FORWARD -i red -o {out} -j ACCEPT");
     assert_eq!(dropped("ACCEPT", ""), [""; 0]);
