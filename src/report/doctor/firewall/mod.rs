@@ -83,6 +83,8 @@ struct Verdict {
     mend: Option<String>,
     /// The other VTEPs' addresses in it are for the operator to fill in.
     blank: bool,
+    /// Time was over before all changes were tried.
+    hurried: bool,
     /// The rules that name it.
     naming: Vec<String>,
 }
@@ -268,6 +270,7 @@ fn attempt(stage: &Stage, tunnels: &[Tunnels], rules: &Ruleset, kept: Kept, unti
         verdicts.push(Verdict {
             mend,
             blank,
+            hurried: Instant::now() >= until,
             naming: rules.naming(&names),
             what: case.what.clone(),
             port,
@@ -363,11 +366,12 @@ fn apply(sandbox: &Sandbox, candidate: &Candidate) -> Result<Undo, String> {
             Ok(Undo::Run(words.iter().map(back).collect()))
         }
         Change::Nft { place, rule } => {
-            let words = ["nft", "-e", "-a", &format!("insert rule {place} {rule}")].map(str::to_owned);
-            let told = sandbox.change(&words)?;
-            let handle = told.lines().find_map(|line| line.rsplit_once("# handle ")).map(|(_, handle)| handle.trim());
-            let handle = handle.ok_or("nft tells no handle")?;
-            Ok(Undo::Run(["nft", &format!("delete rule {place} handle {handle}")].map(str::to_owned).to_vec()))
+            // In a chain of its own, which is emptied by its name: to learn a rule's handle nft lists the table, and its sets with it.
+            let (table, chain) = place.rsplit_once(' ').ok_or("no chain")?;
+            let own = format!("{table} evpn-{chain}");
+            let words = format!("add chain {own}; insert rule {place} jump evpn-{chain}; add rule {own} {rule}");
+            sandbox.change(&["nft".to_owned(), words])?;
+            Ok(Undo::Run(vec!["nft".to_owned(), format!("flush chain {own}")]))
         }
         Change::Off(path) => {
             sandbox.setting(path, "0");
@@ -439,13 +443,15 @@ fn told(verdict: &Verdict, hands_over: bool) -> Finding {
     let severity = if certain { Severity::Problem } else { Severity::Warning };
     let unsure = if hands_over { "; a rule leaves packets to a program, which may let them through" } else { "" };
     let finding = Finding::new(severity, "firewall", object, format!("{evidence}{unsure}"));
+    let tried =
+        if verdict.hurried { "there was no time to try a change" } else { "no change that was tried lets it through" };
     match (&verdict.mend, &verdict.naming[..]) {
         (Some(mend), _) if verdict.blank => finding.by(format!("with the other VTEPs' addresses for {BLANK}: {mend}")),
         (Some(mend), _) => finding.run(mend),
-        (None, []) => finding.by("judge yourself: no rule names it, and none that was tried lets it through"),
+        (None, []) => finding.by(format!("judge yourself: no rule names it, and {tried}")),
         (None, naming) => {
             let shown = naming[..naming.len().min(RULES)].join(" | ");
-            finding.by(format!("judge yourself; these of {} rules name it: {shown}", naming.len()))
+            finding.by(format!("judge yourself: {tried}; these of {} rules name it: {shown}", naming.len()))
         }
     }
 }

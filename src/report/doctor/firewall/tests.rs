@@ -13,6 +13,7 @@ fn verdict(what: What) -> Verdict {
         known: true,
         mend,
         blank: false,
+        hurried: false,
         naming: Vec::new(),
     }
 }
@@ -54,10 +55,15 @@ fn without_a_mend_the_rules_are_shown() {
     let naming: Vec<String> = (0..9).map(|n| format!("iptables: [{n}:0] -A INPUT -p udp --dport 4789 -j X")).collect();
     let told = only(&seen(vec![Verdict { mend: None, naming, ..tunnel() }]));
     assert!(
-        !told.runnable && told.mend.starts_with("judge yourself; these of 9 rules name it: iptables: [0:0] "),
+        !told.runnable
+            && told.mend.starts_with(
+                "judge yourself: no change that was tried lets it through; these of 9 rules name it: iptables: [0:0] "
+            ),
         "{told}"
     );
     assert_eq!(told.mend.matches(" | ").count(), RULES - 1);
+    let hurried = only(&seen(vec![Verdict { mend: None, hurried: true, ..tunnel() }]));
+    assert_eq!(hurried.mend, "judge yourself: no rule names it, and there was no time to try a change");
 }
 
 #[test]
