@@ -6,6 +6,7 @@
 
 use super::Said;
 use super::frame::{Ethernet, array, byte, half, word};
+use super::probe::checksum;
 use super::xids::{Asked, Xid, Xids};
 use crate::model::Mac;
 use std::net::{IpAddr, Ipv4Addr};
@@ -121,6 +122,33 @@ fn tlv(mut options: &[u8], wanted: u8) -> Option<&[u8]> {
             }
         }
     }
+}
+
+/// A client's frame that boots with an address again (RFC 2131 §4.3.2, INIT-REBOOT) that no server can have given, one of 127.0.0.0/8: a server that is
+/// authoritative says no at once, to all (§4.1), and keeps nothing of it; others say nothing.
+pub fn again(from: Mac) -> Vec<u8> {
+    let chaddr = from.octets();
+    let mut message =
+        [&[BOOTREQUEST, 1, 6, 0][..], &chaddr[2..], &[0, 0, 0x80, 0], &[0; 16], &chaddr, &[0; 10 + 64 + 128]].concat();
+    message
+        .extend([&MAGIC[..], &[MESSAGE_TYPE, 1, REQUEST, REQUESTED_ADDRESS, 4, 127, 0, 0, 1, 255], &[0; 50]].concat());
+    let length = message.len() as u16 + 8;
+    let mut header =
+        [&[0x45, 0][..], &(length + 20).to_be_bytes(), &[0, 0, 0, 0, 64, 17, 0, 0, 0, 0, 0, 0], &[255; 4]].concat();
+    let sum = checksum(&[&header]);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    // Over IPv4 UDP may do without a checksum (RFC 768).
+    let udp = [&[0, 68, 0, 67][..], &length.to_be_bytes(), &[0, 0]].concat();
+    [&[0xff; 6][..], &chaddr, &[8, 0], &header, &udp, &message].concat()
+}
+
+/// The MAC that answers it in this frame, whatever the answer.
+pub fn answered(frame: &[u8], from: Mac) -> Option<Mac> {
+    let is_udp = half(frame, 12)? == 0x0800 && byte(frame, 23)? == 17;
+    let udp = frame.get(14 + usize::from(byte(frame, 14)? & 0xf) * 4..)?;
+    let is_servers = array(udp, 0)? == [0, 67, 0, 68];
+    let mine = client(udp.get(8..)?, BOOTREPLY)? == from;
+    (is_udp && is_servers && mine).then(|| Mac::from_bytes(frame.get(6..12)?)).flatten()
 }
 
 // ===== DHCPv6 =====

@@ -149,6 +149,29 @@ pub fn nothing() -> Vec<SockFilter> {
     assemble(&[Line::Plain(RETURN, 0)])
 }
 
+/// Lets in what DHCP servers say that are behind the port.
+pub fn servers() -> Vec<SockFilter> {
+    use Line::{Jump, Named, Plain};
+    use Way::{Accept, Next, Refuse};
+    assemble(&[
+        Plain(LOAD_HALF, 12),
+        Jump(JUMP_EQUAL, IPV4.into(), Next, Refuse),
+        Plain(LOAD_BYTE, 14 + 9),
+        Jump(JUMP_EQUAL, UDP.into(), Next, Refuse),
+        Plain(LOAD_HALF, 14 + 6),
+        Jump(JUMP_ANY_BIT, 0x3fff, Refuse, Next),
+        Plain(LOAD_X_IHL, 14),
+        Plain(LOAD_HALF_X, 14),
+        Jump(JUMP_EQUAL, DHCP_SERVER.into(), Next, Refuse),
+        Plain(LOAD_WORD, PACKET_TYPE),
+        Jump(JUMP_EQUAL, PACKET_OUTGOING, Refuse, Accept),
+        Named(Accept),
+        Plain(RETURN, SNAP as u32),
+        Named(Refuse),
+        Plain(RETURN, 0),
+    ])
+}
+
 /// Lets in all there is: for a port of one's own.
 pub fn everything() -> Vec<SockFilter> {
     assemble(&[Line::Plain(RETURN, SNAP as u32)])

@@ -22,7 +22,7 @@ pub(crate) mod xids;
 mod frame_test;
 
 pub use announce::{Announcer, Moved};
-pub use ask::{Question, who_has};
+pub use ask::{Question, Whom, who_has};
 pub use filter::everything;
 pub use packet::Packet;
 pub use probe::{Asked, Probe, checksum};

@@ -165,3 +165,56 @@ on_a_host!(what_cannot_be_looked_at_is_said, {
     let wrong = host.run(&["doctor", "--everything"]);
     assert_eq!(wrong.status, 2, "{wrong:?}");
 });
+
+/// A dnsmasq as libvirt starts it, in another namespace; it ends with this.
+struct Dnsmasq(std::process::Child);
+
+impl Dnsmasq {
+    fn start(netns: &str, bridge: &str) -> Dnsmasq {
+        let options = format!(
+            "--keep-in-foreground --conf-file=/dev/null --user=root --port=0 --bind-dynamic --interface={bridge} --dhcp-authoritative \
+             --dhcp-range=10.1.0.100,10.1.0.200 --dhcp-leasefile=/run/leases --pid-file=/run/dnsmasq.pid --log-facility=/run/dnsmasq.log"
+        );
+        let mut command = std::process::Command::new("ip");
+        command.args(["netns", "exec", netns, "dnsmasq"]).args(options.split_whitespace());
+        Dnsmasq(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Dnsmasq {
+    fn drop(&mut self) {
+        drop((self.0.kill(), self.0.wait()));
+    }
+}
+
+// The same XML on two hosts.
+on_a_host!(two_hosts_that_lease_one_range, {
+    let host = flat();
+    sh("mount -t tmpfs none /var/lib && mkdir -p /var/lib/libvirt/dnsmasq
+        ip netns add far; ip link add uplink type veth peer name eth0 netns far; ip link set uplink up; ip -n far link set eth0 up
+        ip address add 192.0.2.1/24 dev uplink; ip -n far address add 192.0.2.2/24 dev eth0; ip -n far address add 10.0.0.2/32 dev lo
+        ip route add 10.0.0.2/32 via 192.0.2.2; ip -n far route add 10.0.0.1/32 via 192.0.2.1; ip -n far link set lo up
+        ip -n far link add br0 address 00:00:00:11:11:10 type bridge
+        ip -n far link add vxlan20 type vxlan id 20 local 10.0.0.2 dstport 4789 nolearning; ip -n far link set vxlan20 master br0 up
+        ip -n far link set br0 up; ip -n far address add 10.1.0.1/24 dev br0; ip netns exec far bridge fdb append 00:00:00:00:00:00 dev vxlan20 dst 10.0.0.1
+        bridge fdb append 00:00:00:00:00:00 dev vxlan20 dst 10.0.0.2");
+    let conf = "/var/lib/libvirt/dnsmasq/flat.conf";
+    let range = "##WARNING: by libvirt\ninterface=flat-l2\ndhcp-range=10.1.0.100,10.1.0.200,255.255.255.0\ndhcp-authoritative\n";
+    std::fs::write(conf, range).unwrap();
+    let told = || {
+        let report = report(&host);
+        report["findings"].as_array().unwrap().iter().any(|finding| finding["check"] == "dhcp-server")
+    };
+    assert!(!told(), "there is one server");
+    let _other = Dnsmasq::start("far", "br0");
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !told() {
+        let log = std::fs::read_to_string("/run/dnsmasq.log");
+        assert!(std::time::Instant::now() < end, "in vain: {log:?}");
+    }
+    assert_eq!(std::fs::read_to_string("/run/leases").unwrap_or_default(), "", "the other server keeps nothing");
+    std::fs::write(conf, range.replace(",255.255.255.0", ",static")).unwrap();
+    assert!(!told(), "what is given out by name is the same on both");
+    std::fs::remove_file(conf).unwrap();
+    assert!(!told(), "this host has no server");
+});

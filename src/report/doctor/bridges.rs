@@ -8,9 +8,9 @@ use crate::plan::guest::HalfIsolated;
 use crate::plan::network::router_mac;
 use crate::plan::seen::{Link, LinkKind};
 use crate::plan::{Hears, Step};
-use crate::snoop::{Question, who_has};
+use crate::snoop::{Question, Whom, who_has};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,18 +21,21 @@ const GATEWAYS: usize = 64;
 /// So many of one kind are told one by one.
 const LINES: usize = 10;
 
-/// Another owner of a gateway's address.
+/// Where libvirt has what its dnsmasq runs with (its src/network/bridge_driver.c).
+const DNSMASQ: &str = "/var/lib/libvirt/dnsmasq";
+
+/// Another owner of a gateway's address, or another DHCP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Owner {
     network: NetName,
-    ip: Ipv4Addr,
+    whom: Whom,
     mac: Mac,
 }
 
 pub struct Seen {
     /// Bridges whose MAC was set by somebody (`addr_assign_type` 3, NET_ADDR_SET), or goes with the ports.
     fixed: BTreeMap<IfName, bool>,
-    /// Who answered for the gateways; why they could not be asked for.
+    /// Who answered for the gateways, and as DHCP server beside ours; why they could not be asked for.
     owners: Result<Vec<Owner>, String>,
     /// Bridges that are there by the name of a bridge that a network of libvirt's would make.
     at_risk: Vec<(String, IfName)>,
@@ -72,13 +75,21 @@ fn owners(base: &Base) -> Result<Vec<Owner>, String> {
             IpAddr::V6(_) => None,
         });
         let Some(vtep) = record.vtep else { continue };
-        asked.extend(v4.map(|ip| (&network.name, Question { index: vxlan.index, from: router_mac(vtep), ip })));
+        let whom = v4.map(Whom::Owner).chain(leases(&network.name).then_some(Whom::DhcpServer));
+        asked.extend(whom.map(|whom| (&network.name, Question { index: vxlan.index, from: router_mac(vtep), whom })));
     }
     asked.truncate(GATEWAYS);
     let questions: Vec<Question> = asked.iter().map(|(_, question)| *question).collect();
     let answers = who_has(&questions, PATIENCE).map_err(|error| error.to_string())?;
-    let owner = |(at, mac): (usize, Mac)| Owner { network: asked[at].0.clone(), ip: asked[at].1.ip, mac };
+    let owner = |(at, mac): (usize, Mac)| Owner { network: asked[at].0.clone(), whom: asked[at].1.whom, mac };
     Ok(answers.into_iter().map(owner).collect())
+}
+
+/// Does libvirt's dnsmasq give out IPv4 addresses here as it likes? Those of `<host>` alone are the same wherever they are given.
+fn leases(network: &NetName) -> bool {
+    let text = std::fs::read_to_string(format!("{DNSMASQ}/{network}.conf")).unwrap_or_default();
+    let mut ranges = text.lines().filter_map(|line| line.strip_prefix("dhcp-range="));
+    ranges.any(|range| !range.contains(':') && !range.contains(",static"))
 }
 
 /// `told` is what the speaker's part tells by itself.
@@ -107,12 +118,19 @@ pub fn judge(base: &Base, seen: &Seen, told: &[String]) -> Vec<Finding> {
         let macs = bridge_macs(base, seen, network, record.vtep, bridge);
         let is_right = macs.is_empty();
         found.extend(macs);
-        let owners = seen.owners.iter().flatten().filter(|owner| owner.network == network.name && is_right);
-        found.extend(owners.filter(|owner| bridge.mac != Some(owner.mac)).map(|owner| {
+        let owners = || seen.owners.iter().flatten().filter(|owner| owner.network == network.name);
+        if owners().any(|owner| owner.whom == Whom::DhcpServer) {
+            let evidence = "this host's dnsmasq gives out addresses of a range, and so does a DHCP server of another host on the same segment: two guests may get one address";
+            found.push(Finding::warning("dhcp-server", &network.name, evidence)
+                .by("keep <dhcp><range> on one host of the network, which serves all of them, or give each host a range of its own ('virsh net-edit')"));
+        }
+        let gateways = owners().filter(|owner| is_right && bridge.mac != Some(owner.mac));
+        found.extend(gateways.filter_map(|owner| {
+            let Whom::Owner(ip) = owner.whom else { return None };
             let here = bridge.mac.map_or("none".to_owned(), |mac| mac.to_string());
-            let evidence = format!("somebody else answers for the gateway {} with MAC {}, which is {here} here", owner.ip, owner.mac);
-            Finding::problem("gateway-mac", &network.name, evidence)
-                .by("give the network the same MAC on every host (<mac address='…'/> in its XML, mac in config.toml), and no guest its address")
+            let evidence = format!("somebody else answers for the gateway {ip} with MAC {}, which is {here} here", owner.mac);
+            let finding = Finding::problem("gateway-mac", &network.name, evidence);
+            Some(finding.by("give the network the same MAC on every host (<mac address='…'/> in its XML, mac in config.toml), and no guest its address"))
         }));
     }
     if let Err(why) = &seen.owners {
@@ -408,7 +426,8 @@ mod tests {
         let owned = |mac: &str| {
             let mac: Mac = mac.parse().unwrap();
             finds(|_, seen| {
-                seen.owners = Ok(vec![Owner { network: "red".parse().unwrap(), ip: [10, 1, 0, 1].into(), mac }])
+                seen.owners =
+                    Ok(vec![Owner { network: "red".parse().unwrap(), whom: Whom::Owner([10, 1, 0, 1].into()), mac }])
             })
         };
         assert_eq!(owned(GATEWAY), [], "it is an anycast gateway");
@@ -419,7 +438,7 @@ mod tests {
             with(base, "red-l2", |link| link.mac = "00:00:00:11:11:99".parse().ok());
             seen.owners = Ok(vec![Owner {
                 network: "red".parse().unwrap(),
-                ip: [10, 1, 0, 1].into(),
+                whom: Whom::Owner([10, 1, 0, 1].into()),
                 mac: GATEWAY.parse().unwrap(),
             }]);
         });
