@@ -406,3 +406,24 @@ on_a_host!(a_host_that_is_the_first, {
     let mend = found[0]["mend"].as_str().unwrap();
     assert!(mend.starts_with("iptables -I INPUT -p udp -s 192.0.2.0/24 --dport 4789 -j ACCEPT"), "{mend}");
 });
+
+// The examples in its place are the underlay's own: no packet may go round.
+on_a_host!(a_network_of_which_nobody_tells_an_address, {
+    sh("umount -l /sys && mount -t sysfs sysfs /sys; ip link set lo up");
+    sh("ip link add eth0 type veth peer name far; ip netns add peer; ip link set far netns peer; ip link set eth0 up
+        ip address add 192.0.2.1/24 dev eth0; ip -n peer link set far up; ip -n peer address add 192.0.2.2/24 dev far");
+    let host = Host::new(
+        "[vtep]\naddress = '192.0.2.1'\n[speaker]\nkind = 'none'\n[[network]]\nname = 'flat'\nbridge = 'flat-l2'\nvni = 20\nmtu = 1450\n",
+    );
+    host.run(&["network", "up", "flat"]).ok();
+    sh("bridge fdb append 00:00:00:00:00:00 dev vxlan20 dst 192.0.2.2");
+    bridge_nf(true);
+    if !std::path::Path::new("/proc/sys/net/bridge").exists() {
+        return crate::common::skip("bridged frames", "this kernel has no br_netfilter");
+    }
+    sh("iptables -P FORWARD DROP");
+    let found = doctor(&host);
+    assert_eq!((found.len(), &found[0]["object"]), (1, &Value::from("flat")), "{found:#?}");
+    run(&mend(&found[0]));
+    assert_eq!(doctor(&host), [] as [Value; 0]);
+});

@@ -110,6 +110,7 @@ pub fn near_mac(n: usize) -> Mac {
     [2, 0, 0, 1, (n >> 8) as u8, n as u8]
 }
 
+/// Of whoever is behind the other end; of no device.
 pub fn far_mac(n: usize) -> Mac {
     [2, 0, 0, 2, (n >> 8) as u8, n as u8]
 }
@@ -144,8 +145,8 @@ impl Stage {
             return *n;
         }
         let (n, far) = (self.devices.len(), Stage::far(self.devices.len()));
-        let (near_mac, far_mac) = (shown(near_mac(n)), shown(far_mac(n)));
-        self.line(format_args!("link add dev {name} address {near_mac} type veth peer name {far} address {far_mac}"));
+        // The other end has another MAC than packets are sent to: its IP, which is this namespace's as well, takes none of them, and sends none round.
+        self.line(format_args!("link add dev {name} address {} type veth peer name {far}", shown(near_mac(n))));
         self.line(format_args!("link set {name} up\nlink set {far} up"));
         self.devices.push(name.to_owned());
         self.made.insert(name.to_owned(), Some(n));
