@@ -233,7 +233,12 @@ pub fn frr(data: &[u8]) {
     show::lacks_macs(&value);
     show::peers(&value);
     let read = (show::macs(&value).len(), show::arps(&value).len(), show::routes(&value).len());
-    let dump = read.0 + read.1 + read.2 + show::duplicate_macs(&value).len() + show::duplicate_ips(&value).len();
+    let dump = read.0
+        + read.1
+        + read.2
+        + show::addresses_of(&value, mac).len()
+        + show::duplicate_macs(&value).len()
+        + show::duplicate_ips(&value).len();
     assert!(dump + show::vteps(&value).len() + show::received_targets(&value).len() <= 8 * text.len());
     // These two come back to FRR, in a question and in a line of its configuration.
     if let Some(rd) = show::distinguisher(&value) {

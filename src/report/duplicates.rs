@@ -7,7 +7,6 @@ use crate::model::{Guest, IfName, Mac};
 use crate::plan::duplicate::{Duplicate, Holder};
 use crate::plan::seen::{LinkKind, World};
 use crate::register::{Endpoint, GuestRecord, Stage, Taken};
-use crate::speaker::{Dump, MacState};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -37,10 +36,10 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// What of this endpoint others have, too; `now` in seconds since boot.
+/// What of this endpoint others have, too; `vtep_of` says where the segment's tunnel sends a MAC's frames, `now` is in seconds since boot.
 pub fn of(
     world: &World,
-    dump: Option<&Dump>,
+    vtep_of: impl Fn(Mac) -> Option<IpAddr>,
     claims: &Claims,
     guest: &Guest,
     endpoint: &Endpoint,
@@ -50,7 +49,7 @@ pub fn of(
     if endpoint.stage == Stage::Incoming {
         return Vec::new();
     }
-    let remote = |mac: Mac, known: Option<IpAddr>| Holder::Vtep(vtep_of(dump, mac).or(known));
+    let remote = |mac: Mac, known: Option<IpAddr>| Holder::Vtep(vtep_of(mac).or(known));
     let here = |others: Option<&Vec<(&Guest, Mac)>>| {
         let other = others.into_iter().flatten().find(|(other, _)| !other.is(guest));
         other.map(|(other, mac)| (Holder::Here(other.to_string()), *mac))
@@ -93,13 +92,6 @@ fn is_behind_tunnel(world: &World, bridge: u32, mac: Mac) -> bool {
     let entry = world.fdb(bridge, mac).filter(|f| f.ext_learned);
     let port = entry.and_then(|f| world.by_index(f.port));
     port.is_some_and(|port| matches!(port.kind, LinkKind::Vxlan { .. }))
-}
-
-fn vtep_of(dump: Option<&Dump>, mac: Mac) -> Option<IpAddr> {
-    match dump?.macs.get(&mac)? {
-        MacState::Remote { vtep } => *vtep,
-        _ => None,
-    }
 }
 
 #[cfg(test)]

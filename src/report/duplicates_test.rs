@@ -53,9 +53,10 @@ fn taken(ip: Option<&str>, mac: &str) -> Vec<Taken> {
 }
 
 /// What is told of the first of these at 1030 s.
-fn told(world: &World, dump: Option<&Dump>, records: &[GuestRecord]) -> Vec<String> {
+fn told(world: &World, tunnel: Option<(&str, &str)>, records: &[GuestRecord]) -> Vec<String> {
     let (guest, endpoint) = (&records[0].guest, &records[0].endpoints[0]);
-    of(world, dump, &Claims::of(records), guest, endpoint, 1030).iter().map(ToString::to_string).collect()
+    let vtep_of = |mac: Mac| tunnel.filter(|(its, _)| its.parse() == Ok(mac)).and_then(|(_, vtep)| vtep.parse().ok());
+    of(world, vtep_of, &Claims::of(records), guest, endpoint, 1030).iter().map(ToString::to_string).collect()
 }
 
 const NAMED: &str = "10.1.0.60 is also 52:54:00:00:00:02's at VTEP 10.0.0.2";
@@ -65,9 +66,7 @@ fn the_loser_sees_the_winners_entry() {
     let world = world(&[(OWN, 9), (OTHER, 8)], &[(IP, OTHER)]);
     let records = [guest("a", OWN, vec![])];
     assert_eq!(told(&world, None, &records), ["10.1.0.60 is also 52:54:00:00:00:02's at another VTEP"]);
-    let mut dump = Dump::default();
-    dump.macs.insert(OTHER.parse().unwrap(), MacState::Remote { vtep: "10.0.0.2".parse().ok() });
-    assert_eq!(told(&world, Some(&dump), &records), [NAMED]);
+    assert_eq!(told(&world, Some((OTHER, "10.0.0.2")), &records), [NAMED]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub mod duplicates;
 pub mod explain;
 mod settled;
 pub mod status;
+mod unheard;
 
 use crate::plan::Plan;
 use std::io::Write;

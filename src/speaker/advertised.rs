@@ -1,6 +1,6 @@
 //! The one question of `status` and `attach --wait`: does the speaker have this endpoint as local and active, and bgpd its routes as best?
 
-use super::{ArpState, Frr, MacState, SpeakerError, ask, show};
+use super::{ArpState, Daemon, Frr, MacState, SpeakerError, VniInfo, or_nothing, show};
 use crate::model::{Mac, Vni};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,6 +8,12 @@ use std::time::{Duration, Instant};
 
 /// Between two looks of [`Frr::wait_advertised`]. There is no event to wait for; FRR's own floor is 60 ms (bgpd holds its queue for 50).
 const POLL: Duration = Duration::from_millis(5);
+
+/// So many single questions cost no more than it matters, a few ms; the segment's size is not looked at for them.
+const FEW: usize = 100;
+
+/// A single question costs as much as so many entries of a list.
+const ENTRIES_A_QUESTION: usize = 2;
 
 /// One endpoint as FRR has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,16 +143,28 @@ impl Frr {
 
     /// All of a VNI.
     pub fn dump(&mut self, vni: Vni) -> Result<Dump, SpeakerError> {
-        let all = ask(&mut self.bgpd, &format!("show bgp l2vpn evpn route vni {vni} json"))?;
+        let all = self.list(Daemon::Bgpd, &format!("show bgp l2vpn evpn route vni {vni} json"))?;
         let mut routes = show::routes(&all);
         // FRR 8.4 does not know this question, and needs none.
         if show::lacks_macs(&all) {
-            routes.extend(show::routes(&self.ask_more(&format!("show bgp vni {vni} type 2 mac json"))?));
+            let macs = self.list(Daemon::Bgpd, &format!("show bgp vni {vni} type 2 mac json"));
+            routes.extend(show::routes(&or_nothing(macs)?));
         }
         Ok(Dump {
-            macs: show::macs(&ask(&mut self.zebra, &format!("show evpn mac vni {vni} json"))?),
-            arps: show::arps(&ask(&mut self.zebra, &format!("show evpn arp-cache vni {vni} json"))?),
+            macs: show::macs(&self.list(Daemon::Zebra, &format!("show evpn mac vni {vni} json"))?),
+            arps: show::arps(&self.list(Daemon::Zebra, &format!("show evpn arp-cache vni {vni} json"))?),
             routes,
         })
+    }
+
+    /// Several endpoints of a segment, in the order asked: by single questions, or by a list of the segment where that is cheaper.
+    pub fn advertised_all(&mut self, vni: Vni, wanted: &[(Mac, Vec<IpAddr>)]) -> Result<Vec<Advertised>, SpeakerError> {
+        let questions: usize = wanted.iter().map(|(_, ips)| 2 + 2 * ips.len()).sum();
+        let is_cheaper = |info: VniInfo| info.entries < ENTRIES_A_QUESTION * questions;
+        if questions > FEW && self.vni(vni)?.is_none_or(is_cheaper) {
+            let dump = self.dump(vni)?;
+            return Ok(wanted.iter().map(|(mac, ips)| dump.advertised(*mac, ips)).collect());
+        }
+        wanted.iter().map(|(mac, ips)| self.advertised(vni, *mac, ips)).collect()
     }
 }

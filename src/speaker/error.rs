@@ -81,7 +81,30 @@ pub enum SpeakerError {
         /// The L3VNI.
         vni: u32,
     },
-    /// The answer is not what this command answers: truncated, too large, or not JSON.
+    /// The daemon has more to say than is read at once: nothing is known of what was asked.
+    #[error("{daemon} answered '{command}' with more than {} MiB, which is more than is read at once", most >> 20)]
+    TooLarge {
+        /// `zebra` or `bgpd`.
+        daemon: &'static str,
+        /// What was asked.
+        command: String,
+        /// The largest answer that is read, in bytes.
+        most: usize,
+    },
+    /// The lists before this one took all the time that a report has for lists.
+    #[error(
+        "{daemon} was not asked '{command}': the lists before it took the {} ms that there are for lists: look at its log and at 'systemctl status frr'",
+        within.as_millis()
+    )]
+    NotAsked {
+        /// `zebra` or `bgpd`.
+        daemon: &'static str,
+        /// What was not asked.
+        command: String,
+        /// The time for all lists together.
+        within: Duration,
+    },
+    /// The answer is not what this command answers: truncated, or not JSON.
     #[error("{daemon} answered '{command}' with {what}: FRR 8.4 or newer is needed")]
     Garbage {
         /// `zebra` or `bgpd`.
@@ -94,7 +117,7 @@ pub enum SpeakerError {
 }
 
 impl SpeakerError {
-    /// True where FRR is absent or silent rather than in disagreement: nothing is wrong with what we asked for.
+    /// True where FRR is absent or does not tell, rather than in disagreement: nothing is wrong with what we asked for.
     pub fn is_absence(&self) -> bool {
         matches!(
             self,
@@ -102,6 +125,8 @@ impl SpeakerError {
                 | SpeakerError::NoVtysh { .. }
                 | SpeakerError::NoBgp
                 | SpeakerError::Timeout { .. }
+                | SpeakerError::TooLarge { .. }
+                | SpeakerError::NotAsked { .. }
         )
     }
 }

@@ -1,7 +1,7 @@
 //! What `explain` and `doctor` ask of the rest of the fabric: sessions, VTEPs, route targets, a route with who got it, what came from others, duplicates.
 
 use super::show::{self, Announced, Path, Peer, Targets};
-use super::{Frr, SpeakerError, ask};
+use super::{Daemon, Frr, SpeakerError, ask, or_nothing};
 use crate::model::{Mac, Vni};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -39,10 +39,22 @@ impl Frr {
         Ok(show::announced(&answer, rd))
     }
 
-    /// The paths that bgpd has to this MAC or address, whatever it does with them. Reads the whole table: for a person's question.
-    pub fn received(&mut self, wanted: impl Fn(Mac, Option<IpAddr>) -> bool) -> Result<Vec<Path>, SpeakerError> {
-        let answer = ask(&mut self.bgpd, "show bgp l2vpn evpn route type macip json")?;
-        Ok(show::received(&answer, wanted))
+    /// The paths that bgpd has to this MAC, with and without each of these addresses, whatever it does with them. A look below each distinguisher, and no list
+    /// (bgp_evpn_vty.c `evpn_show_route_rd_all_macip`, from FRR 8.4 on).
+    pub fn received(&mut self, mac: Mac, ips: &[IpAddr]) -> Result<Vec<Path>, SpeakerError> {
+        let mut found = Vec::new();
+        for ip in [None].into_iter().chain(ips.iter().copied().map(Some)) {
+            let of = ip.map_or_else(String::new, |ip| format!(" ip {ip}"));
+            let answer = self.ask_more(&format!("show bgp l2vpn evpn route rd all mac {mac}{of} json"))?;
+            found.extend(show::received(&answer, |its, _| its == mac));
+        }
+        Ok(found)
+    }
+
+    /// The paths to an address whose MAC nobody knows: all type-2 routes of the fabric are listed for it.
+    pub fn received_of_address(&mut self, ip: IpAddr) -> Result<Vec<Path>, SpeakerError> {
+        let answer = self.list(Daemon::Bgpd, "show bgp l2vpn evpn route type macip json")?;
+        Ok(show::received(&answer, |_, its| its == Some(ip)))
     }
 
     /// The other VTEPs of a segment, as zebra floods to them.
@@ -53,12 +65,14 @@ impl Frr {
     /// What other VTEPs send of one route type, `multicast` (type 3) or `prefix` (type 5), without what is said twice. Of type 2 there may be 100,000, and bgpd
     /// does nothing else while it lists them.
     pub fn received_targets(&mut self, kind: &str) -> Result<BTreeSet<Received>, SpeakerError> {
-        Ok(show::received_targets(&self.ask_more(&format!("show bgp l2vpn evpn route type {kind} json"))?))
+        let answer = self.list(Daemon::Bgpd, &format!("show bgp l2vpn evpn route type {kind} json"));
+        Ok(show::received_targets(&or_nothing(answer)?))
     }
 
     /// The MACs and addresses of a segment that zebra's duplicate address detection has marked.
     pub fn duplicates(&mut self, vni: Vni) -> Result<(Vec<Mac>, Vec<IpAddr>), SpeakerError> {
-        let macs = show::duplicate_macs(&ask(&mut self.zebra, &format!("show evpn mac vni {vni} json"))?);
-        Ok((macs, show::duplicate_ips(&ask(&mut self.zebra, &format!("show evpn arp-cache vni {vni} json"))?)))
+        let macs = self.list(Daemon::Zebra, &format!("show evpn mac vni {vni} duplicate json"))?;
+        let ips = self.list(Daemon::Zebra, &format!("show evpn arp-cache vni {vni} duplicate json"))?;
+        Ok((show::duplicate_macs(&macs), show::duplicate_ips(&ips)))
     }
 }

@@ -62,6 +62,15 @@ pub struct Frr {
     config_deadline: Duration,
     zebra: Vty,
     bgpd: Vty,
+    /// What is left for lists, where there is a limit.
+    lists: Option<Duration>,
+}
+
+/// A daemon that is asked.
+#[derive(Debug, Clone, Copy)]
+enum Daemon {
+    Zebra,
+    Bgpd,
 }
 
 impl Frr {
@@ -71,6 +80,10 @@ impl Frr {
     pub const HEARD: Duration = Duration::from_millis(500);
     /// For one vtysh.
     pub const CONFIG_DEADLINE: Duration = Duration::from_secs(5);
+    /// For all lists of one report: who asked for it waits, and bgpd does nothing else while it makes one.
+    pub const LISTS: Duration = Duration::from_millis(1500);
+    /// What a list may take without counting against them: that of a small segment, of which a host may have thousands.
+    const SHORT: Duration = Duration::from_millis(100);
 
     /// The FRR whose sockets are in this directory (`[speaker] socket_dir`).
     pub fn new(dir: &Path) -> Frr {
@@ -85,7 +98,13 @@ impl Frr {
             config_deadline,
             zebra: Vty::new(dir, "zebra", deadline),
             bgpd: Vty::new(dir, "bgpd", deadline),
+            lists: None,
         }
+    }
+
+    /// For a report: all its lists together get [`Frr::LISTS`].
+    pub fn for_report(self) -> Frr {
+        Frr { lists: Some(Frr::LISTS), ..self }
     }
 
     /// With a vtysh that is not /usr/bin/vtysh.
@@ -101,6 +120,18 @@ impl Frr {
     /// bgpd's version; none where it calls itself something else.
     pub fn version(&mut self) -> Result<Option<Version>, SpeakerError> {
         self.bgpd.show("show version").map(|text| show::version(&text))
+    }
+
+    /// Do zebra and bgpd answer at all? What says not even its version is dead or frozen; what does and leaves another question unanswered is not.
+    pub fn answers(&mut self) -> Result<(), SpeakerError> {
+        // bgpd first: where it is gone zebra forgets the VNIs, and that would be told as zebra's fault.
+        for vty in [&mut self.bgpd, &mut self.zebra] {
+            match vty.show("show version") {
+                Err(error) if error.is_absence() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Does mgmtd run? From [`Version::MGMTD`] on it has to.
@@ -198,6 +229,12 @@ impl Frr {
         Ok(show::mac(&ask(&mut self.zebra, &format!("show evpn mac vni {vni} mac {mac} json"))?, mac))
     }
 
+    /// The same, and the addresses that zebra knows with it, this host's or another's.
+    pub fn mac_with_addresses(&mut self, vni: Vni, mac: Mac) -> Result<(MacState, Vec<IpAddr>), SpeakerError> {
+        let answer = ask(&mut self.zebra, &format!("show evpn mac vni {vni} mac {mac} json"))?;
+        Ok((show::mac(&answer, mac), show::addresses_of(&answer, mac)))
+    }
+
     /// What zebra knows of an address.
     pub fn arp(&mut self, vni: Vni, ip: IpAddr) -> Result<ArpState, SpeakerError> {
         Ok(show::arp(&ask(&mut self.zebra, &format!("show evpn arp-cache vni {vni} ip {ip} json"))?))
@@ -220,10 +257,30 @@ impl Frr {
     /// A question of bgpd whose answer, where there is nothing, is any words of some version ("% Network not in table"; 8.4.4 says `{}` and
     /// more of a VNI that it does not know).
     fn ask_more(&mut self, command: &str) -> Result<Value, SpeakerError> {
-        match ask(&mut self.bgpd, command) {
-            Err(error) if !error.is_absence() => Ok(Value::Null),
-            answer => answer,
+        or_nothing(ask(&mut self.bgpd, command))
+    }
+}
+
+impl Frr {
+    /// A question whose answer grows with the fabric.
+    fn list(&mut self, daemon: Daemon, command: &str) -> Result<Value, SpeakerError> {
+        let vty = match daemon {
+            Daemon::Zebra => &mut self.zebra,
+            Daemon::Bgpd => &mut self.bgpd,
+        };
+        let Some(left) = &mut self.lists else { return ask(vty, command) };
+        if left.is_zero() {
+            let command = command.to_owned();
+            return Err(SpeakerError::NotAsked { daemon: vty.daemon(), command, within: Frr::LISTS });
         }
+        let began = Instant::now();
+        let answer = vty.show_within(command, *left);
+        *left = match &answer {
+            Err(SpeakerError::Timeout { .. }) => Duration::ZERO,
+            _ => left.saturating_sub(began.elapsed().saturating_sub(Frr::SHORT)),
+        };
+        let text = answer?;
+        show::json(&text).map_err(|what| vty.garbage(command, what))
     }
 }
 
@@ -233,6 +290,14 @@ const BGP_VRFS: &str = "show bgp vrfs json";
 struct VrfLists {
     zebra: Value,
     bgpd: Value,
+}
+
+/// Words in place of JSON say that there is nothing.
+fn or_nothing(answer: Result<Value, SpeakerError>) -> Result<Value, SpeakerError> {
+    match answer {
+        Err(error) if !error.is_absence() => Ok(Value::Null),
+        answer => answer,
+    }
 }
 
 fn ask(vty: &mut Vty, command: &str) -> Result<Value, SpeakerError> {

@@ -33,6 +33,8 @@ pub struct VniInfo {
     pub svi: Option<String>,
     /// An L3VNI's state; none for an L2VNI, which has no such field.
     pub up: Option<bool>,
+    /// How many MACs and addresses zebra has in it, this host's and others'.
+    pub entries: usize,
 }
 
 /// A MAC as zebra knows it.
@@ -87,6 +89,16 @@ pub enum ArpState {
     },
     /// Not known.
     Absent,
+}
+
+impl ArpState {
+    /// Its MAC, where the address is known.
+    pub fn mac(&self) -> Option<Mac> {
+        match self {
+            ArpState::Active { mac } | ArpState::Inactive { mac } | ArpState::Remote { mac, .. } => Some(*mac),
+            ArpState::Absent => None,
+        }
+    }
 }
 
 /// A VRF as zebra (`show vrf vni json`) and bgpd (`show bgp vrfs json`) know it now; for what is configured see `Running`.
@@ -195,6 +207,7 @@ pub(crate) fn vni(value: &Value) -> Option<VniInfo> {
         vxlan: text(value, &["vxlanInterface", "vxlanIntf", "vxlanIf"]).map(str::to_owned),
         svi: text(value, &["sviInterface", "sviIntf"]).map(str::to_owned),
         up: text(value, &["state"]).map(|state| state == "Up"),
+        entries: ["numMacs", "numArpNd"].into_iter().map(|name| number(value, name) as usize).sum(),
     })
 }
 
@@ -222,6 +235,13 @@ fn vtep(value: &Value) -> Option<IpAddr> {
 /// `show evpn mac vni N mac M json`
 pub(crate) fn mac(value: &Value, mac: Mac) -> MacState {
     value.get(mac.to_string()).map_or(MacState::Absent, mac_state)
+}
+
+/// `show evpn mac vni N mac M json`: the addresses of its neighbour entries (zebra_evpn_mac.c `zebra_evpn_print_mac`); "none" where it has none.
+pub(crate) fn addresses_of(value: &Value, mac: Mac) -> Vec<IpAddr> {
+    let neighbours = value.get(mac.to_string()).and_then(|value| value.get("neighbors"));
+    let lists = ["active", "inactive"].iter().filter_map(|list| neighbours?.get(list)?.as_array()).flatten();
+    lists.filter_map(|ip| ip.as_str()?.parse().ok()).collect()
 }
 
 /// `show evpn mac vni N json`. AUTO MACs are not in it.
@@ -467,7 +487,7 @@ pub(crate) fn announced(value: &Value, rd: &str) -> Announced {
     Announced { path: paths.into_iter().find(|p| p.own), to: to.map(|(name, _)| name.clone()).collect() }
 }
 
-/// `show bgp l2vpn evpn route type macip json`: the paths of all VTEPs to this MAC or address, by route distinguisher.
+/// `show bgp l2vpn evpn route type macip json`, `… route rd all mac M [ip I] json`: the paths of all VTEPs to this MAC or address, by route distinguisher.
 pub(crate) fn received(value: &Value, wanted: impl Fn(Mac, Option<IpAddr>) -> bool) -> Vec<Path> {
     let mut found = Vec::new();
     for (rd, routes) in value.as_object().into_iter().flatten() {
@@ -516,13 +536,13 @@ pub(crate) fn received_targets(value: &Value) -> BTreeSet<Received> {
     paths.iter().flat_map(received).collect()
 }
 
-/// `show evpn mac vni N json`: those that moved too often.
+/// `show evpn mac vni N duplicate json`: those that moved too often.
 pub(crate) fn duplicate_macs(value: &Value) -> Vec<Mac> {
     let list = value.get("macs").and_then(Value::as_object).into_iter().flatten();
     list.filter(|(_, value)| flag(value, "isDuplicate")).filter_map(|(mac, _)| mac.parse().ok()).collect()
 }
 
-/// `show evpn arp-cache vni N json`: likewise.
+/// `show evpn arp-cache vni N duplicate json`: likewise.
 pub(crate) fn duplicate_ips(value: &Value) -> Vec<IpAddr> {
     let list = value.as_object().into_iter().flatten();
     list.filter(|(_, value)| flag(value, "isDuplicate")).filter_map(|(ip, _)| ip.parse().ok()).collect()

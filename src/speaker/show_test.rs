@@ -24,7 +24,7 @@ fn here() -> MacState {
 fn vnis() {
     let l2 = vni(&golden!("vni-l2.json")).unwrap();
     assert_eq!((l2.kind, l2.vrf.as_str(), l2.up), (VniKind::L2, "red", None));
-    assert_eq!((l2.vxlan.as_deref(), l2.svi.as_deref()), (Some("vxlan20"), Some("red-l2")));
+    assert_eq!((l2.vxlan.as_deref(), l2.svi.as_deref(), l2.entries), (Some("vxlan20"), Some("red-l2"), 3));
     let l3 = vni(&golden!("vni-l3.json")).unwrap();
     assert_eq!((l3.kind, l3.vrf.as_str(), l3.up), (VniKind::L3, "red", Some(true)));
     assert_eq!((l3.vxlan.as_deref(), l3.svi.as_deref()), (Some("vxlan10"), Some("red-l3")));
@@ -39,6 +39,25 @@ fn macs_one_by_one() {
     assert_eq!(mac(&golden!("mac-absent.json"), guest()), MacState::Absent);
     let aged = json(r#"{"52:54:00:03:82:d8":{"type":"local","intf":"tap0","localInactive":true}}"#).unwrap();
     assert_eq!(mac(&aged, guest()), MacState::Inactive { port: "tap0".into() });
+}
+
+#[test]
+fn the_addresses_of_a_mac() {
+    assert_eq!(addresses_of(&golden!("mac-remote.json"), guest()), [IpAddr::from([10, 1, 0, 60])]);
+    assert_eq!(addresses_of(&golden!("mac-absent.json"), guest()), [] as [IpAddr; 0]);
+    let none = json(r#"{"52:54:00:03:82:d8":{"type":"local","intf":"tap0","neighbors":"none"}}"#).unwrap();
+    assert_eq!(addresses_of(&none, guest()), [] as [IpAddr; 0]);
+}
+
+#[test]
+fn the_paths_to_one_mac_below_all_distinguishers() {
+    let found = received(&golden!("rd-all-ip-remote.json"), |mac, _| mac == guest());
+    assert_eq!(found.len(), 1, "{found:?}");
+    let path = &found[0];
+    assert_eq!((path.rd.as_str(), path.ip), ("10.0.0.1:2", Some(IpAddr::from([10, 1, 0, 60]))));
+    assert_eq!((path.vtep, path.own, path.best, path.from.as_str()), (far(), false, true, "10.0.0.1"));
+    assert_eq!(path.targets, ["64512:20"]);
+    assert_eq!(received(&golden!("rd-all-absent.json"), |_, _| true), []);
 }
 
 #[test]

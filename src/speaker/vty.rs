@@ -51,13 +51,21 @@ impl Vty {
     /// Asks and returns the daemon's text. After any error but [`SpeakerError::Refused`] the connection is dropped, since what follows
     /// on it could be the rest of an old answer; the next question opens another.
     pub fn show(&mut self, command: &str) -> Result<String, SpeakerError> {
-        let until = Instant::now() + self.deadline;
+        self.show_within(command, self.deadline)
+    }
+
+    /// Like [`Vty::show`], with another deadline for this one question.
+    pub fn show_within(&mut self, command: &str, deadline: Duration) -> Result<String, SpeakerError> {
+        let usual = std::mem::replace(&mut self.deadline, deadline);
+        let until = Instant::now() + deadline;
         let kept = self.stream.is_some();
-        match self.run(command, until) {
+        let answer = match self.run(command, until) {
             // A daemon that was restarted since the last question: the old connection is dead, the new daemon answers.
             Err(SpeakerError::NotRunning { .. }) if kept => self.run(command, until),
-            result => result,
-        }
+            answer => answer,
+        };
+        self.deadline = usual;
+        answer
     }
 
     /// Like [`Vty::show`], for commands of the ENABLE_NODE such as `show running-config`. Needs no password on this socket.
@@ -145,7 +153,8 @@ impl Vty {
                 }
                 Some(tail) if tail.len() >= 4 => return Err(self.garbage(command, "a broken trailer".into())),
                 _ if answer.len() > self.max => {
-                    return Err(self.garbage(command, format!("more than {} bytes", self.max)));
+                    let command = command.to_owned();
+                    return Err(SpeakerError::TooLarge { daemon: self.daemon, command, most: self.max });
                 }
                 _ => {}
             }

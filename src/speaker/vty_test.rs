@@ -110,7 +110,7 @@ fn an_answer_without_end_is_bounded() {
     let mut vty = Vty::new(&fake.0, "zebra", Duration::from_secs(10));
     vty.max = 1 << 20;
     let answer = vty.show("show evpn json");
-    assert!(matches!(answer, Err(SpeakerError::Garbage { .. })), "{answer:?}");
+    assert!(matches!(answer, Err(SpeakerError::TooLarge { .. })), "{answer:?}");
 }
 
 #[test]

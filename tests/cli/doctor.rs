@@ -155,7 +155,7 @@ on_a_host!(a_speaker_that_is_not_there, {
     let report = report(&host);
     let found = amiss(&report);
     assert!(found.len() == 1 && found[0]["check"] == "speaker-down", "{report:#}");
-    assert_eq!(found[0]["mend"], "systemctl start frr");
+    assert_eq!(found[0]["mend"], "systemctl restart frr && evpn-hook sync");
 });
 
 on_a_host!(what_cannot_be_looked_at_is_said, {

@@ -10,6 +10,7 @@ mod devices;
 mod lab;
 #[path = "../common/poison.rs"]
 mod poison;
+mod slow;
 mod told;
 
 use evpn_hook::config::Vrf;

@@ -4,7 +4,7 @@ use super::{Look, Synced};
 use crate::config::Vrf;
 use crate::engine::guest::{observe, wanted};
 use crate::engine::{Engine, EngineError};
-use crate::model::{Guest, NetName};
+use crate::model::{Guest, IfName, Mac, NetName};
 use crate::plan::guest::tell;
 use crate::register::{Endpoint, GuestRecord, NetworkRecord, Stage};
 use crate::speaker::{Frr, SpeakerError};
@@ -115,24 +115,21 @@ impl Engine {
         }
     }
 
-    /// The registered endpoints that the speaker does not advertise: one dump a network, not questions an endpoint.
+    /// The registered endpoints that the speaker does not advertise, network by network.
     fn missed(&mut self, frr: &mut Frr, records: &[GuestRecord]) -> Result<Vec<Missed>, SpeakerError> {
-        let registered = |e: &&Endpoint| e.stage == Stage::Registered;
-        let mut dumps = BTreeMap::new();
+        let mut by_bridge: BTreeMap<&IfName, Vec<(&Guest, &Endpoint, Mac)>> = BTreeMap::new();
+        for (record, endpoint) in records.iter().flat_map(|r| r.endpoints.iter().map(move |e| (r, e))) {
+            if let (Stage::Registered, Some(mac)) = (endpoint.stage, endpoint.mac) {
+                by_bridge.entry(&endpoint.bridge).or_default().push((&record.guest, endpoint, mac));
+            }
+        }
         let mut missed = Vec::new();
-        for record in records {
-            for endpoint in record.endpoints.iter().filter(registered) {
-                let Some(mac) = endpoint.mac else { continue };
-                let dump = match dumps.get(&endpoint.bridge) {
-                    Some(dump) => dump,
-                    None => {
-                        let Ok(Some(network)) = self.register.network_of_bridge(&endpoint.bridge) else { continue };
-                        dumps.entry(endpoint.bridge.clone()).or_insert(frr.dump(network.network.vni)?)
-                    }
-                };
-                if let Some(why) = dump.advertised(mac, &endpoint.addresses()).problem() {
-                    missed.push((record.guest.clone(), endpoint.clone(), why));
-                }
+        for (bridge, endpoints) in by_bridge {
+            let Ok(Some(network)) = self.register.network_of_bridge(bridge) else { continue };
+            let wanted: Vec<_> = endpoints.iter().map(|(_, endpoint, mac)| (*mac, endpoint.addresses())).collect();
+            let said = frr.advertised_all(network.network.vni, &wanted)?;
+            for ((guest, endpoint, _), said) in endpoints.into_iter().zip(said) {
+                missed.extend(said.problem().map(|why| (guest.clone(), endpoint.clone(), why)));
             }
         }
         Ok(missed)

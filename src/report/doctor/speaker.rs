@@ -5,7 +5,9 @@ use crate::config::Vrf;
 use crate::engine::{Engine, EngineError};
 use crate::model::{IfName, Vni};
 use crate::plan::Step;
-use crate::speaker::{Frr, Instance, Peer, Received, Running, SpeakerError, Version, VniInfo, VrfInfo};
+use crate::report::explain::read_again;
+use crate::report::unheard::{self, Unheard};
+use crate::speaker::{Frr, Instance, Peer, Received, Running, Version, VniInfo, VrfInfo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -25,6 +27,8 @@ struct Said {
     prefixes: BTreeSet<Received>,
     /// What duplicate address detection has marked.
     duplicates: Vec<(Vni, Duplicate)>,
+    /// What could not be looked for, since a list was not told: the check, of which network or VRF, and why.
+    untold: Vec<(&'static str, String, Unheard)>,
 }
 
 #[derive(Debug, Clone)]
@@ -37,8 +41,8 @@ struct Duplicate {
 enum Answer {
     /// The configuration names none.
     None,
-    /// A daemon that does not answer, in its own words; and whether bgpd is never started.
-    Silent(String, bool),
+    /// Why nothing is known of it; and whether bgpd is never started.
+    Unheard(Unheard, bool),
     Said(Box<Said>),
 }
 
@@ -56,21 +60,22 @@ impl Seen {
     /// What is told here of a speaker that does not answer, for those who came by the same.
     pub fn silence(&self) -> Vec<String> {
         match &self.0 {
-            Answer::Silent(why, _) => vec![why.clone()],
+            Answer::Unheard(unheard, _) => vec![unheard.why().to_owned()],
             _ => Vec::new(),
         }
     }
 }
 
 pub fn observe(engine: &mut Engine, base: &Base, files: &frr_files::Seen) -> Result<Seen, EngineError> {
-    let Some(mut frr) = engine.frr()? else { return Ok(Seen(Answer::None)) };
-    Ok(Seen(match ask(&mut frr, base) {
+    let Some(frr) = engine.frr()? else { return Ok(Seen(Answer::None)) };
+    Ok(Seen(match ask(&mut frr.for_report(), base) {
         Ok(said) => Answer::Said(Box::new(said)),
-        Err(error) => Answer::Silent(error.to_string(), files.bgpd_is_off),
+        Err(unheard) => Answer::Unheard(unheard, files.bgpd_is_off),
     }))
 }
 
-fn ask(frr: &mut Frr, base: &Base) -> Result<Said, SpeakerError> {
+fn ask(frr: &mut Frr, base: &Base) -> Result<Said, Unheard> {
+    Unheard::before(frr)?;
     let mut said =
         Said { running: frr.running()?, version: frr.version()?, sessions: frr.evpn_peers()?, ..Said::default() };
     if said.version.is_some_and(|version| version >= Version::MGMTD) {
@@ -83,30 +88,73 @@ fn ask(frr: &mut Frr, base: &Base) -> Result<Said, SpeakerError> {
         let info = frr.vni(network.vni)?;
         if info.is_some() {
             said.vteps.extend(frr.vteps(network.vni)?);
-            let (macs, ips) = frr.duplicates(network.vni)?;
-            let macs = macs.into_iter().map(|mac| Duplicate { word: "mac", value: mac.to_string() });
-            let ips = ips.into_iter().map(|ip| Duplicate { word: "ip", value: ip.to_string() });
-            said.duplicates.extend(macs.chain(ips).map(|duplicate| (network.vni, duplicate)));
         }
         said.vnis.insert(network.vni, info);
         if let Some(vrf) = network.vrf.as_ref().filter(|vrf| vrf.vni.is_some() && !said.vrfs.contains_key(&vrf.name)) {
             said.vrfs.insert(vrf.name.clone(), frr.vrf(&vrf.name)?);
         }
     }
-    said.segments = frr.received_targets("multicast")?;
-    said.prefixes = frr.received_targets("prefix")?;
+    lists(frr, base, &mut said);
     Ok(said)
+}
+
+/// What only lists tell, after all else: a daemon answers nobody while it makes one.
+fn lists(frr: &mut Frr, base: &Base, said: &mut Said) {
+    let networks = || base.networks.iter().map(|record| &record.network);
+    for network in networks().filter(|network| said.vnis.get(&network.vni).is_some_and(Option::is_some)) {
+        match frr.duplicates(network.vni) {
+            Ok((macs, ips)) => {
+                let macs = macs.into_iter().map(|mac| Duplicate { word: "mac", value: mac.to_string() });
+                let ips = ips.into_iter().map(|ip| Duplicate { word: "ip", value: ip.to_string() });
+                said.duplicates.extend(macs.chain(ips).map(|duplicate| (network.vni, duplicate)));
+            }
+            Err(error) => said.untold.push(("duplicate-freeze", network.name.to_string(), error.into())),
+        }
+    }
+    // Where nothing is configured bgpd takes all of the VNI's: there is nothing to look for.
+    let evpn = said.running.evpn();
+    let segment = networks().find(|n| evpn.is_some_and(|evpn| !evpn.imports(Some(n.vni.get())).is_empty()));
+    let configured = |vrf: &&Vrf| said.running.vrf(vrf.name.as_str()).is_some_and(|own| !own.imports(None).is_empty());
+    let vrf = networks().filter_map(|network| network.vrf.as_ref()).find(configured);
+    for (kind, object, routes) in [
+        ("multicast", segment.map(|network| network.name.to_string()), &mut said.segments),
+        ("prefix", vrf.map(|vrf| vrf.name.to_string()), &mut said.prefixes),
+    ] {
+        let Some(object) = object else { continue };
+        match frr.received_targets(kind) {
+            Ok(received) => *routes = received,
+            Err(error) => said.untold.push(("rt-import", object, error.into())),
+        }
+    }
+}
+
+/// A line for each check: the networks of one are alike.
+fn untold(said: &Said) -> Vec<Finding> {
+    let mut found: Vec<Finding> = Vec::new();
+    for check in said.untold.iter().map(|(check, ..)| *check).collect::<BTreeSet<_>>() {
+        let mut of_check = said.untold.iter().filter(|(its, ..)| *its == check);
+        let Some((_, object, why)) = of_check.next() else { continue };
+        let object = match of_check.count() {
+            0 => object.clone(),
+            more => format!("{object} (and {more} more)"),
+        };
+        found.push(Finding::not_checked(check, object, why.to_string()));
+    }
+    found
 }
 
 pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
     match &seen.0 {
         Answer::None => vec![Finding::not_checked("speaker", "the speaker", "[speaker] kind is none: nobody to ask")],
-        Answer::Silent(why, bgpd_is_off) => {
-            let down = Finding::problem("speaker-down", "FRR", why.clone());
+        Answer::Unheard(why @ Unheard::Silent(_), bgpd_is_off) => {
+            let down = Finding::problem("speaker-down", "FRR", why.to_string());
             vec![match bgpd_is_off {
                 true => down.run("sed -i 's/^bgpd=.*/bgpd=yes/' /etc/frr/daemons && systemctl restart frr"),
-                false => down.run("systemctl start frr"),
+                false => down.run(unheard::RESTART),
             }]
+        }
+        Answer::Unheard(why @ Unheard::Untold(_), _) => {
+            vec![Finding::problem("speaker-untold", "FRR", why.to_string()).by("ask again")]
         }
         Answer::Said(said) => of_frr(base, said),
     }
@@ -114,6 +162,7 @@ pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
 
 fn of_frr(base: &Base, said: &Said) -> Vec<Finding> {
     let mut found = defects::of(said.version);
+    found.extend(untold(said));
     found.extend(mgmtd(said));
     let Some(evpn) = said.running.evpn() else {
         let evidence = "bgpd has no 'router bgp': nothing is advertised";
@@ -148,8 +197,7 @@ fn of_frr(base: &Base, said: &Said) -> Vec<Finding> {
                             network.vni, info.vrf
                         );
                         found.push(
-                            Finding::problem("vni-vrf", &network.name, evidence)
-                                .by("restart FRR, which then reads the kernel anew"),
+                            Finding::problem("vni-vrf", &network.name, evidence).run(read_again(&network.vni.device())),
                         );
                     }
                 }
@@ -157,8 +205,7 @@ fn of_frr(base: &Base, said: &Said) -> Vec<Finding> {
                     let evidence =
                         format!("zebra does not know VNI {}, though {} is there", network.vni, network.vni.device());
                     found.push(
-                        Finding::problem("vni-unknown", &network.name, evidence)
-                            .by("restart FRR, which then reads the kernel anew"),
+                        Finding::problem("vni-unknown", &network.name, evidence).run(read_again(&network.vni.device())),
                     );
                 }
                 None => {}
@@ -284,8 +331,7 @@ fn l3vni(base: &Base, said: &Said, vrf: &Vrf) -> Option<Finding> {
     }
     if !info.up {
         return Some(
-            problem(format!("zebra has L3VNI {vni} as down, though its devices are up"))
-                .by("restart FRR, which then reads the kernel anew"),
+            problem(format!("zebra has L3VNI {vni} as down, though its devices are up")).run(read_again(&vni.device())),
         );
     }
     (info.bgp_vni != vni.get())
@@ -363,7 +409,7 @@ mod tests {
             instance(None, &["neighbor 10.0.0.9 activate", "advertise-all-vni"]),
             instance(Some("red"), &["advertise ipv4 unicast"]),
         ];
-        let info = VniInfo { kind: VniKind::L2, vrf: "red".into(), vxlan: None, svi: None, up: None };
+        let info = VniInfo { kind: VniKind::L2, vrf: "red".into(), vxlan: None, svi: None, up: None, entries: 2 };
         Said {
             version: Some(Version(10, 5)),
             mgmtd: None,
@@ -375,6 +421,7 @@ mod tests {
             segments: received(&["64512:20"]),
             prefixes: received(&["64512:10"]),
             duplicates: Vec::new(),
+            untold: Vec::new(),
         }
     }
 
@@ -400,13 +447,26 @@ mod tests {
 
     #[test]
     fn nobody_answers() {
-        let seen = Seen(Answer::Silent("zebra is not running".into(), false));
-        assert_eq!(only(&judge(&base(), &seen)), ("speaker-down", Severity::Problem, "systemctl start frr"));
-        let off = Seen(Answer::Silent("bgpd is not running".into(), true));
+        let seen = Seen(Answer::Unheard(Unheard::Silent("zebra is not running".into()), false));
+        assert_eq!(only(&judge(&base(), &seen)), ("speaker-down", Severity::Problem, unheard::RESTART));
+        let off = Seen(Answer::Unheard(Unheard::Silent("bgpd is not running".into()), true));
         let command = "sed -i 's/^bgpd=.*/bgpd=yes/' /etc/frr/daemons && systemctl restart frr";
         assert_eq!(only(&judge(&base(), &off)), ("speaker-down", Severity::Problem, command));
         assert_eq!(seen.silence(), ["zebra is not running"]);
         assert_eq!(only(&judge(&base(), &Seen(Answer::None))).1, Severity::NotChecked);
+    }
+
+    #[test]
+    fn what_is_not_told_is_no_verdict_and_restarts_nothing() {
+        let why = || Unheard::Untold("bgpd did not answer 'show running-config' within 2000 ms".into());
+        let found = judge(&base(), &Seen(Answer::Unheard(why(), true)));
+        assert_eq!(only(&found), ("speaker-untold", Severity::Problem, "ask again"));
+        assert_eq!(found[0].evidence, "not told: bgpd did not answer 'show running-config' within 2000 ms");
+        let lists = finds(|_, said| {
+            said.untold = ["red", "blue"].map(|name| ("duplicate-freeze", name.to_owned(), why())).into();
+        });
+        assert_eq!(only(&lists), ("duplicate-freeze", Severity::NotChecked, ""));
+        assert_eq!(lists[0].object, "red (and 1 more)");
     }
 
     #[test]

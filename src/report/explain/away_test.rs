@@ -3,6 +3,7 @@
 use crate::plan::Step;
 use crate::plan::seen::{Fdb, Link, LinkKind, Route};
 use crate::report::explain::fixture::{IP, MAC, RR, Scene, TAP, broken, ip, kinds, mac, neigh, path};
+use crate::report::unheard::Unheard;
 use crate::speaker::{ArpState, MacState, Peer};
 
 const READ_AGAIN: &str = "ip link set vxlan20 down && ip link set vxlan20 up";
@@ -88,7 +89,7 @@ const FAULTS: &[Fault] = &[
     (
         "bgpd is dead",
         |s| {
-            s.frr().silent = Some("bgpd is not running".into());
+            s.frr().unheard = Some(Unheard::Silent("bgpd is not running".into()));
             forgotten(s);
         },
         ("frr", "zebra, bgpd", "systemctl restart frr && evpn-hook sync"),

@@ -7,6 +7,7 @@ use crate::plan::duplicate::Duplicate;
 use crate::plan::seen::{Route, World};
 use crate::plan::{Plan, Refusal};
 use crate::register::Endpoint;
+use crate::report::unheard::Unheard;
 use crate::speaker::{Advertised, Announced, Peer, RoutePath, Running, Targets, VniInfo, VrfInfo};
 use std::net::IpAddr;
 
@@ -48,8 +49,8 @@ pub(super) struct Away {
 /// What FRR says.
 #[derive(Default)]
 pub(super) struct Frr {
-    /// A daemon that does not answer, in words; then nothing else is known.
-    pub(super) silent: Option<String>,
+    /// Why nothing of what follows is known, where it is not.
+    pub(super) unheard: Option<Unheard>,
     pub(super) running: Running,
     pub(super) vni: Option<VniInfo>,
     pub(super) vrf: VrfInfo,
@@ -75,6 +76,6 @@ pub(super) struct PeerSeen {
 impl Frr {
     /// Does it answer and hand this host's VNIs on? What else it says has a meaning only then.
     pub(super) fn speaks(&self) -> bool {
-        self.silent.is_none() && self.running.advertises_all_vni()
+        self.unheard.is_none() && self.running.advertises_all_vni()
     }
 }

@@ -4,6 +4,7 @@ use crate::model::{Guest, IfName, Mac, quoted};
 use crate::plan::Refusal;
 use crate::plan::seen::{LinkKind, World};
 use crate::register::{Endpoint, GuestRecord, NetworkRecord};
+use crate::report::unheard::Unheard;
 use crate::speaker::RoutePath;
 use std::net::IpAddr;
 
@@ -52,12 +53,14 @@ pub(super) fn here<'a>(asked: &Asked, records: &'a [GuestRecord]) -> Result<Vec<
     Err(Refusal(format!("{}: more than one has it: {}: name one by its device", words(asked), names.join(", "))))
 }
 
-/// The guest of another host that has this MAC or address: on the network whose kernel entries or routes know it, else where the address belongs.
+/// The guest of another host that has this MAC or address: on the network whose kernel entries or routes know it, else where the address belongs. `unheard`
+/// is why the routes are not told, where they are not.
 pub(super) fn away<'a>(
     asked: &Asked,
     networks: &'a [NetworkRecord],
     world: &World,
     received: &[RoutePath],
+    unheard: Option<&Unheard>,
 ) -> Result<Stranger<'a>, Refusal> {
     let Some(first) = networks.first() else {
         return Err(Refusal(format!(
@@ -87,6 +90,14 @@ pub(super) fn away<'a>(
     let best = if known.is_empty() { strangers.iter().collect() } else { known };
     match best[..] {
         [one] => Ok(one.clone()),
+        [] if unheard.is_some() => {
+            let why = unheard.map(Unheard::why).unwrap_or_default();
+            let name = if matches!(asked, Asked::Ip(_)) { "; name its MAC" } else { "" };
+            Err(Refusal(format!(
+                "{}: no guest of this host has it, and whether another has is not told: {why}{name}",
+                words(asked)
+            )))
+        }
         [] => Err(Refusal(format!(
             "{}: no guest of this host has it, nor any other that is known here: ask on the host where the guest runs, or see 'evpn-hook status'",
             words(asked)

@@ -95,7 +95,7 @@ fn a_guest_of_another_host_is_known_by_what_the_kernel_and_bgp_hold() {
     let networks = [record(), blue()];
     let received = [path("10.0.0.2:2", false, Some(ip(IP)), "10.0.0.2")];
     let find = |asked: &str| {
-        let found = away(&Asked::of(asked), &networks, &world(), &received).map_err(|e| e.to_string())?;
+        let found = away(&Asked::of(asked), &networks, &world(), &received, None).map_err(|e| e.to_string())?;
         Ok::<_, String>((found.record.network.name.to_string(), found.mac, found.ips))
     };
     let red = |ips: &[&str]| Ok(("red".to_owned(), Some(mac(MAC)), ips.iter().map(|i| ip(i)).collect::<Vec<_>>()));
@@ -113,7 +113,7 @@ fn a_guest_of_another_host_is_known_by_what_the_kernel_and_bgp_hold() {
     assert_eq!(find("192.0.2.1").unwrap_err(), nobody);
 
     let one = [record()];
-    let find = |asked: &str| away(&Asked::of(asked), &one, &world(), &received).unwrap();
+    let find = |asked: &str| away(&Asked::of(asked), &one, &world(), &received, None).unwrap();
     assert_eq!(find(IP).mac, Some(mac(MAC)), "announced");
     assert_eq!(
         (find("10.1.0.99").mac, find("10.1.0.99").ips),
@@ -125,9 +125,21 @@ fn a_guest_of_another_host_is_known_by_what_the_kernel_and_bgp_hold() {
 }
 
 #[test]
+fn where_bgp_does_not_tell_nobody_is_said_to_be_nobodys() {
+    let unheard = Unheard::Untold("bgpd did not answer 'show x' within 1500 ms".into());
+    let said = |asked: &str, networks: &[NetworkRecord]| {
+        away(&Asked::of(asked), networks, &world(), &[], Some(&unheard)).unwrap_err().to_string()
+    };
+    let networks = [record(), blue()];
+    let told = "no guest of this host has it, and whether another has is not told: bgpd did not answer 'show x' within 1500 ms";
+    assert_eq!(said("192.0.2.1", &networks), format!("192.0.2.1: {told}; name its MAC"));
+    assert_eq!(said("52:54:00:00:00:99", &networks), format!("52:54:00:00:00:99: {told}"));
+}
+
+#[test]
 fn a_name_that_is_nobodys_is_said_with_a_way_out() {
     let networks = [record()];
-    let said = |asked: &str| away(&Asked::of(asked), &networks, &world(), &[]).unwrap_err().to_string();
+    let said = |asked: &str| away(&Asked::of(asked), &networks, &world(), &[], None).unwrap_err().to_string();
     assert!(
         said("tap9").contains("'evpn-hook attach tap9 --network red --mac MAC --ip IP' makes it one"),
         "{}",
@@ -135,6 +147,6 @@ fn a_name_that_is_nobodys_is_said_with_a_way_out() {
     );
     assert!(said("red-l2").contains("no guest's"), "{}", said("red-l2"));
     assert!(said("vm\n9").contains(r"'vm\n9': no guest, device, MAC or address"), "{}", said("vm\n9"));
-    let none = away(&Asked::of("10.1.0.1"), &[], &world(), &[]).unwrap_err().to_string();
+    let none = away(&Asked::of("10.1.0.1"), &[], &world(), &[], None).unwrap_err().to_string();
     assert!(none.contains("no network of evpn-hook's is up on this host"), "{none}");
 }

@@ -106,7 +106,7 @@ pub(super) fn path(rd: &str, own: bool, ip: Option<IpAddr>, vtep: &str) -> Route
 
 fn frr() -> Frr {
     Frr {
-        silent: None,
+        unheard: None,
         running: Running { instances: vec![Instance { asn: 64512, vrf: None, lines: evpn_lines() }] },
         vni: Some(VniInfo {
             kind: VniKind::L2,
@@ -114,6 +114,7 @@ fn frr() -> Frr {
             vxlan: Some("vxlan20".into()),
             svi: Some("red-l2".into()),
             up: None,
+            entries: 4,
         }),
         vrf: VrfInfo { vni: 10, up: true, bgp: true, bgp_vni: 10 },
         targets: Some(Targets {

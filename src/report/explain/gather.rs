@@ -11,7 +11,9 @@ use crate::plan::seen::World;
 use crate::register::{Endpoint, GuestRecord, NetworkRecord};
 use crate::report::duplicates::{self, Claims};
 use crate::report::settled::{self, Object};
-use crate::speaker::{Dump, Frr, RoutePath, SpeakerError};
+use crate::report::unheard::Unheard;
+use crate::speaker::{Address, Advertised, Frr, RoutePath, SpeakerError};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 /// The guest of this name, device, MAC or address.
@@ -40,7 +42,7 @@ fn look(engine: &mut Engine, text: &str) -> Result<Explanation, EngineError> {
     if chains.is_empty() {
         chains.push(chain_away(engine, &world, &networks, &asked)?);
     }
-    Ok(Explanation { asked: text.to_owned(), healthy: chains.iter().all(|c| c.broken.is_none()), chains })
+    Ok(Explanation { asked: text.to_owned(), healthy: chains.iter().all(Chain::holds), chains })
 }
 
 fn chain_here(
@@ -58,20 +60,19 @@ fn chain_here(
         );
         return Err(Refusal(what).into());
     };
-    let mut frr = engine.frr()?;
+    let mut frr = engine.frr()?.map(Frr::for_report);
     let mut segment = segment(engine, world, record, frr.as_mut())?;
     let mut duplicates = Vec::new();
     if let Some(mac) = endpoint.mac {
-        let ips = endpoint.addresses();
-        let mut dump = None;
-        if let (Some(frr), Some(said)) = (&mut frr, &mut segment.frr) {
-            // What fails here is told as a daemon that fell silent in between.
-            match of_guest(frr, record, said, mac, &ips) {
-                Ok(found) => dump = Some(found),
-                Err(error) => said.silent = said.silent.take().or(Some(error.to_string())),
-            }
+        if let (Some(frr), Some(said)) = (&mut frr, &mut segment.frr)
+            && said.unheard.is_none()
+            && let Err(error) = of_guest(frr, record, said, mac, &endpoint.addresses())
+        {
+            said.unheard = Some(error.into());
         }
-        duplicates = duplicates::of(world, dump.as_ref(), &Claims::of(records), guest, endpoint, boot_seconds());
+        let vteps = tunnels(engine, world, record, endpoint, mac)?;
+        let vtep_of = |mac: Mac| vteps.get(&mac).copied();
+        duplicates = duplicates::of(world, vtep_of, &Claims::of(records), guest, endpoint, boot_seconds());
     }
     let agent_runs = engine.register.agent_runs();
     let mends = mends(world, &guest.to_string(), endpoint);
@@ -95,22 +96,27 @@ fn chain_away(
     networks: &[NetworkRecord],
     asked: &Asked,
 ) -> Result<Chain, EngineError> {
-    let mut frr = engine.frr()?;
-    // A silent bgpd is told as a link of the chain.
-    let mut received = match (asked, &mut frr) {
-        (Asked::Ip(ip), Some(frr)) => frr.received(|_, its| its == Some(*ip)).unwrap_or_default(),
-        (Asked::Mac(mac), Some(frr)) => frr.received(|its, _| its == *mac).unwrap_or_default(),
-        _ => Vec::new(),
+    let mut frr = engine.frr()?.map(Frr::for_report);
+    // A bgpd that does not tell is a link of the chain.
+    let heard = match &mut frr {
+        Some(frr) => of_asked(frr, world, networks, asked),
+        None => Ok(Vec::new()),
     };
-    let Stranger { record, mac, ips } = find::away(asked, networks, world, &received)?;
+    let (mut received, unheard) = match heard {
+        Ok(received) => (received, None),
+        Err(unheard) => (Vec::new(), Some(unheard)),
+    };
+    let Stranger { record, mac, ips } = find::away(asked, networks, world, &received, unheard.as_ref())?;
     let mut segment = segment(engine, world, record, frr.as_mut())?;
-    if let (Some(frr), Some(said), Some(mac)) = (&mut frr, &mut segment.frr, mac)
-        && said.silent.is_none()
+    if let (Some(frr), Some(said)) = (&mut frr, &mut segment.frr)
+        && said.unheard.is_none()
     {
-        let asked = of_stranger(frr, record, said, mac, &ips);
-        match asked {
-            Ok(all) => received = all,
-            Err(error) => said.silent = Some(error.to_string()),
+        said.unheard = unheard;
+        if let (Some(mac), None) = (mac, &said.unheard) {
+            match of_stranger(frr, record, mac, &ips) {
+                Ok(known) => said.known = Some(known),
+                Err(error) => said.unheard = Some(error.into()),
+            }
         }
     }
     // Of the MAC, and of those addresses that were asked for.
@@ -146,6 +152,27 @@ fn chain_away(
     })
 }
 
+/// Where the segment's tunnel sends the frames of those MACs that have a say in this endpoint's duplicates.
+fn tunnels(
+    engine: &mut Engine,
+    world: &World,
+    record: &NetworkRecord,
+    endpoint: &Endpoint,
+    mac: Mac,
+) -> Result<HashMap<Mac, IpAddr>, EngineError> {
+    let (bridge, vxlan) = (world.link(&record.network.bridge), world.link(&record.network.vni.device()));
+    let (Some(bridge), Some(vxlan)) = (bridge, vxlan) else { return Ok(HashMap::new()) };
+    let winners = endpoint.ips.iter().filter_map(|a| world.neigh(bridge.index, a.ip)?.mac);
+    let losers = endpoint.taken.iter().map(|taken| taken.mac);
+    let mut vteps = HashMap::new();
+    for mac in [mac].into_iter().chain(winners).chain(losers) {
+        if let Some(vtep) = engine.kernel()?.vtep_of(vxlan.index, mac)? {
+            vteps.insert(mac, vtep);
+        }
+    }
+    Ok(vteps)
+}
+
 fn vtep_of(received: &[RoutePath]) -> Option<IpAddr> {
     received.iter().filter(|p| !p.own).max_by_key(|p| p.best).and_then(|p| p.vtep)
 }
@@ -166,9 +193,7 @@ fn segment<'a>(
         None => None,
         Some(frr) => {
             let mut said = Said::default();
-            if let Err(error) = of_network(frr, record, &mut said) {
-                said.silent = Some(error.to_string());
-            }
+            said.unheard = Unheard::before(frr).and_then(|()| Ok(of_network(frr, record, &mut said)?)).err();
             for seen in &mut said.peers {
                 if let Ok(ip) = seen.peer.name.parse::<IpAddr>() {
                     seen.reachable = Some(engine.kernel()?.route_to(ip, None)?.is_some());
@@ -188,7 +213,6 @@ fn loopback(world: &World) -> IfName {
 // ----- the speaker -----
 
 fn of_network(frr: &mut Frr, record: &NetworkRecord, said: &mut Said) -> Result<(), SpeakerError> {
-    // bgpd first: where it is gone zebra forgets the VNIs, and that would be told as zebra's fault.
     said.running = frr.running()?;
     let network = &record.network;
     said.vni = frr.vni(network.vni)?;
@@ -203,42 +227,90 @@ fn of_network(frr: &mut Frr, record: &NetworkRecord, said: &mut Said) -> Result<
     Ok(())
 }
 
-/// The guest's own routes; returns all of the VNI, which tells of duplicates.
+/// The guest's own routes.
 fn of_guest(
     frr: &mut Frr,
     record: &NetworkRecord,
     said: &mut Said,
     mac: Mac,
     ips: &[IpAddr],
-) -> Result<Dump, SpeakerError> {
-    let dump = frr.dump(record.network.vni)?;
-    let mut known = dump.advertised(mac, ips);
-    // A list has no MAC that zebra knows from a neighbour alone.
-    known.state = frr.mac(record.network.vni, mac)?;
+) -> Result<(), SpeakerError> {
+    let known = frr.advertised(record.network.vni, mac, ips)?;
+    // Where it is not its own, another VTEP may have won.
+    let is_own = known.route && known.ips.iter().all(|a| a.route);
     said.known = Some(known);
     if let Some(rd) = said.targets.as_ref().and_then(|t| t.rd.clone()) {
         for ip in [None].into_iter().chain(ips.iter().copied().map(Some)) {
             said.announced.push((ip, frr.announced(&rd, mac, ip)?));
         }
     }
-    // The whole table is only asked for where another VTEP may have won.
-    if said.known.as_ref().is_some_and(|k| !k.route || k.ips.iter().any(|a| !a.route)) {
-        said.received = frr.received(|its, _| its == mac)?;
+    if !is_own {
+        said.received = frr.received(mac, ips)?;
     }
-    Ok(dump)
+    Ok(())
 }
 
-/// What is known of another host's guest; returns all paths to its MAC.
-fn of_stranger(
+/// So many routes bgpd may list for an address whose MAC nobody here knows: it does nothing else meanwhile, some 20 ms for a thousand.
+const LISTED: u32 = 20_000;
+
+/// The paths to the MAC or address that was asked for, and to what belongs to it.
+fn of_asked(
     frr: &mut Frr,
-    record: &NetworkRecord,
-    said: &mut Said,
-    mac: Mac,
-    ips: &[IpAddr],
-) -> Result<Vec<RoutePath>, SpeakerError> {
+    world: &World,
+    networks: &[NetworkRecord],
+    asked: &Asked,
+) -> Result<Vec<RoutePath>, Unheard> {
+    if matches!(asked, Asked::Name(_)) || networks.is_empty() {
+        return Ok(Vec::new());
+    }
+    Unheard::before(frr)?;
+    let vnis = networks.iter().map(|record| record.network.vni);
+    let bridges: Vec<u32> = networks.iter().filter_map(|r| world.link(&r.network.bridge)).map(|l| l.index).collect();
+    match asked {
+        Asked::Name(_) => Ok(Vec::new()),
+        Asked::Mac(mac) => {
+            let mut ips = BTreeSet::new();
+            for vni in vnis {
+                ips.extend(frr.mac_with_addresses(vni, *mac)?.1);
+            }
+            Ok(frr.received(*mac, &Vec::from_iter(ips))?)
+        }
+        Asked::Ip(ip) => {
+            let mut macs: BTreeSet<Mac> = bridges.iter().filter_map(|bridge| world.neigh(*bridge, *ip)?.mac).collect();
+            for vni in vnis {
+                macs.extend(frr.arp(vni, *ip)?.mac());
+            }
+            let mut found = Vec::new();
+            for mac in &macs {
+                found.extend(frr.received(*mac, &[*ip])?);
+            }
+            if found.iter().any(|path| path.ip == Some(*ip)) {
+                return Ok(found);
+            }
+            // Whoever has it is announced with another MAC, or not taken in here.
+            let routes: u32 = frr.evpn_peers()?.iter().map(|peer| peer.received).sum();
+            let listed = match routes {
+                0..=LISTED => frr.received_of_address(*ip).map_err(Unheard::from),
+                _ => Err(Unheard::Untold(format!(
+                    "bgpd has {routes} routes, and is not asked for all of them to find one address"
+                ))),
+            };
+            match listed {
+                Err(unheard) if macs.is_empty() => return Err(unheard),
+                listed => found.extend(listed.unwrap_or_default()),
+            }
+            Ok(found)
+        }
+    }
+}
+
+/// What zebra has of another host's guest.
+fn of_stranger(frr: &mut Frr, record: &NetworkRecord, mac: Mac, ips: &[IpAddr]) -> Result<Advertised, SpeakerError> {
     let vni = record.network.vni;
-    let mut known = frr.dump(vni)?.advertised(mac, ips);
-    known.state = frr.mac(vni, mac)?;
-    said.known = Some(known);
-    frr.received(|its, _| its == mac)
+    let state = frr.mac(vni, mac)?;
+    let mut known = Advertised { mac, state, route: false, ips: Vec::new() };
+    for ip in ips {
+        known.ips.push(Address { ip: *ip, state: frr.arp(vni, *ip)?, route: false });
+    }
+    Ok(known)
 }

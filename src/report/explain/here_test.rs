@@ -5,8 +5,9 @@ use crate::plan::duplicate::{Duplicate, Holder};
 use crate::plan::seen::{LinkKind, PortFlags};
 use crate::plan::{Refusal, Step};
 use crate::register::Stage;
-use crate::report::explain::State;
 use crate::report::explain::fixture::{IP, MAC, RR, Scene, TAP, VXLAN, broken, ip, kinds, mac, neigh, path};
+use crate::report::explain::{Chain, Explanation, State, text};
+use crate::report::unheard::Unheard;
 use crate::speaker::{ArpState, MacState, Peer};
 
 #[test]
@@ -314,7 +315,7 @@ const FAULTS: &[Fault] = &[
     (
         "a daemon is dead",
         |s| {
-            s.frr().silent = Some("bgpd is not running".into());
+            s.frr().unheard = Some(Unheard::Silent("bgpd is not running".into()));
             s.frr().vni = None;
         },
         ("frr", "zebra, bgpd", RESTART),
@@ -470,10 +471,38 @@ fn what_depends_on_a_broken_link_is_unknown_and_what_holds_all_the_same_is_ok() 
 #[test]
 fn what_only_frr_could_tell_is_unknown_where_it_is_silent() {
     let mut scene = Scene::here();
-    scene.frr().silent = Some("zebra did not answer".into());
+    scene.frr().unheard = Some(Unheard::Silent("zebra did not answer".into()));
     let links = scene.explained_here();
     let unknown: Vec<_> = links.iter().filter(|l| l.state == State::Unknown).map(|l| l.link).collect();
     assert_eq!(unknown, ["zebra-vni", "zebra-mac", "bgp-route", "peer"]);
+}
+
+/// An FRR that is busy, with a fabric's worth of routes for one, is not broken.
+#[test]
+fn what_frr_does_not_tell_is_no_verdict_and_restarts_nothing() {
+    let mut scene = Scene::here();
+    scene.frr().unheard = Some(Unheard::Untold("bgpd did not answer".into()));
+    let links = scene.explained_here();
+    let unknown: Vec<_> = links.iter().filter(|l| l.state != State::Ok).map(|l| (l.link, l.state)).collect();
+    let wanted = ["frr", "zebra-vni", "zebra-mac", "bgp-route", "peer"].map(|link| (link, State::Unknown));
+    assert_eq!(unknown, wanted);
+    assert!(links.iter().all(|l| l.mend.is_none()), "{links:#?}");
+    let frr = links.iter().find(|l| l.link == "frr").unwrap();
+    assert_eq!(frr.evidence, "not told: bgpd did not answer");
+    let chain = Chain {
+        place: "here",
+        guest: None,
+        network: "red".parse().unwrap(),
+        device: None,
+        mac: None,
+        ips: Vec::new(),
+        vtep: None,
+        broken: None,
+        links,
+    };
+    assert!(!chain.holds());
+    let told = text(&Explanation { asked: "hand".into(), healthy: false, chains: vec![chain] });
+    assert!(told.ends_with("\nno broken link was found, and 5 could not be told: ask again\n"), "{told}");
 }
 
 #[test]
@@ -491,6 +520,6 @@ fn what_a_guest_says_is_no_fault_where_it_is_registered_or_its_own_affair() {
 #[test]
 fn foreign_text_stays_on_its_line() {
     let mut scene = Scene::here();
-    scene.frr().silent = Some("zebra said\n\x1b[31m".into());
+    scene.frr().unheard = Some(Unheard::Silent("zebra said\n\x1b[31m".into()));
     assert!(scene.explained_here().iter().all(|l| !l.evidence.contains(['\n', '\x1b'])));
 }

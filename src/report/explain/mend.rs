@@ -7,12 +7,6 @@ pub(super) fn sync() -> Option<String> {
     Some("evpn-hook sync".to_owned())
 }
 
-/// A daemon of FRR's that is dead or does not answer: bgpd tells a new zebra nothing of its old routes, so they go together. What evpn-hook told
-/// the old ones of VRFs is not in frr.conf.
-pub(super) fn restart_frr() -> Option<String> {
-    Some("systemctl restart frr && evpn-hook sync".to_owned())
-}
-
 /// One word for a shell.
 pub(super) fn word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/@%+,=".contains(c);

@@ -18,6 +18,7 @@ mod segment;
 mod text;
 
 pub use gather::explain;
+pub(super) use segment::read_again;
 pub use text::text;
 
 use crate::model::{Guest, IfName, Mac, NetName, one_line};
@@ -29,7 +30,7 @@ use std::net::IpAddr;
 pub struct Explanation {
     /// What was asked for.
     pub asked: String,
-    /// Every link of every chain holds.
+    /// Every link of every chain holds. Not so where one is broken, nor where one is not told.
     pub healthy: bool,
     /// One for each NIC that is meant.
     pub chains: Vec<Chain>,
@@ -52,10 +53,16 @@ pub struct Chain {
     pub ips: Vec<IpAddr>,
     /// The VTEP that has it.
     pub vtep: Option<IpAddr>,
-    /// The number of the first broken link, from 0; null where all hold.
+    /// The number of the first broken link, from 0; null where none is.
     pub broken: Option<usize>,
     /// The links in order of cause and effect.
     pub links: Vec<Link>,
+}
+
+impl Chain {
+    fn holds(&self) -> bool {
+        self.links.iter().all(|link| link.state == State::Ok)
+    }
 }
 
 /// One thing that has to be so for the next to be so.
@@ -84,14 +91,20 @@ pub enum State {
     Ok,
     /// It does not, though all before it do.
     Broken,
-    /// It does not, or does not say, and an earlier one is broken: mend that first.
+    /// It does not, or does not say, and an earlier one is broken: mend that first. Or nobody told.
     Unknown,
 }
 
 /// What was found of one link.
 enum Finding {
     Holds(String),
-    Broken { evidence: String, mend: Option<String>, hint: Option<String> },
+    Broken {
+        evidence: String,
+        mend: Option<String>,
+        hint: Option<String>,
+    },
+    /// Who was asked did not tell: no verdict.
+    Untold(String),
 }
 
 impl Finding {
@@ -116,6 +129,7 @@ impl Links {
         let object = object.to_string();
         let (state, evidence, mend, hint) = match finding {
             Finding::Holds(evidence) => (State::Ok, evidence, None, None),
+            Finding::Untold(evidence) => (State::Unknown, evidence, None, None),
             Finding::Broken { evidence, .. } if self.broken.is_some() => (State::Unknown, evidence, None, None),
             Finding::Broken { evidence, mend, hint } => {
                 self.broken = Some(self.links.len());

@@ -6,6 +6,7 @@ use crate::config::Origin;
 use crate::model::{IfName, Vni};
 use crate::plan::seen::{Link, LinkKind, World};
 use crate::plan::{Plan, Refusal, Step};
+use crate::report::unheard::{self, Unheard};
 use crate::speaker::{Peer, VniKind};
 use std::net::IpAddr;
 
@@ -87,7 +88,7 @@ fn l3vni(s: &Segment, vrf: &IfName, vni: Vni) -> Finding {
 }
 
 /// What makes zebra and bgpd look at a VNI anew: they act on the device's going and coming.
-pub(super) fn read_again(vxlan: &IfName) -> String {
+pub(in crate::report) fn read_again(vxlan: &IfName) -> String {
     format!("ip link set {vxlan} down && ip link set {vxlan} up")
 }
 
@@ -275,14 +276,16 @@ pub(super) fn unheard(links: &mut Links, of: &[(&'static str, &dyn ToString)]) {
         links.add(
             link,
             object.to_string(),
-            Finding::broken("not known: FRR does not answer, or does not speak for this host", None),
+            Finding::Untold("not known: FRR does not answer, or does not speak for this host".to_owned()),
         );
     }
 }
 
 fn daemons(frr: &Frr) -> Finding {
-    if let Some(why) = &frr.silent {
-        return Finding::broken(why, mend::restart_frr());
+    match &frr.unheard {
+        Some(why @ Unheard::Silent(_)) => return Finding::broken(why.to_string(), Some(unheard::RESTART.to_owned())),
+        Some(why @ Unheard::Untold(_)) => return Finding::Untold(why.to_string()),
+        None => {}
     }
     let Some(instance) = frr.running.evpn() else {
         let hint = "put 'router bgp AS' with 'address-family l2vpn evpn / advertise-all-vni' into frr.conf";

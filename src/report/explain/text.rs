@@ -37,7 +37,10 @@ fn chain(chain: &Chain) -> String {
     }
     let unknown = chain.links.iter().filter(|l| l.state == State::Unknown).count();
     match chain.broken.map(|at| &chain.links[at]) {
-        None => out.push_str("every link holds\n"),
+        None if unknown == 0 => out.push_str("every link holds\n"),
+        None => {
+            let _ = writeln!(out, "no broken link was found, and {unknown} could not be told: ask again");
+        }
         Some(link) => {
             let rest = match unknown {
                 0 => String::new(),

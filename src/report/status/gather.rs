@@ -4,14 +4,15 @@ use super::{EndpointStatus, ForeignPort, NetworkStatus, Remote, Status};
 use crate::advice;
 use crate::config::{Network, PortSecurity};
 use crate::engine::{Engine, EngineError, Known, Now, boot_seconds, differences, host_wants, lacks};
-use crate::model::{Guest, NetName};
+use crate::model::{Guest, Mac, NetName, Vni};
 use crate::plan::foreign::Foreign;
 use crate::plan::guest::HalfIsolated;
 use crate::plan::seen::{self, World};
 use crate::register::{Endpoint, GuestRecord, NetworkRecord, Stage};
 use crate::report::duplicates::{self, Claims};
 use crate::report::settled::{self, Object};
-use crate::speaker::{Dump, Frr, SpeakerError};
+use crate::report::unheard::Unheard;
+use crate::speaker::{Advertised, Frr, SpeakerError};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -28,19 +29,18 @@ pub fn settled(engine: &mut Engine) -> Result<Status, EngineError> {
 
 /// Gathers it.
 pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
-    let mut frr = engine.frr()?;
+    let mut frr = engine.frr()?.map(Frr::for_report);
     let world = engine.whole_world()?;
     let now = Now::of(engine)?;
     let tunnels = Tunnels::of(engine.kernel()?.remotes()?);
+    let records = engine.register.guests().into_iter().collect::<Result<Vec<_>, _>>()?;
+    let up = engine.register.networks().into_iter().collect::<Result<Vec<_>, _>>()?;
+    let mut heard = frr.as_mut().map(|frr| Heard::of(frr, &up, &records));
     let mut networks = Vec::new();
-    let mut dumps: Vec<(NetName, Option<Result<Dump, SpeakerError>>)> = Vec::new();
-    for record in engine.register.networks() {
-        let record = record?;
-        // One dump a network instead of questions per endpoint: a host may have thousands.
-        let vni = record.network.vni;
-        dumps.push((record.network.name.clone(), frr.as_mut().map(|frr| frr.dump(vni))));
-        let mut status = network(engine, &world, &record, frr.as_mut())?;
-        let differences = differences(engine, &record, now)?;
+    for record in &up {
+        let told = heard.as_mut().and_then(|heard| heard.of_network.remove(&record.network.vni));
+        let mut status = network(engine, &world, record, told)?;
+        let differences = differences(engine, record, now)?;
         if !differences.is_empty() && status.state == "up" {
             status.state = "degraded";
         }
@@ -59,15 +59,17 @@ pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
         }
     }
     let mut endpoints = Vec::new();
-    let records = engine.register.guests().into_iter().collect::<Result<Vec<_>, _>>()?;
     foreign_ports(engine, &world, &records, &mut networks)?;
     let (claims, now) = (Claims::of(&records), boot_seconds());
+    let by_name: HashMap<&NetName, &Network> = up.iter().map(|up| (&up.network.name, &up.network)).collect();
     for record in &records {
         for e in &record.endpoints {
-            let dump = dumps.iter().find(|(name, _)| *name == e.network).and_then(|(_, dump)| dump.as_ref());
-            let said = dump.and_then(|dump| dump.as_ref().ok());
-            let others = duplicates::of(&world, said, &claims, &record.guest, e, now);
-            let mut status = endpoint(&world, &record.guest, e, dump);
+            let network = by_name.get(&e.network).copied();
+            let vtep_of = |mac| tunnels.vtep_of(&world, network?, mac);
+            let others = duplicates::of(&world, vtep_of, &claims, &record.guest, e, now);
+            let said = e.mac.zip(network).zip(heard.as_ref());
+            let said = said.and_then(|((mac, n), heard)| heard.endpoints.get(&(n.vni, mac, e.addresses())));
+            let mut status = endpoint(&world, &record.guest, e, said);
             status.problems.extend(others.iter().map(|other| format!("{other}: {}", other.mend())));
             endpoints.push(status);
         }
@@ -143,6 +145,12 @@ impl Tunnels {
         tunnels
     }
 
+    /// Where the network's tunnel sends a MAC's frames.
+    fn vtep_of(&self, world: &World, network: &Network, mac: Mac) -> Option<IpAddr> {
+        let vxlan = world.link(&network.vni.device())?;
+        self.0.get(&vxlan.index)?.iter().find(|remote| remote.mac == Some(mac)).map(|remote| remote.vtep)
+    }
+
     /// The VTEPs that flooding goes to, and those that the bridge has MACs behind.
     fn of_network(&self, world: &World, network: &Network) -> Vec<Remote> {
         let (Some(bridge), Some(vxlan)) = (world.link(&network.bridge), world.link(&network.vni.device())) else {
@@ -161,23 +169,72 @@ impl Tunnels {
     }
 }
 
+/// What FRR says of all networks and of the guests on them.
+#[derive(Default)]
+struct Heard {
+    /// What is wrong with each, in words; none where nothing is.
+    of_network: HashMap<Vni, Option<String>>,
+    /// By segment, MAC and addresses: two guests may have one MAC.
+    endpoints: HashMap<(Vni, Mac, Vec<IpAddr>), Advertised>,
+}
+
+impl Heard {
+    fn of(frr: &mut Frr, networks: &[NetworkRecord], guests: &[GuestRecord]) -> Heard {
+        let mut heard = Heard::default();
+        // Of one that does not answer more is not asked.
+        let mut unheard = Unheard::before(frr).err();
+        let mut wanted: HashMap<&NetName, Vec<(Mac, Vec<IpAddr>)>> = HashMap::new();
+        for e in guests.iter().flat_map(|guest| &guest.endpoints).filter(|e| e.stage != Stage::Incoming) {
+            if let Some(mac) = e.mac {
+                wanted.entry(&e.network).or_default().push((mac, e.addresses()));
+            }
+        }
+        // Lists come last: bgpd, while it makes one, answers nobody.
+        let mut networks: Vec<&NetworkRecord> = networks.iter().collect();
+        networks.sort_by_key(|record| wanted.get(&record.network.name).map_or(0, Vec::len));
+        for NetworkRecord { network, vtep, .. } in networks {
+            let mut problem = None;
+            if unheard.is_none() {
+                let wanted = wanted.get(&network.name).map_or(&[][..], Vec::as_slice);
+                match heard.ask(frr, network, wanted) {
+                    // Of one without its tunnels FRR cannot know.
+                    Ok(is_known) if is_known || vtep.is_none() => {}
+                    Ok(_) => {
+                        problem = Some(format!(
+                            "FRR does not know VNI {}: is advertise-all-vni in 'address-family l2vpn evpn'?",
+                            network.vni
+                        ));
+                    }
+                    Err(error @ (SpeakerError::TooLarge { .. } | SpeakerError::NotAsked { .. })) => {
+                        problem = Some(Unheard::from(error).to_string());
+                    }
+                    Err(error) => unheard = Some(error.into()),
+                }
+            }
+            heard.of_network.insert(network.vni, problem.or(unheard.as_ref().map(Unheard::to_string)));
+        }
+        heard
+    }
+
+    /// Does zebra know the VNI? Its guests are asked for, too.
+    fn ask(&mut self, frr: &mut Frr, network: &Network, wanted: &[(Mac, Vec<IpAddr>)]) -> Result<bool, SpeakerError> {
+        let is_known = frr.vni(network.vni)?.is_some();
+        let said = frr.advertised_all(network.vni, wanted)?;
+        let key = |said: &Advertised| (network.vni, said.mac, said.ips.iter().map(|address| address.ip).collect());
+        self.endpoints.extend(said.into_iter().map(|said| (key(&said), said)));
+        Ok(is_known)
+    }
+}
+
 fn network(
     engine: &mut Engine,
     world: &World,
     record: &NetworkRecord,
-    frr: Option<&mut Frr>,
+    told: Option<Option<String>>,
 ) -> Result<NetworkStatus, EngineError> {
     let (network, vtep) = (&record.network, record.vtep);
     let (there, mut problems) = host_wants(engine, world, record)?;
-    // Of one without its tunnels FRR cannot know.
-    match frr.filter(|_| vtep.is_some()).map(|f| f.vni(network.vni)) {
-        Some(Ok(Some(_))) | None => {}
-        Some(Ok(None)) => problems.push(format!(
-            "FRR does not know VNI {}: is advertise-all-vni in 'address-family l2vpn evpn'?",
-            network.vni
-        )),
-        Some(Err(error)) => problems.push(error.to_string()),
-    }
+    problems.extend(told.flatten());
     let state = match (there, problems.is_empty()) {
         (false, _) => "down",
         (true, false) => "degraded",
@@ -186,12 +243,7 @@ fn network(
     Ok(NetworkStatus { vtep, problems, ..of(network, state) })
 }
 
-fn endpoint(
-    world: &World,
-    guest: &Guest,
-    endpoint: &Endpoint,
-    dump: Option<&Result<Dump, SpeakerError>>,
-) -> EndpointStatus {
+fn endpoint(world: &World, guest: &Guest, endpoint: &Endpoint, said: Option<&Advertised>) -> EndpointStatus {
     let mut problems = Vec::new();
     let held = match lacks(world, &guest.to_string(), endpoint) {
         Ok(missing) => {
@@ -203,11 +255,11 @@ fn endpoint(
             false
         }
     };
-    let state = match (endpoint.stage, endpoint.mac, dump) {
-        (Stage::Incoming, ..) => "incoming",
+    let state = match (endpoint.stage, said) {
+        (Stage::Incoming, _) => "incoming",
         _ if !held => "failed",
-        // What a silent speaker is about stands at the network already.
-        (_, Some(mac), Some(Ok(dump))) => match dump.advertised(mac, &endpoint.addresses()).problem() {
+        // Why nothing was said stands at the network.
+        (_, Some(said)) => match said.problem() {
             None => "advertised",
             Some(problem) => {
                 problems.push(problem);
