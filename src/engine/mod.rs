@@ -33,12 +33,13 @@ use crate::hypervisor;
 use crate::input::LxcHook;
 use crate::journal::{Journal, Message};
 use crate::kernel::{Kernel, KernelError};
-use crate::model::{Guest, IfName};
+use crate::model::{Guest, IfName, Mac};
 use crate::plan::seen::World;
 use crate::plan::{Plan, Refusal, Step};
 use crate::register::{Register, RegisterError, VrfRecord};
 use crate::speaker::{Added, Frr};
 use crate::tape::Untold;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -98,6 +99,17 @@ pub struct Engine {
     config: Option<Config>,
     /// What was read of config.toml, where it was; none in it where there is no such file.
     config_text: Option<Option<String>>,
+}
+
+/// Entries of one bridge that somebody asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entries {
+    /// The bridge.
+    pub bridge: IfName,
+    /// Of its FDB.
+    pub macs: Vec<Mac>,
+    /// Of its neighbours.
+    pub ips: Vec<IpAddr>,
 }
 
 impl Engine {
@@ -184,6 +196,27 @@ impl Engine {
     /// All that the kernel shows of devices and entries, and what guests' ports let in where a network asks for port security.
     pub fn whole_world(&mut self) -> Result<World, EngineError> {
         let world = self.kernel()?.whole_world()?;
+        self.guarded(world)
+    }
+
+    /// The same, but of FDB entries and neighbours those alone that are asked for, each by itself: a bridge holds those of the whole fabric.
+    pub fn world_with(&mut self, wanted: &[Entries]) -> Result<World, EngineError> {
+        let kernel = self.kernel()?;
+        let world = kernel.world()?;
+        let (mut fdb, mut neighs) = (Vec::new(), Vec::new());
+        for Entries { bridge, macs, ips } in wanted {
+            let Some(bridge) = world.link(bridge).map(|link| link.index) else { continue };
+            for mac in macs {
+                fdb.extend(kernel.fdb(bridge, *mac)?.map(|entry| (bridge, entry)));
+            }
+            for ip in ips {
+                neighs.extend(kernel.neigh(bridge, *ip)?.map(|entry| (bridge, entry)));
+            }
+        }
+        self.guarded(world.with_entries(fdb, neighs))
+    }
+
+    fn guarded(&mut self, world: World) -> Result<World, EngineError> {
         if !self.register.any_network(|r| r.network.security() != PortSecurity::Off) {
             return Ok(world);
         }

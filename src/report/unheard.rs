@@ -29,6 +29,29 @@ impl Unheard {
     }
 }
 
+/// The FRR that a report asks: nothing more once it is known to be silent.
+pub struct Speaker {
+    frr: Frr,
+    silent: Option<Unheard>,
+}
+
+impl Speaker {
+    /// Asks whether it answers at all.
+    pub fn of(frr: Frr) -> Speaker {
+        let mut frr = frr.for_report();
+        let silent = Unheard::before(&mut frr).err();
+        Speaker { frr, silent }
+    }
+
+    /// Asks it something.
+    pub fn ask<T, E: Into<Unheard>>(&mut self, question: impl FnOnce(&mut Frr) -> Result<T, E>) -> Result<T, Unheard> {
+        match &self.silent {
+            Some(silent) => Err(silent.clone()),
+            None => question(&mut self.frr).map_err(Into::into),
+        }
+    }
+}
+
 /// Of one that said its version before.
 impl From<SpeakerError> for Unheard {
     fn from(error: SpeakerError) -> Unheard {

@@ -1,7 +1,7 @@
 //! What `explain` and `doctor` ask of the rest of the fabric: sessions, VTEPs, route targets, a route with who got it, what came from others, duplicates.
 
 use super::show::{self, Announced, Path, Peer, Targets};
-use super::{Daemon, Frr, SpeakerError, ask, or_nothing};
+use super::{Daemon, Frr, SpeakerError, or_nothing};
 use crate::model::{Mac, Vni};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -55,11 +55,6 @@ impl Frr {
     pub fn received_of_address(&mut self, ip: IpAddr) -> Result<Vec<Path>, SpeakerError> {
         let answer = self.list(Daemon::Bgpd, "show bgp l2vpn evpn route type macip json")?;
         Ok(show::received(&answer, |_, its| its == Some(ip)))
-    }
-
-    /// The other VTEPs of a segment, as zebra floods to them.
-    pub fn vteps(&mut self, vni: Vni) -> Result<BTreeSet<IpAddr>, SpeakerError> {
-        Ok(show::vteps(&ask(&mut self.zebra, &format!("show evpn vni {vni} json"))?))
     }
 
     /// What other VTEPs send of one route type, `multicast` (type 3) or `prefix` (type 5), without what is said twice. Of type 2 there may be 100,000, and bgpd

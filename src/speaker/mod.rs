@@ -81,7 +81,7 @@ impl Frr {
     /// For one vtysh.
     pub const CONFIG_DEADLINE: Duration = Duration::from_secs(5);
     /// For all lists of one report: who asked for it waits, and bgpd does nothing else while it makes one.
-    pub const LISTS: Duration = Duration::from_millis(1500);
+    pub const LISTS: Duration = Duration::from_millis(1200);
     /// What a list may take without counting against them: that of a small segment, of which a host may have thousands.
     const SHORT: Duration = Duration::from_millis(100);
 
@@ -164,6 +164,12 @@ impl Frr {
     /// What zebra knows of a VNI; none where it does not know it (device missing or down, or no `advertise-all-vni`).
     pub fn vni(&mut self, vni: Vni) -> Result<Option<VniInfo>, SpeakerError> {
         Ok(show::vni(&ask(&mut self.zebra, &format!("show evpn vni {vni} json"))?))
+    }
+
+    /// How many MACs and addresses zebra has in all VNIs of the host, its own and others': about as many entries has the kernel. The answer grows with
+    /// the VNIs, not with the fabric.
+    pub fn entries(&mut self) -> Result<usize, SpeakerError> {
+        Ok(show::all_entries(&ask(&mut self.zebra, "show evpn vni json")?))
     }
 
     /// What zebra and bgpd know of a VRF now.

@@ -35,6 +35,8 @@ pub struct VniInfo {
     pub up: Option<bool>,
     /// How many MACs and addresses zebra has in it, this host's and others'.
     pub entries: usize,
+    /// The other VTEPs that zebra floods to.
+    pub vteps: BTreeSet<IpAddr>,
 }
 
 /// A MAC as zebra knows it.
@@ -207,8 +209,19 @@ pub(crate) fn vni(value: &Value) -> Option<VniInfo> {
         vxlan: text(value, &["vxlanInterface", "vxlanIntf", "vxlanIf"]).map(str::to_owned),
         svi: text(value, &["sviInterface", "sviIntf"]).map(str::to_owned),
         up: text(value, &["state"]).map(|state| state == "Up"),
-        entries: ["numMacs", "numArpNd"].into_iter().map(|name| number(value, name) as usize).sum(),
+        entries: entries(value),
+        vteps: vteps(value),
     })
+}
+
+/// How many MACs and addresses one VNI has, in either of its forms.
+fn entries(value: &Value) -> usize {
+    ["numMacs", "numArpNd"].into_iter().map(|name| number(value, name) as usize).sum()
+}
+
+/// `show evpn vni json`: those of all VNIs.
+pub(crate) fn all_entries(value: &Value) -> usize {
+    value.as_object().into_iter().flatten().map(|(_, vni)| entries(vni)).sum()
 }
 
 /// One MAC's object, as in `show evpn mac vni N mac M json` below its MAC and in the lists.

@@ -32,6 +32,13 @@ fn vnis() {
 }
 
 #[test]
+fn the_entries_of_all_vnis() {
+    let text = r#"{"20":{"vni":20,"type":"L2","numMacs":3,"numArpNd":2},"10":{"vni":10,"type":"L3","numMacs":1,"numArpNd":1}}"#;
+    assert_eq!(all_entries(&json(text).unwrap()), 7);
+    assert_eq!(all_entries(&Value::Null), 0);
+}
+
+#[test]
 fn macs_one_by_one() {
     assert_eq!(mac(&golden!("mac-local.json"), guest()), here());
     assert_eq!(mac(&golden!("mac-remote.json"), guest()), MacState::Remote { vtep: far() });

@@ -45,7 +45,7 @@ fn advice(check: &'static str) -> Advice {
 }
 
 fn remote(vtep: &str, macs: usize) -> Remote {
-    Remote { vtep: vtep.parse().unwrap(), macs }
+    Remote { vtep: vtep.parse().unwrap(), macs: Some(macs) }
 }
 
 fn endpoint(guest: Guest, network: &str, device: &str, addresses: &[(&str, Source)]) -> EndpointStatus {

@@ -86,9 +86,7 @@ fn ask(frr: &mut Frr, base: &Base) -> Result<Said, Unheard> {
     }
     for network in base.networks.iter().map(|record| &record.network) {
         let info = frr.vni(network.vni)?;
-        if info.is_some() {
-            said.vteps.extend(frr.vteps(network.vni)?);
-        }
+        said.vteps.extend(info.iter().flat_map(|info| &info.vteps));
         said.vnis.insert(network.vni, info);
         if let Some(vrf) = network.vrf.as_ref().filter(|vrf| vrf.vni.is_some() && !said.vrfs.contains_key(&vrf.name)) {
             said.vrfs.insert(vrf.name.clone(), frr.vrf(&vrf.name)?);
@@ -409,7 +407,15 @@ mod tests {
             instance(None, &["neighbor 10.0.0.9 activate", "advertise-all-vni"]),
             instance(Some("red"), &["advertise ipv4 unicast"]),
         ];
-        let info = VniInfo { kind: VniKind::L2, vrf: "red".into(), vxlan: None, svi: None, up: None, entries: 2 };
+        let info = VniInfo {
+            kind: VniKind::L2,
+            vrf: "red".into(),
+            vxlan: None,
+            svi: None,
+            up: None,
+            entries: 2,
+            vteps: BTreeSet::new(),
+        };
         Said {
             version: Some(Version(10, 5)),
             mgmtd: None,

@@ -115,6 +115,7 @@ fn frr() -> Frr {
             svi: Some("red-l2".into()),
             up: None,
             entries: 4,
+            vteps: Default::default(),
         }),
         vrf: VrfInfo { vni: 10, up: true, bgp: true, bgp_vni: 10 },
         targets: Some(Targets {

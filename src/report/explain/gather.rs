@@ -2,7 +2,7 @@
 
 use super::facts::{Away, Frr as Said, Here, PeerSeen, Segment};
 use super::find::{self, Asked, Stranger};
-use super::{Chain, Explanation, away, here};
+use super::{Chain, Explanation, away, entries, here};
 use crate::config::VtepSource;
 use crate::engine::{Engine, EngineError, boot_seconds, host_lacks, mends};
 use crate::model::{Guest, IfName, Mac};
@@ -11,7 +11,7 @@ use crate::plan::seen::World;
 use crate::register::{Endpoint, GuestRecord, NetworkRecord};
 use crate::report::duplicates::{self, Claims};
 use crate::report::settled::{self, Object};
-use crate::report::unheard::Unheard;
+use crate::report::unheard::{Speaker, Unheard};
 use crate::speaker::{Address, Advertised, Frr, RoutePath, SpeakerError};
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -32,43 +32,44 @@ pub fn explain(engine: &mut Engine, text: &str) -> Result<Explanation, EngineErr
 
 fn look(engine: &mut Engine, text: &str) -> Result<Explanation, EngineError> {
     let asked = Asked::of(text);
-    let world = engine.whole_world()?;
     let records = engine.register.guests().into_iter().collect::<Result<Vec<_>, _>>()?;
     let networks = engine.register.networks().into_iter().collect::<Result<Vec<_>, _>>()?;
+    let here = find::here(&asked, &records)?;
+    let mut speaker = engine.frr()?.map(Speaker::of);
+    let world = entries::world(engine, speaker.as_mut(), &asked, &here, &networks)?;
     let mut chains = Vec::new();
-    for (guest, endpoint) in find::here(&asked, &records)? {
-        chains.push(chain_here(engine, &world, &records, &networks, guest, endpoint)?);
+    for (guest, endpoint) in here {
+        let Some(record) = networks.iter().find(|r| r.network.bridge == endpoint.bridge) else {
+            let what = format!(
+                "{guest}: its network {0} is not up: 'virsh net-start {0}' or 'evpn-hook network up {0}'",
+                endpoint.network
+            );
+            return Err(Refusal(what).into());
+        };
+        let segment = segment(engine, speaker.as_mut(), &world, record)?;
+        chains.push(chain_here(engine, speaker.as_mut(), segment, &records, record, (guest, endpoint))?);
     }
     if chains.is_empty() {
-        chains.push(chain_away(engine, &world, &networks, &asked)?);
+        chains.push(chain_away(engine, speaker.as_mut(), &world, &networks, &asked)?);
     }
     Ok(Explanation { asked: text.to_owned(), healthy: chains.iter().all(Chain::holds), chains })
 }
 
 fn chain_here(
     engine: &mut Engine,
-    world: &World,
+    speaker: Option<&mut Speaker>,
+    mut segment: Segment,
     records: &[GuestRecord],
-    networks: &[NetworkRecord],
-    guest: &Guest,
-    endpoint: &Endpoint,
+    record: &NetworkRecord,
+    (guest, endpoint): (&Guest, &Endpoint),
 ) -> Result<Chain, EngineError> {
-    let Some(record) = networks.iter().find(|r| r.network.bridge == endpoint.bridge) else {
-        let what = format!(
-            "{guest}: its network {0} is not up: 'virsh net-start {0}' or 'evpn-hook network up {0}'",
-            endpoint.network
-        );
-        return Err(Refusal(what).into());
-    };
-    let mut frr = engine.frr()?.map(Frr::for_report);
-    let mut segment = segment(engine, world, record, frr.as_mut())?;
+    let world = segment.world;
     let mut duplicates = Vec::new();
     if let Some(mac) = endpoint.mac {
-        if let (Some(frr), Some(said)) = (&mut frr, &mut segment.frr)
+        if let (Some(speaker), Some(said)) = (speaker, &mut segment.frr)
             && said.unheard.is_none()
-            && let Err(error) = of_guest(frr, record, said, mac, &endpoint.addresses())
         {
-            said.unheard = Some(error.into());
+            said.unheard = speaker.ask(|frr| of_guest(frr, record, said, mac, &endpoint.addresses())).err();
         }
         let vteps = tunnels(engine, world, record, endpoint, mac)?;
         let vtep_of = |mac: Mac| vteps.get(&mac).copied();
@@ -92,14 +93,14 @@ fn chain_here(
 
 fn chain_away(
     engine: &mut Engine,
+    mut speaker: Option<&mut Speaker>,
     world: &World,
     networks: &[NetworkRecord],
     asked: &Asked,
 ) -> Result<Chain, EngineError> {
-    let mut frr = engine.frr()?.map(Frr::for_report);
     // A bgpd that does not tell is a link of the chain.
-    let heard = match &mut frr {
-        Some(frr) => of_asked(frr, world, networks, asked),
+    let heard = match &mut speaker {
+        Some(speaker) => speaker.ask(|frr| of_asked(frr, world, networks, asked)),
         None => Ok(Vec::new()),
     };
     let (mut received, unheard) = match heard {
@@ -107,15 +108,15 @@ fn chain_away(
         Err(unheard) => (Vec::new(), Some(unheard)),
     };
     let Stranger { record, mac, ips } = find::away(asked, networks, world, &received, unheard.as_ref())?;
-    let mut segment = segment(engine, world, record, frr.as_mut())?;
-    if let (Some(frr), Some(said)) = (&mut frr, &mut segment.frr)
+    let mut segment = segment(engine, speaker.as_deref_mut(), world, record)?;
+    if let (Some(speaker), Some(said)) = (speaker, &mut segment.frr)
         && said.unheard.is_none()
     {
         said.unheard = unheard;
         if let (Some(mac), None) = (mac, &said.unheard) {
-            match of_stranger(frr, record, mac, &ips) {
+            match speaker.ask(|frr| of_stranger(frr, record, mac, &ips)) {
                 Ok(known) => said.known = Some(known),
-                Err(error) => said.unheard = Some(error.into()),
+                Err(unheard) => said.unheard = Some(unheard),
             }
         }
     }
@@ -180,20 +181,20 @@ fn vtep_of(received: &[RoutePath]) -> Option<IpAddr> {
 /// What all guests of the network share.
 fn segment<'a>(
     engine: &mut Engine,
+    speaker: Option<&mut Speaker>,
     world: &'a World,
     record: &'a NetworkRecord,
-    frr: Option<&mut Frr>,
 ) -> Result<Segment<'a>, EngineError> {
     let vtep_device = match &engine.config()?.vtep.source {
         VtepSource::Interface(name) => name.clone(),
         VtepSource::Address(_) => loopback(world),
     };
     let lacks = host_lacks(engine, world, record)?;
-    let said = match frr {
+    let said = match speaker {
         None => None,
-        Some(frr) => {
+        Some(speaker) => {
             let mut said = Said::default();
-            said.unheard = Unheard::before(frr).and_then(|()| Ok(of_network(frr, record, &mut said)?)).err();
+            said.unheard = speaker.ask(|frr| of_network(frr, record, &mut said)).err();
             for seen in &mut said.peers {
                 if let Ok(ip) = seen.peer.name.parse::<IpAddr>() {
                     seen.reachable = Some(engine.kernel()?.route_to(ip, None)?.is_some());
@@ -263,7 +264,6 @@ fn of_asked(
     if matches!(asked, Asked::Name(_)) || networks.is_empty() {
         return Ok(Vec::new());
     }
-    Unheard::before(frr)?;
     let vnis = networks.iter().map(|record| record.network.vni);
     let bridges: Vec<u32> = networks.iter().filter_map(|r| world.link(&r.network.bridge)).map(|l| l.index).collect();
     match asked {

@@ -2,6 +2,7 @@
 //! host from the peers to the kernel's entries. The first link that does not hold is broken, with what mends it; what depends on it is unknown.
 //!
 //! - `find`: which guest is meant
+//! - `entries`: which of the kernel's entries are read for it
 //! - `gather`: asks kernel, register and speaker
 //! - `segment`, `here`, `away`: what was gathered → links; pure
 //! - `text`: for people
@@ -9,6 +10,7 @@
 //! It has no opinion of its own on what should be: a link of the kernel's holds where the engine would plan no step there.
 
 mod away;
+mod entries;
 mod facts;
 mod find;
 mod gather;

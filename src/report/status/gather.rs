@@ -3,7 +3,7 @@
 use super::{EndpointStatus, ForeignPort, NetworkStatus, Remote, Status};
 use crate::advice;
 use crate::config::{Network, PortSecurity};
-use crate::engine::{Engine, EngineError, Known, Now, boot_seconds, differences, host_wants, lacks};
+use crate::engine::{Engine, EngineError, Entries, Known, Now, boot_seconds, differences, host_wants, lacks};
 use crate::model::{Guest, Mac, NetName, Vni};
 use crate::plan::foreign::Foreign;
 use crate::plan::guest::HalfIsolated;
@@ -13,7 +13,7 @@ use crate::report::duplicates::{self, Claims};
 use crate::report::settled::{self, Object};
 use crate::report::unheard::Unheard;
 use crate::speaker::{Advertised, Frr, SpeakerError};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -30,12 +30,14 @@ pub fn settled(engine: &mut Engine) -> Result<Status, EngineError> {
 /// Gathers it.
 pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
     let mut frr = engine.frr()?.map(Frr::for_report);
-    let world = engine.whole_world()?;
     let now = Now::of(engine)?;
-    let tunnels = Tunnels::of(engine.kernel()?.remotes()?);
     let records = engine.register.guests().into_iter().collect::<Result<Vec<_>, _>>()?;
     let up = engine.register.networks().into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut heard = frr.as_mut().map(|frr| Heard::of(frr, &up, &records));
+    let (world, tunnels) = match heard.as_ref().and_then(|heard| few_of_many(heard, &records)) {
+        Some(entries) => few(engine, &up, &entries)?,
+        None => (engine.whole_world()?, Tunnels::of(engine.kernel()?.remotes()?)),
+    };
     let mut networks = Vec::new();
     for record in &up {
         let told = heard.as_mut().and_then(|heard| heard.of_network.remove(&record.network.vni));
@@ -45,7 +47,8 @@ pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
             status.state = "degraded";
         }
         status.problems.extend(differences);
-        status.remotes = tunnels.of_network(&world, &record.network);
+        let vteps = heard.as_ref().and_then(|heard| heard.vteps.get(&record.network.vni));
+        status.remotes = tunnels.of_network(&world, &record.network, vteps);
         status.advice = advice::of(&record.network, world.link(&record.network.bridge), &record.made);
         networks.push(status);
     }
@@ -133,14 +136,19 @@ fn of(network: &Network, state: &'static str) -> NetworkStatus {
     }
 }
 
-/// Where the VXLAN devices send to, by their index.
-struct Tunnels(HashMap<u32, Vec<seen::Remote>>);
+/// Where the VXLAN devices send to.
+struct Tunnels {
+    /// By the device's index.
+    remotes: HashMap<u32, Vec<seen::Remote>>,
+    /// All of it was read.
+    counted: bool,
+}
 
 impl Tunnels {
     fn of(remotes: Vec<seen::Remote>) -> Tunnels {
-        let mut tunnels = Tunnels(HashMap::new());
+        let mut tunnels = Tunnels { remotes: HashMap::new(), counted: true };
         for remote in remotes {
-            tunnels.0.entry(remote.port).or_default().push(remote);
+            tunnels.remotes.entry(remote.port).or_default().push(remote);
         }
         tunnels
     }
@@ -148,30 +156,80 @@ impl Tunnels {
     /// Where the network's tunnel sends a MAC's frames.
     fn vtep_of(&self, world: &World, network: &Network, mac: Mac) -> Option<IpAddr> {
         let vxlan = world.link(&network.vni.device())?;
-        self.0.get(&vxlan.index)?.iter().find(|remote| remote.mac == Some(mac)).map(|remote| remote.vtep)
+        self.remotes.get(&vxlan.index)?.iter().find(|remote| remote.mac == Some(mac)).map(|remote| remote.vtep)
     }
 
-    /// The VTEPs that flooding goes to, and those that the bridge has MACs behind.
-    fn of_network(&self, world: &World, network: &Network) -> Vec<Remote> {
+    /// The VTEPs that flooding goes to, and those that the bridge has MACs behind; by what zebra says where the kernel's lists were not read.
+    fn of_network(&self, world: &World, network: &Network, zebra: Option<&BTreeSet<IpAddr>>) -> Vec<Remote> {
+        if !self.counted {
+            return zebra.into_iter().flatten().map(|vtep| Remote { vtep: *vtep, macs: None }).collect();
+        }
         let (Some(bridge), Some(vxlan)) = (world.link(&network.bridge), world.link(&network.vni.device())) else {
             return Vec::new();
         };
         let is_there = |mac| world.fdb(bridge.index, mac).is_some_and(|f| f.ext_learned && f.port == vxlan.index);
         let mut macs: BTreeMap<IpAddr, usize> = BTreeMap::new();
-        for remote in self.0.get(&vxlan.index).into_iter().flatten() {
+        for remote in self.remotes.get(&vxlan.index).into_iter().flatten() {
             match remote.mac {
                 None => drop(macs.entry(remote.vtep).or_default()),
                 Some(mac) if is_there(mac) => *macs.entry(remote.vtep).or_default() += 1,
                 Some(_) => {}
             }
         }
-        macs.into_iter().map(|(vtep, macs)| Remote { vtep, macs }).collect()
+        macs.into_iter().map(|(vtep, macs)| Remote { vtep, macs: Some(macs) }).collect()
     }
+}
+
+/// From so many MACs and addresses of the fabric on, those that matter are asked for one by one: the kernel's lists of so many take some ms.
+const MANY: usize = 2000;
+
+/// So many entries are asked for one by one at most.
+const FEW: usize = 300;
+
+/// What the guests need of the kernel's entries, where these are few of many; none where all are read.
+fn few_of_many(heard: &Heard, guests: &[GuestRecord]) -> Option<Vec<Entries>> {
+    let endpoints = || guests.iter().flat_map(|guest| &guest.endpoints);
+    let wanted: usize = endpoints().map(|e| 1 + e.ips.len()).sum();
+    // What was taken from others is told by what else these have.
+    if !heard.whole || heard.entries < MANY || wanted > FEW || endpoints().any(|e| !e.taken.is_empty()) {
+        return None;
+    }
+    let entries = |e: &Endpoint| Entries { bridge: e.bridge.clone(), macs: Vec::from_iter(e.mac), ips: e.addresses() };
+    Some(endpoints().map(entries).collect())
+}
+
+/// These entries, and where the tunnels send what of them is behind one.
+fn few(engine: &mut Engine, networks: &[NetworkRecord], entries: &[Entries]) -> Result<(World, Tunnels), EngineError> {
+    let world = engine.world_with(entries)?;
+    let mut remotes = Vec::new();
+    for NetworkRecord { network, .. } in networks {
+        let (Some(bridge), Some(vxlan)) = (world.link(&network.bridge), world.link(&network.vni.device())) else {
+            continue;
+        };
+        let of_bridge = entries.iter().filter(|entries| entries.bridge == network.bridge);
+        let macs: BTreeSet<Mac> = of_bridge
+            .flat_map(|Entries { macs, ips, .. }| {
+                let learned = |mac: &&Mac| world.fdb(bridge.index, **mac).is_some_and(|f| f.ext_learned);
+                let winner = |ip: &IpAddr| world.neigh(bridge.index, *ip).filter(|n| n.ext_learned)?.mac;
+                macs.iter().filter(learned).copied().chain(ips.iter().filter_map(winner)).collect::<Vec<_>>()
+            })
+            .collect();
+        for mac in macs {
+            let vtep = engine.kernel()?.vtep_of(vxlan.index, mac)?;
+            remotes.extend(vtep.map(|vtep| seen::Remote { port: vxlan.index, mac: Some(mac), vtep }));
+        }
+    }
+    Ok((world, Tunnels { counted: false, ..Tunnels::of(remotes) }))
 }
 
 /// What FRR says of all networks and of the guests on them.
 #[derive(Default)]
 struct Heard {
+    /// How many MACs and addresses zebra has in all of them, and the other VTEPs of each.
+    entries: usize,
+    vteps: HashMap<Vni, BTreeSet<IpAddr>>,
+    /// All was told.
+    whole: bool,
     /// What is wrong with each, in words; none where nothing is.
     of_network: HashMap<Vni, Option<String>>,
     /// By segment, MAC and addresses: two guests may have one MAC.
@@ -213,12 +271,16 @@ impl Heard {
             }
             heard.of_network.insert(network.vni, problem.or(unheard.as_ref().map(Unheard::to_string)));
         }
+        heard.whole = unheard.is_none();
         heard
     }
 
     /// Does zebra know the VNI? Its guests are asked for, too.
     fn ask(&mut self, frr: &mut Frr, network: &Network, wanted: &[(Mac, Vec<IpAddr>)]) -> Result<bool, SpeakerError> {
-        let is_known = frr.vni(network.vni)?.is_some();
+        let info = frr.vni(network.vni)?;
+        let is_known = info.is_some();
+        self.entries += info.as_ref().map_or(0, |info| info.entries);
+        self.vteps.extend(info.map(|info| (network.vni, info.vteps)));
         let said = frr.advertised_all(network.vni, wanted)?;
         let key = |said: &Advertised| (network.vni, said.mac, said.ips.iter().map(|address| address.ip).collect());
         self.endpoints.extend(said.into_iter().map(|said| (key(&said), said)));

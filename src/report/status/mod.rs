@@ -70,8 +70,8 @@ pub struct ForeignPort {
 pub struct Remote {
     /// Its address.
     pub vtep: IpAddr,
-    /// How many MACs of the network are behind it.
-    pub macs: usize,
+    /// How many MACs of the network are behind it; none where they are not counted, for there are too many.
+    pub macs: Option<usize>,
 }
 
 /// One NIC of a guest.

@@ -500,8 +500,12 @@ fn draw_tunnels(canvas: &mut Canvas, columns: &Columns, network: &NetworkStatus,
     canvas.anchored("middle", Ink::Text, Font::Mono, (columns.edge, middle + 4), &format!("VTEP {vtep}"));
 }
 
-fn behind(macs: usize) -> String {
-    if macs == 0 { "no MAC".into() } else { count(macs, "MAC") }
+fn behind(macs: Option<usize>) -> String {
+    match macs {
+        None => "MACs".into(),
+        Some(0) => "no MAC".into(),
+        Some(macs) => count(macs, "MAC"),
+    }
 }
 
 /// Returns where they end.

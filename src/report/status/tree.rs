@@ -192,14 +192,12 @@ impl<'a> Tree<'a> {
             let mut shown: Vec<String> = remotes
                 .iter()
                 .take(VTEPS)
-                .map(|remote| match remote.macs {
-                    0 => format!("none at VTEP {}", remote.vtep),
-                    macs => format!("{} at VTEP {}", count(macs, "MAC"), remote.vtep),
-                })
+                .map(|remote| format!("{} at VTEP {}", macs(remote.macs), remote.vtep))
                 .collect();
             if let Some(more) = remotes.get(VTEPS..).filter(|more| !more.is_empty()) {
-                let macs = more.iter().map(|remote| remote.macs).sum();
-                shown.push(format!("{} at {} more", count(macs, "MAC"), count(more.len(), "VTEP")));
+                let sum: Option<usize> = more.iter().map(|remote| remote.macs).sum();
+                let sum = sum.map_or_else(|| macs(None), |sum| count(sum, "MAC"));
+                shown.push(format!("{sum} at {} more", count(more.len(), "VTEP")));
             }
             let last = shown.len() - 1;
             let piece = |(number, text): (usize, String)| {
@@ -353,4 +351,13 @@ fn head(text: &str, columns: usize) -> &str {
         used > columns
     });
     &text[..end.map_or(text.len(), |(at, _)| at)]
+}
+
+/// How many there are, in words.
+fn macs(number: Option<usize>) -> String {
+    match number {
+        None => "MACs".into(),
+        Some(0) => "none".into(),
+        Some(number) => count(number, "MAC"),
+    }
 }
