@@ -9,12 +9,18 @@ const OLDEST: Version = Version(8, 4);
 const NEVER: Version = Version(u32::MAX, 0);
 
 /// From the first to before the second: what is wrong, and what evpn-hook or the operator does about it.
-const DEFECTS: [(Version, Version, &str, &str); 15] = [
+const DEFECTS: [(Version, Version, &str, &str); 16] = [
     (
         Version(0, 0),
         Version(8, 5),
         "ignores a MAC's route whose mobility sequence fell (FRR issues 10468, 9327): a guest that stopped here and started elsewhere may stay at its old VTEP",
         "migrate instead of stop and start, or run FRR 8.5 or newer",
+    ),
+    (
+        Version(0, 0),
+        Version(9, 1),
+        "gives a network that comes up beside thousands of routes of others only those that zebra's socket takes at once: frames to the rest are flooded (commit bad029e92d)",
+        "run FRR 9.1 or newer; 'clear bgp l2vpn evpn PEER', which takes that session down and up, brings the rest",
     ),
     (
         Version(0, 0),
@@ -140,6 +146,7 @@ mod tests {
         ];
         let ranges = [
             ("10468", (8, 4), (8, 4)),
+            ("bad029e92d", (8, 4), (9, 0)),
             ("22858", (8, 4), (10, 7)),
             ("16614", (9, 1), (10, 3)),
             ("3060afc84d", (9, 1), (10, 3)),
