@@ -16,6 +16,7 @@ pub fn named(name: &str) -> Status {
         "tenants" => tenants(),
         "hostile" => hostile(),
         "crowd" => crowd(),
+        "large" => large(),
         other => panic!("{other} is no host"),
     }
 }
@@ -166,6 +167,12 @@ fn crowd() -> Status {
         networks: vec![NetworkStatus { remotes, ..network("red", "red-l2", 20, Some(vrf("red", 10, Some(10)))) }],
         endpoints: (0..70).map(row).collect(),
     }
+}
+
+/// On a fabric whose MACs are too many to be counted.
+fn large() -> Status {
+    let remotes = (2..=14).map(|n| Remote { vtep: [10, 0, 0, n].into(), macs: None }).collect();
+    Status { networks: vec![NetworkStatus { remotes, ..network("red", "red-l2", 20, None) }], endpoints: Vec::new() }
 }
 
 /// An element's name and attributes.
