@@ -31,9 +31,9 @@ lint: ## rustfmt and clippy
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 
-bench: build ## the hook against a static no-op and a bash hook, in one run; hooks, agent and sync on a host of 10,000 guests; 1,000 hooks at once; hooks across a fabric of FRRs
+bench: build ## the hook against a static no-op and a bash hook, in one run; hooks, agent and sync on a host of 10,000 guests; 1,000 hooks at once; hooks across a fabric of FRRs; reports on one of 100,000 routes
 	@tests/lab/deps.sh
-	EVPN_HOOK=$$(packaging/build --path) cargo bench --quiet --bench hook --bench scale --bench burst --bench fabric
+	EVPN_HOOK=$$(packaging/build --path) cargo bench --quiet --bench hook --bench scale --bench burst --bench fabric --bench reports
 
 bench-check: build ## has a hook call become 20 % dearer than benches/hook/baseline.toml? Counts, not times; `make test` runs it
 	@EVPN_HOOK=$$(packaging/build --path) cargo test --quiet --bench hook -- check

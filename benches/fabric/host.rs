@@ -76,7 +76,8 @@ impl Host {
         let (own, far) = (self.number, spine.number);
         sh(&format!("ip -n host{far} link add to{own} mtu 9000 type veth peer name to{far} mtu 9000"));
         match own {
-            1 => sh(&format!("ip -n host{far} link set to{far} netns {}", std::process::id())),
+            // This thread's: it may have namespaces of its own.
+            1 => sh(&format!("ip -n host{far} link set to{far} netns {}", rustix::thread::gettid().as_raw_nonzero())),
             _ => sh(&format!("ip -n host{far} link set to{far} netns host{own}")),
         };
         spine.sh(&format!(
