@@ -44,7 +44,10 @@ fn main() {
     let title = format!(
         "Reports on a fabric of {routes} routes, {entries} MACs and addresses of them in the host's one network"
     );
-    let mut table = Table::new(&title, &["", "empty, ms", "large, ms", "10th to 90th percentile", "ratio", "CPU, ms"]);
+    let mut table = Table::new(
+        &title,
+        &["", "empty, ms", "large, ms", "10th to 90th percentile", "ratio", "CPU, ms", "CPU large/empty"],
+    );
     for (name, [of_large, of_empty]) in reports {
         let mut runs: [Vec<Sample>; 2] = Default::default();
         for _ in 0..=rounds {
@@ -53,14 +56,15 @@ fn main() {
         }
         // The first of each warms up.
         let walls = runs.each_ref().map(|runs| runs[1..].iter().map(|run| run.wall / 1e3).collect::<Vec<_>>());
-        let cpu: Vec<f64> = runs[1][1..].iter().map(|run| run.cpu / 1e3).collect();
+        let cpu = runs.each_ref().map(|runs| runs[1..].iter().map(|run| run.cpu / 1e3).collect::<Vec<_>>());
         table.row(&[
             name.to_owned(),
             format!("{:.1}", median(&walls[0])),
             format!("{:.1}", median(&walls[1])),
             format!("{:.1} to {:.1}", quantile(&walls[1], 0.1), quantile(&walls[1], 0.9)),
             format!("{:.2}", median_ratio(&walls[1], &walls[0])),
-            format!("{:.1}", median(&cpu)),
+            format!("{:.1}", median(&cpu[1])),
+            format!("{:.2}", median_ratio(&cpu[1], &cpu[0])),
         ]);
     }
     table.note(format!(

@@ -12,7 +12,8 @@ const POLL: Duration = Duration::from_millis(5);
 /// So many single questions cost no more than it matters, a few ms; the segment's size is not looked at for them.
 const FEW: usize = 100;
 
-/// A single question costs as much as so many entries of a list.
+/// A single question costs as much as so many entries of a list, or more: with FRR 8.4.4, 40,000 entries and a busy machine it took 0.07 to 0.5 ms, and an
+/// entry 0.06 to 0.1 in bgpd's list and zebra's.
 const ENTRIES_A_QUESTION: usize = 2;
 
 /// One endpoint as FRR has it.
