@@ -9,7 +9,7 @@ use crate::journal::Message;
 use crate::kernel::Kernel;
 use crate::model::{Address, Guest, GuestKind, IfName, Mac, Source, quoted};
 use crate::plan::guard::{Guard, Lets, guard};
-use crate::plan::guest::{Seen, Wanted, guarded, register, wire, withdraw};
+use crate::plan::guest::{Seen, Wanted, guarded, open_tunnel, register, wire, withdraw};
 use crate::plan::learn::{unfit_declared, yields};
 use crate::plan::seen::{Link, World};
 use crate::plan::{Plan, Refusal, Step};
@@ -788,6 +788,12 @@ pub(super) fn observe(kernel: &mut Kernel, want: &Wanted) -> Result<Seen, Engine
         && let Some(master) = device.master.filter(|m| *m != bridge.index)
     {
         seen.master_name = kernel.link_by_index(master)?.map(|l| l.name);
+    }
+    if let (Some(device), Some(bridge)) = (&seen.device, &seen.bridge)
+        && device.port.isolated == Some(true)
+    {
+        let tunnels = kernel.links_of_kind("vxlan")?;
+        seen.open_tunnel = open_tunnel(device, bridge, tunnels.iter()).map(|link| link.name.clone());
     }
     if let (Some(bridge), Some(mac)) = (&seen.bridge, want.mac) {
         seen.fdb = kernel.fdb(bridge.index, mac)?;

@@ -104,7 +104,6 @@ struct Found {
     dhcp_broadcast: bool,
     dns: Option<String>,
     tftp: bool,
-    isolated: bool,
     /// The portgroup that was opened last.
     portgroup: String,
     /// Where it asks for a VLAN, in words; the first.
@@ -190,7 +189,6 @@ impl Found {
                 let asks = || format!("its portgroup {} asks for a VLAN (<vlan>)", quoted(&self.portgroup));
                 self.vlan.get_or_insert_with(asks);
             }
-            ["network", "port"] => self.isolated |= tag.is_isolated(),
             ["network", "mac"] if self.mac.is_none() => self.mac = tag.get("address"),
             ["network", "mtu"] if self.mtu.is_none() => self.mtu = tag.get("size"),
             // One is told from too many when it is known whether the network is ours.
@@ -241,19 +239,13 @@ impl Found {
         Ok(())
     }
 
-    /// What it asks of its bridge's ports that would hold on each host by itself, or not at all.
+    /// What it asks of its bridge in vain. libvirt 11.0 and newer takes a VLAN for Linux bridges (<https://libvirt.org/formatnetwork.html>, vlan): what it
+    /// sets up for one guest's tag changes the bridge under all others.
     fn in_vain(&self) -> Option<String> {
-        // libvirt 11.0 and newer takes it for Linux bridges (<https://libvirt.org/formatnetwork.html>, vlan): what it sets up for one guest's tag
-        // changes the bridge under all others.
-        if let Some(asks) = &self.vlan {
-            return Some(format!(
-                "{asks}, which a network of evpn-hook's does not have, for one VNI is one segment: use another network, with a VNI of its own, or remove <vlan>"
-            ));
-        }
-        self.isolated.then(|| {
-            "its <port isolated='yes'/> holds on each host alone, and guests on others would be reached: remove it, and give guests that must not meet networks of their own"
-                .to_owned()
-        })
+        let asks = self.vlan.as_ref()?;
+        Some(format!(
+            "{asks}, which a network of evpn-hook's does not have, for one VNI is one segment: use another network, with a VNI of its own, or remove <vlan>"
+        ))
     }
 
     /// Is the `<ip>` that was last opened IPv4's?

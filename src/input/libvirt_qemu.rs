@@ -145,8 +145,6 @@ struct Interface {
     ips: Vec<Address>,
     /// It asks for a VLAN.
     vlan: bool,
-    /// It asks to be kept apart from other ports that do.
-    isolated: bool,
 }
 
 impl Domain {
@@ -273,7 +271,6 @@ impl Interface {
                 self.port = tag.get("portid").and_then(|id| uuid(&id).ok());
             }
             ["vlan"] | ["actual", "vlan"] => self.vlan = true,
-            ["port"] | ["actual", "port"] => self.isolated |= tag.is_isolated(),
             // libvirt's status file has what a network made of the interface beside what its XML asks for.
             ["actual", "source"] => seen.bridge = tag.get("bridge").or(seen.bridge.take()),
             // nwfilter's own variables; CTRL_IP_LEARNING and the like are not addresses.
@@ -296,15 +293,10 @@ impl Interface {
             Some(Err(why)) => (None, Some(format!("{why}: give its <target dev=> another, or none"))),
             None => (None, None),
         };
-        let asks = match (self.vlan, self.isolated) {
-            (true, _) => Some(
-                "its interface asks for a VLAN (<vlan>, or its portgroup's), which a network of evpn-hook's does not have: use a network of its own for it, or remove <vlan>",
-            ),
-            (false, true) => Some(
-                "its interface asks for isolation (<port isolated='yes'/>, or its network's), which holds on one host alone, and guests on others would reach it: remove it, and give guests that must not meet networks of their own",
-            ),
-            (false, false) => None,
-        };
+        let vlan = self.vlan.then(|| {
+            "its interface asks for a VLAN (<vlan>, or its portgroup's), which a network of evpn-hook's does not have: use a network of its own for it, or remove <vlan>"
+                .to_owned()
+        });
         let mut nic = Nic {
             device,
             mac: self.mac,
@@ -313,7 +305,7 @@ impl Interface {
             port: self.port,
             ips: self.ips,
             enslave: self.seen.kind == "ethernet",
-            flaw: odd.or(asks.map(str::to_owned)).map(|why| Flaw { why, in_metadata: false }),
+            flaw: odd.or(vlan).map(|why| Flaw { why, in_metadata: false }),
             ..Nic::default()
         };
         let declared =

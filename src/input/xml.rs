@@ -84,11 +84,6 @@ impl Tag<'_> {
         self.get("value").is_some_and(|value| value.split('=').next() == Some("dhcp-broadcast"))
     }
 
-    /// Does libvirt's `<port>` say that a port is isolated (<https://libvirt.org/formatnetwork.html>, port)?
-    pub(super) fn is_isolated(&self) -> bool {
-        self.get("isolated").as_deref() == Some("yes")
-    }
-
     /// Refuses attributes that an element of ours does not have, and any that stands twice.
     pub(super) fn only(&self, keys: &[&str]) -> Result<(), String> {
         let mut seen: Vec<&str> = Vec::with_capacity(keys.len());
@@ -264,7 +259,7 @@ macro_rules! known {
 fn libvirts(local: &str) -> &'static str {
     known!(local, "", "?", "domain" "name" "uuid" "metadata" "devices" "interface" "mac" "source" "target" "filterref" "parameter"
         "domstatus" "actual" "vlan" "networkstatus" "hookData" "network" "networkport" "owner" "forward" "bridge" "mtu" "ip" "dhcp" "host" "dns"
-        "range" "tftp" "port" "portgroup")
+        "range" "tftp" "portgroup")
 }
 
 /// libvirt's elements of that other namespace.

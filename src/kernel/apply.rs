@@ -143,6 +143,7 @@ impl Kernel {
                     done => done,
                 }
             }
+            Step::IsolateTunnel { dev } => self.set_port(named(dev), vec![InfoBridgePort::Isolated(true)]),
             Step::LayGuards
             | Step::LiftGuards
             | Step::GuardBridge { .. }

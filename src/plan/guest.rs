@@ -58,6 +58,8 @@ pub struct Seen {
     pub neighs: Vec<Neigh>,
     /// What the port lets in, as far as it was asked for; empty where nothing holds it.
     pub guard: Guard,
+    /// The bridge's VXLAN port, where the guest's port is isolated and that one is not.
+    pub open_tunnel: Option<IfName>,
 }
 
 impl Seen {
@@ -75,6 +77,9 @@ impl Seen {
             let on_it = beside.filter(|link| link.master == Some(bridge.index));
             seen.beside = on_it.map(|link| (link.index, link.name.clone())).collect();
             seen.neighs = want.ips.iter().filter_map(|a| world.neigh(bridge.index, a.ip)).cloned().collect();
+        }
+        if let (Some(device), Some(bridge)) = (device, bridge) {
+            seen.open_tunnel = open_tunnel(device, bridge, world.slaves(bridge.index)).map(|link| link.name.clone());
         }
         seen.guard = device.and_then(|d| world.guard(d.index)).cloned().unwrap_or_default();
         seen
@@ -143,6 +148,11 @@ fn wired(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
                 want.device, want.bridge, want.device
             ));
         }
+    }
+    // Only with it: each host's bridge keeps those ports of its own apart that are isolated, and its VXLAN port stands for the guests of all other hosts. It
+    // stays so: to ports that are not isolated it is nothing (net/bridge/br_private.h `br_skb_isolated`).
+    if let Some(dev) = &seen.open_tunnel {
+        plan.push(plain(Step::IsolateTunnel { dev: dev.clone() }));
     }
     if device.mtu != bridge.mtu {
         plan.push(with_undo(
@@ -249,28 +259,16 @@ pub fn tell(want: &Wanted, seen: &Seen) -> Plan {
     plan
 }
 
-/// A guest's port that somebody has isolated while the way to other hosts is not: nothing that goes between hosts is kept apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HalfIsolated(IfName);
-
-impl HalfIsolated {
-    /// This port of this bridge, if it is one.
-    pub fn of(world: &World, device: &IfName, bridge: &IfName) -> Option<HalfIsolated> {
-        let (port, bridge) = (world.link(device)?, world.link(bridge)?);
-        let is = |link: &Link| link.port.isolated == Some(true) && link.master == Some(bridge.index);
-        let mut tunnels = world.slaves(bridge.index).filter(|link| matches!(link.kind, LinkKind::Vxlan { .. }));
-        (is(port) && !tunnels.any(is)).then(|| HalfIsolated(device.clone()))
+/// Of these ports of a bridge the VXLAN, where a guest's port is isolated and that one is not: guests of other hosts reach it all the same.
+pub fn open_tunnel<'a>(device: &Link, bridge: &Link, mut ports: impl Iterator<Item = &'a Link>) -> Option<&'a Link> {
+    if device.port.isolated != Some(true) || device.master != Some(bridge.index) {
+        return None;
     }
-
-    /// What is so.
-    pub fn evidence(&self) -> String {
-        format!("port {} is isolated on this host alone: guests of other hosts reach it all the same", self.0)
-    }
-
-    /// What takes it off.
-    pub fn command(&self) -> String {
-        format!("bridge link set dev {} isolated off", self.0)
-    }
+    ports.find(|link| {
+        matches!(link.kind, LinkKind::Vxlan { .. })
+            && link.master == Some(bridge.index)
+            && link.port.isolated != Some(true)
+    })
 }
 
 fn on_bridge(device: &Link, seen: &Seen) -> bool {

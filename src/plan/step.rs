@@ -244,6 +244,12 @@ pub enum Step {
         /// On or off.
         locked: bool,
     },
+    /// Isolates a VXLAN port: what comes from it reaches no isolated port, and theirs does not leave by it (Linux 4.18).
+    /// `bridge link set dev DEV isolated on`
+    IsolateTunnel {
+        /// The VXLAN port.
+        dev: IfName,
+    },
     /// Wait until zebra knows a VRF's device, before its table gets its first route. FRR 9.1 to 10.3 hear of devices and of routes in two threads, give a
     /// table that no VRF owns to the default VRF, and free it with the VRF that comes later: zebra dies when that goes (FRR PR 16614).
     AwaitVrf {
@@ -330,6 +336,7 @@ impl Step {
             Step::GuardBridge { .. } => "guard-bridge",
             Step::Guard { .. } => "guard",
             Step::LockPort { .. } => "lock-port",
+            Step::IsolateTunnel { .. } => "isolate-tunnel",
             Step::AwaitVrf { .. } => "await-vrf",
             Step::AwaitGone { .. } => "await-gone",
             Step::HoldPort { .. } => "hold-port",
@@ -367,6 +374,7 @@ impl Step {
             | Step::TellFdb { dev, .. }
             | Step::Guard { dev, .. }
             | Step::LockPort { dev, .. }
+            | Step::IsolateTunnel { dev }
             | Step::TellNeigh { bridge: dev, .. } => Some(dev.clone()),
             Step::AddVxlan { vni, .. } => Some(vni.device()),
             Step::HoldPort { name, .. } => name.parse().ok(),
@@ -479,6 +487,7 @@ impl fmt::Display for Step {
                 let (locked, learning) = if *locked { ("on", "off") } else { ("off", "on") };
                 write!(f, "bridge link set dev {dev} locked {locked} learning {learning}")
             }
+            Step::IsolateTunnel { dev } => write!(f, "bridge link set dev {dev} isolated on"),
             Step::AwaitVrf { name } => write!(f, "wait until FRR knows VRF {name}"),
             Step::AwaitGone { dev } => write!(f, "wait until FRR knows that {dev} is gone"),
             Step::SpeakerAddVrf { vrf } => {

@@ -4,7 +4,6 @@ use super::{Base, Finding};
 use crate::config::{Network, PortSecurity};
 use crate::engine::{Known, bridges_at_risk};
 use crate::model::{IfName, Mac, NetName, Vni};
-use crate::plan::guest::HalfIsolated;
 use crate::plan::network::router_mac;
 use crate::plan::seen::{Link, LinkKind};
 use crate::plan::{Hears, Step};
@@ -163,21 +162,27 @@ pub fn judge(base: &Base, seen: &Seen, told: &[String]) -> Vec<Finding> {
     found
 }
 
-/// Ports that pass nothing to each other. It is a flag of each bridge's own, and a VXLAN port stands for all guests of all other hosts.
+/// Ports that pass nothing to each other. It is a flag of each bridge's own, and a VXLAN port stands for all guests of all other hosts: where a guest's port is
+/// isolated that is to be, too, and else nobody has asked for it.
 fn isolated(base: &Base) -> Vec<Finding> {
-    let is_isolated = |dev: &IfName| base.world.link(dev).is_some_and(|link| link.port.isolated == Some(true));
-    let networks = base.networks.iter().map(|record| &record.network);
-    let vnis = networks.flat_map(|n| [Some(n.vni), n.vrf.as_ref().and_then(|vrf| vrf.vni)]).flatten();
-    let vxlans: BTreeSet<IfName> = vnis.map(Vni::device).filter(is_isolated).collect();
-    let tunnels = vxlans.iter().map(|dev| {
-        let evidence = "the VXLAN port is isolated: guests' ports that are so, too, do not reach it";
-        Finding::problem("vxlan-isolated", dev, evidence).run(format!("bridge link set dev {dev} isolated off"))
-    });
-    let ports = base.guests.iter().flat_map(|record| &record.endpoints).filter_map(|endpoint| {
-        let half = HalfIsolated::of(&base.world, &endpoint.device, &endpoint.bridge)?;
-        Some(Finding::problem("port-isolated", &endpoint.device, half.evidence()).run(half.command()))
-    });
-    tunnels.chain(ports).collect()
+    let mut found = Vec::new();
+    let is_isolated = |link: &&Link| link.port.isolated == Some(true);
+    for network in base.networks.iter().map(|record| &record.network) {
+        let asked = base.world.link(&network.bridge).is_some_and(|bridge| {
+            let mut ports = base.world.slaves(bridge.index).filter(is_isolated);
+            ports.any(|link| !matches!(link.kind, LinkKind::Vxlan { .. }))
+        });
+        let segment = (!asked).then_some(network.vni);
+        let vnis = segment.into_iter().chain(network.vrf.as_ref().and_then(|vrf| vrf.vni));
+        for dev in vnis.map(Vni::device).filter(|dev| base.world.link(dev).as_ref().is_some_and(is_isolated)) {
+            let evidence = "the VXLAN port is isolated, and no guest's port is";
+            let finding = Finding::problem("vxlan-isolated", &dev, evidence);
+            found.push(finding.run(format!("bridge link set dev {dev} isolated off")));
+        }
+    }
+    found.sort_by(|a, b| a.object.cmp(&b.object));
+    found.dedup_by(|a, b| a.object == b.object);
+    found
 }
 
 fn bridge_macs(base: &Base, seen: &Seen, network: &Network, vtep: Option<IpAddr>, bridge: &Link) -> Vec<Finding> {
@@ -225,6 +230,10 @@ fn drift(base: &Base, with_other_mac: &[String]) -> Vec<Finding> {
                 if found.len() == before {
                     rest.push(step);
                 }
+            }
+            Step::IsolateTunnel { dev } => {
+                let evidence = "a guest's port is isolated, and the VXLAN port is not: guests of other hosts reach it";
+                found.push(Finding::problem("port-isolated", dev, evidence).sync());
             }
             Step::ClearDefaultPvid { bridge } => {
                 let evidence = "gives its ports a VLAN (vlan_default_pvid): each entry gets a copy there, and FRR withdraws the MAC with the copy";
@@ -385,8 +394,15 @@ mod tests {
         let off = "bridge link set dev vxlan20 isolated off";
         assert_eq!(only(&isolated("vxlan20")), ("vxlan-isolated", "vxlan20", off));
         assert_eq!(only(&isolated("vxlan10")).0, "vxlan-isolated", "the L3VNI's");
-        let off = "bridge link set dev tap0 isolated off";
-        assert_eq!(only(&isolated("tap0")), ("port-isolated", "tap0", off));
+        let half = finds(|base, _| base.drift.push(Step::IsolateTunnel { dev: name("vxlan20") }));
+        assert_eq!(only(&half), ("port-isolated", "vxlan20", "evpn-hook sync"));
+        let both = finds(|base, _| {
+            let mut links = links();
+            let meant = |link: &&mut Link| ["tap0", "vxlan20"].contains(&link.name.as_str());
+            links.iter_mut().filter(meant).for_each(|link| link.port.isolated = Some(true));
+            base.world = world(links);
+        });
+        assert_eq!(both, [], "as it is to be");
         assert_eq!(isolated("uplink"), [], "no port of ours");
     }
 

@@ -7,7 +7,6 @@ use crate::model::{GuestKind, Mac};
 use crate::plan::Step;
 use crate::plan::duplicate::Duplicate;
 use crate::plan::guard::{Lets, guard};
-use crate::plan::guest::HalfIsolated;
 use crate::plan::learn::unfit;
 use crate::register::{Endpoint, Stage};
 use crate::speaker::{ArpState, MacState, Peer};
@@ -147,14 +146,11 @@ fn port(s: &Segment, here: &Here) -> Finding {
         Some(master) if master == bridge.index => {
             let on = |flag: Option<bool>| flag.map_or("?", |on| if on { "on" } else { "off" });
             let flags = (on(link.port.learning), on(link.port.neigh_suppress));
-            let half = HalfIsolated::of(s.world, &e.device, &e.bridge).map(|half| format!("; {}", half.evidence()));
-            let now = format!(
-                "a port of {}, learning {}, neigh_suppress {}{}",
-                e.bridge,
-                flags.0,
-                flags.1,
-                half.unwrap_or_default()
-            );
+            let now = format!("a port of {}, learning {}, neigh_suppress {}", e.bridge, flags.0, flags.1);
+            if let Some(step) = steps(here).find(|step| matches!(step, Step::IsolateTunnel { .. })) {
+                let what = format!("{now}; isolated on this host alone: guests of other hosts reach it without {step}");
+                return Finding::broken(what, mend::sync());
+            }
             if e.port_security == PortSecurity::Off {
                 return Finding::Holds(now);
             }

@@ -6,7 +6,6 @@ use crate::config::{Network, PortSecurity};
 use crate::engine::{Engine, EngineError, Entries, Known, Now, boot_seconds, differences, host_wants, lacks};
 use crate::model::{Guest, Mac, NetName, Vni};
 use crate::plan::foreign::Foreign;
-use crate::plan::guest::HalfIsolated;
 use crate::plan::seen::{self, World};
 use crate::register::{Endpoint, GuestRecord, NetworkRecord, Stage};
 use crate::report::duplicates::{self, Claims};
@@ -330,10 +329,6 @@ fn endpoint(world: &World, guest: &Guest, endpoint: &Endpoint, said: Option<&Adv
         },
         _ => "registered",
     };
-    let half = HalfIsolated::of(world, &endpoint.device, &endpoint.bridge);
-    problems.extend(half.map(|half| {
-        format!("{}: '{}', and networks of their own for guests that must not meet", half.evidence(), half.command())
-    }));
     let now = boot_seconds();
     problems.extend(endpoint.slowed.iter().filter(|slowed| slowed.until > now).map(|slowed| {
         let minutes = (slowed.until - now).div_ceil(60);
