@@ -2,7 +2,7 @@
 
 use super::AgentError;
 use super::arrival;
-use super::asks::Ask;
+use super::asks::{Ask, Closer};
 use super::claims::Claims;
 use super::due::{Due, HOLD, PARTING, Patience, SOON, Task, Unsure};
 use super::followers::Holders;
@@ -19,7 +19,7 @@ use crate::guard;
 use crate::hypervisor::{leases, libvirt};
 use crate::input::libvirt_status::Life;
 use crate::journal::Message;
-use crate::kernel::Tables;
+use crate::kernel::{Event, Tables};
 use crate::model::{Guest, NetName};
 use crate::register::{GuestRecord, Lock, Stage, guest_key};
 use crate::senses::Senses;
@@ -87,6 +87,8 @@ pub(super) struct Agent {
     pub(super) due: Due,
     pub(super) claims: Claims,
     pub(super) asks: Vec<Ask>,
+    /// None until something was asked.
+    pub(super) closer: Option<Closer>,
     pub(super) holders: Holders,
     /// None where there are no packet sockets.
     pub(super) announcer: Option<Announcer>,
@@ -143,6 +145,7 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
         due: Due::default(),
         claims: Claims::default(),
         asks: Vec::new(),
+        closer: None,
         holders: Holders::default(),
         // Where there are none, that is told with the ears.
         announcer: Announcer::open().ok(),
@@ -164,9 +167,15 @@ pub fn run(mut engine: Engine, notify: Notify) -> Result<Infallible, AgentError>
     agent.open_scrape();
     // From now on nothing is missed. The first look may take as long as FRR makes it wait, and systemd waits for no more than that it runs.
     agent.notify.say("READY=1");
-    agent.was_deaf(|_, _| true);
+    if let Err(error) = agent.engine.forget_all_ends() {
+        agent.engine.journal.say(&Message::Warning(&error));
+    }
+    // Before a look that may take long: what moves meanwhile is told.
+    match agent.reload() {
+        Ok(()) => agent.read_holders(),
+        Err(error) => agent.engine.journal.say(&Message::Warning(&error)),
+    }
     agent.everything(Tell::All);
-    agent.read_holders();
     if agent.speaker_is_there() && !(agent.speaker_is_configured() && agent.speaker_reads()) {
         agent.speaker_came_back();
     }
@@ -201,7 +210,7 @@ impl Agent {
         self.watch_settings();
         let wakes = self.ears.as_ref().and_then(Ears::wakes);
         let next = self.due.next().into_iter().chain(self.unsure.next()).chain(wakes).min();
-        let next = next.into_iter().chain(self.scrape.next()).chain(self.asks_next()).min();
+        let next = next.into_iter().chain(self.scrape.next()).chain(self.asks_next()).chain(self.holders.next()).min();
         let others = self.door.iter().map(AsFd::as_fd).chain(self.ears.iter().map(AsFd::as_fd));
         let others = others.chain(self.guards.iter().map(AsFd::as_fd)).chain(self.asks.iter().map(Ask::fd));
         let others = others.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
@@ -227,11 +236,15 @@ impl Agent {
         for event in &events {
             self.unhear(event);
             self.is_it_lost(event);
-            self.announce(event);
+            self.holders.heard(event);
+            if matches!(event, Event::Lost) {
+                self.read_holders();
+            }
             for look in self.index.react(event) {
                 self.look(look);
             }
         }
+        self.announce();
         // After the records: a guest is known before its first frame.
         self.tune();
         self.listen();
@@ -367,6 +380,7 @@ impl Agent {
                 let result = self.engine.sync_network(name);
                 self.done(&task, name.as_str(), result);
             }
+            Task::Guest(key) if let Some(at) = self.may_have_lost(key) => self.due.put(task, at),
             Task::Guest(key) => {
                 let Some(guest) = self.index.guest(key).cloned() else { return };
                 let result = self.engine.sync_guest(&guest);
@@ -418,7 +432,7 @@ impl Agent {
     }
 
     /// Tells what came of it, and sees to it again where it failed. Returns how many steps it took.
-    fn done(&mut self, task: &Task, object: &str, result: Result<Synced, EngineError>) -> usize {
+    pub(super) fn done(&mut self, task: &Task, object: &str, result: Result<Synced, EngineError>) -> usize {
         let now = Instant::now();
         self.engine.journal.object = object.to_owned();
         let journal = &mut self.engine.journal;

@@ -6,61 +6,88 @@ use crate::kernel::Event;
 use crate::model::Mac;
 use crate::plan::seen::Neigh;
 use crate::snoop::Moved;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// So many addresses are remembered, of 16 bytes each and their table; beyond that it begins anew, and one move is not told.
-const MOST: usize = 262_144;
-/// What moves again and again is told so often a second, over all segments.
-const TOLD: u32 = 256;
+/// So many addresses of one segment are remembered, those that are gone as well: who takes one next is told. Beyond that it begins anew.
+const MOST: usize = 131_072;
+/// So many moves are told a second, over all segments; the rest waits, and of so many.
+const TOLD: usize = 256;
+const WAITING: usize = 16_384;
 
 /// Who has each address, by what the kernel told last.
 #[derive(Debug, Default)]
 pub struct Holders {
-    of: HashMap<(u32, IpAddr), Mac>,
+    /// By the bridge's index.
+    of: HashMap<u32, HashMap<IpAddr, Holder>>,
+    to_tell: VecDeque<(u32, Moved)>,
     since: Option<Instant>,
-    told: u32,
+    told: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Holder {
+    mac: Mac,
+    router: bool,
 }
 
 impl Holders {
-    /// Notes who has it. Has it moved to another VTEP's guest, on the bridge with the index that comes with it?
-    pub fn heard(&mut self, event: &Event, now: Instant) -> Option<(u32, Moved)> {
-        let Event::Neigh { index, ip, mac: Some(mac), gone: false, permanent, ext_learned, router } = *event else {
-            return None;
-        };
-        if !permanent && !ext_learned {
-            return None;
+    /// Notes who has it. Has it moved to another VTEP's guest, that is to be told.
+    pub fn heard(&mut self, event: &Event) {
+        match *event {
+            Event::Neigh { index, ip, mac: Some(mac), gone: false, permanent, ext_learned, router }
+                if permanent || ext_learned =>
+            {
+                self.note(index, ip, Holder { mac, router }, ext_learned);
+            }
+            Event::LinkGone { index } => {
+                self.of.remove(&index);
+            }
+            _ => {}
         }
-        if self.of.len() >= MOST {
-            self.of.clear();
+    }
+
+    fn note(&mut self, bridge: u32, ip: IpAddr, holder: Holder, ext_learned: bool) {
+        let of = self.of.entry(bridge).or_default();
+        if of.len() >= MOST && !of.contains_key(&ip) {
+            of.clear();
         }
-        let before = self.of.insert((index, ip), mac)?;
-        (ext_learned && before != mac && self.may_tell(now)).then_some((index, Moved { ip, mac, router }))
+        let Some(before) = of.insert(ip, holder) else { return };
+        // One that was told as no router is used as one no more (RFC 4861 §7.2.5); as one again it must be told, too.
+        let moved = before.mac != holder.mac || holder.router && !before.router;
+        if ext_learned && moved && self.to_tell.len() < WAITING {
+            self.to_tell.push_back((bridge, Moved { ip, mac: holder.mac, router: holder.router }));
+        }
     }
 
     /// Who has it there.
     pub fn of(&self, bridge: u32, ip: IpAddr) -> Option<Mac> {
-        self.of.get(&(bridge, ip)).copied()
+        self.of.get(&bridge)?.get(&ip).map(|holder| holder.mac)
     }
 
-    /// All who have an address on this bridge.
+    /// All who have an address on this bridge; what has moved since they were known is to be told.
     pub fn put(&mut self, index: u32, neighs: &[Neigh]) {
-        let held = neighs.iter().filter(|n| n.permanent || n.ext_learned);
-        self.of.extend(held.filter_map(|n| Some(((index, n.ip), n.mac?))).take(MOST));
+        for neigh in neighs.iter().filter(|n| n.permanent || n.ext_learned) {
+            if let Some(mac) = neigh.mac {
+                self.note(index, neigh.ip, Holder { mac, router: neigh.router }, neigh.ext_learned);
+            }
+        }
     }
 
-    /// The bridge with this index is gone.
-    pub fn forget(&mut self, index: u32) {
-        self.of.retain(|(bridge, _), _| *bridge != index);
-    }
-
-    fn may_tell(&mut self, now: Instant) -> bool {
+    /// What is to be told now.
+    pub fn moved(&mut self, now: Instant) -> Vec<(u32, Moved)> {
         if self.since.is_none_or(|since| now.saturating_duration_since(since) >= Duration::from_secs(1)) {
             (self.since, self.told) = (Some(now), 0);
         }
-        self.told += 1;
-        self.told <= TOLD
+        let many = self.to_tell.len().min(TOLD - self.told);
+        self.told += many;
+        self.to_tell.drain(..many).collect()
+    }
+
+    /// When more is to be told.
+    pub fn next(&self) -> Option<Instant> {
+        self.since.filter(|_| !self.to_tell.is_empty()).map(|since| since + Duration::from_secs(1))
     }
 }
 
@@ -76,17 +103,13 @@ impl Agent {
     }
 
     /// Tells the guests of a segment who has an address now.
-    pub(super) fn announce(&mut self, event: &Event) {
-        match event {
-            Event::LinkGone { index } => self.holders.forget(*index),
-            Event::Lost => self.read_holders(),
-            _ => {}
-        }
-        let Some((bridge, moved)) = self.holders.heard(event, Instant::now()) else { return };
-        let Some(announcer) = self.announcer.as_ref().filter(|_| self.index.is_segment(bridge)) else { return };
-        if let Err(error) = announcer.tell(bridge, &moved) {
-            let what = format!("guests are not told that {} moved to {}: {error}", moved.ip, moved.mac);
-            self.engine.journal.say(&Message::Warning(&what));
+    pub(super) fn announce(&mut self) {
+        for (bridge, moved) in self.holders.moved(Instant::now()) {
+            let Some(announcer) = self.announcer.as_ref().filter(|_| self.index.is_segment(bridge)) else { continue };
+            if let Err(error) = announcer.tell(bridge, &moved) {
+                let what = format!("guests are not told that {} moved to {}: {error}", moved.ip, moved.mac);
+                self.engine.journal.say(&Message::Warning(&what));
+            }
         }
     }
 }
@@ -94,6 +117,7 @@ impl Agent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     const BRIDGE: u32 = 5;
 
@@ -101,31 +125,67 @@ mod tests {
         Mac::from_bytes(&[0x52, 0x54, 0, 0, 0, last]).unwrap()
     }
 
-    fn neigh(last: u8, ext_learned: bool) -> Event {
+    fn neigh(last: u8, ext_learned: bool, router: bool) -> Event {
         let (ip, mac) = ("10.1.0.60".parse().unwrap(), Some(mac(last)));
-        Event::Neigh { index: BRIDGE, ip, mac, gone: false, permanent: !ext_learned, ext_learned, router: false }
+        Event::Neigh { index: BRIDGE, ip, mac, gone: false, permanent: !ext_learned, ext_learned, router }
     }
 
     #[test]
     fn what_moves_to_another_vteps_guest_is_told_once() {
         let (mut holders, now) = (Holders::default(), Instant::now());
-        let moved = |last| Some((BRIDGE, Moved { ip: "10.1.0.60".parse().unwrap(), mac: mac(last), router: false }));
-        assert_eq!(holders.heard(&neigh(1, false), now), None, "nobody had it before");
-        assert_eq!(holders.heard(&neigh(2, true), now), moved(2));
-        assert_eq!(holders.heard(&neigh(2, true), now), None);
-        assert_eq!(holders.heard(&neigh(3, true), now), moved(3), "from one VTEP to another");
-        assert_eq!(holders.heard(&neigh(1, false), now), None, "here its owner says so itself");
-        assert_eq!(holders.heard(&neigh(1, true), now), None, "it moved with its guest");
-        holders.forget(BRIDGE);
-        assert_eq!(holders.heard(&neigh(2, true), now), None);
+        let ip = "10.1.0.60".parse().unwrap();
+        let mut heard = |last, ext_learned, router| {
+            holders.heard(&neigh(last, ext_learned, router));
+            holders.moved(now).into_iter().map(|(bridge, moved)| (bridge, moved.ip, moved.mac, moved.router)).next()
+        };
+        let moved = |last, router| Some((BRIDGE, ip, mac(last), router));
+        assert_eq!(heard(1, false, false), None, "nobody had it before");
+        assert_eq!(heard(2, true, false), moved(2, false));
+        assert_eq!(heard(2, true, false), None);
+        assert_eq!(heard(2, true, true), moved(2, true), "it is a router after all");
+        assert_eq!(heard(3, true, true), moved(3, true), "from one VTEP to another");
+        assert_eq!(heard(1, false, false), None, "here its owner says so itself");
+        assert_eq!(heard(1, true, false), None, "it moved with its guest");
+        holders.heard(&Event::LinkGone { index: BRIDGE });
+        holders.heard(&neigh(2, true, false));
+        assert_eq!(holders.moved(now), []);
     }
 
     #[test]
-    fn what_moves_all_the_time_is_told_so_often() {
+    fn what_moved_unheard_is_told_when_all_are_read() {
+        let (mut holders, now) = (Holders::default(), Instant::now());
+        let read = |last| Neigh {
+            ip: "10.1.0.60".parse().unwrap(),
+            mac: Some(mac(last)),
+            permanent: false,
+            ext_learned: true,
+            ours: false,
+            router: false,
+        };
+        holders.put(BRIDGE, &[read(1)]);
+        assert_eq!(holders.moved(now), []);
+        holders.put(BRIDGE, &[read(2)]);
+        assert_eq!(holders.moved(now).len(), 1);
+    }
+
+    #[test]
+    fn what_moves_all_at_once_is_told_one_after_the_other() {
         let (mut holders, start) = (Holders::default(), Instant::now());
-        holders.heard(&neigh(0, true), start);
-        let mut told =
-            |now| (0..1000_u32).filter(|n| holders.heard(&neigh(1 + (n % 2) as u8, true), now).is_some()).count();
-        assert_eq!((told(start), told(start + Duration::from_secs(1))), (256, 256));
+        for (n, last) in (0..1000_u32).flat_map(|n| [(n, 1), (n, 2)]) {
+            let ip = Ipv4Addr::from_bits(0x0a01_0000 + n).into();
+            let mac = Some(mac(last));
+            holders.heard(&Event::Neigh {
+                index: BRIDGE,
+                ip,
+                mac,
+                gone: false,
+                permanent: false,
+                ext_learned: true,
+                router: false,
+            });
+        }
+        let mut told = |seconds| holders.moved(start + Duration::from_secs(seconds)).len();
+        assert_eq!([0, 0, 1, 2, 3, 4].map(&mut told), [256, 0, 256, 256, 232, 0]);
+        assert_eq!(holders.next(), None);
     }
 }

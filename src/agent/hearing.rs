@@ -1,6 +1,5 @@
 //! Addresses that nobody declared: heard on the guests' own ports, and read in dnsmasq's list of leases.
 
-use super::asks::Why;
 use super::claims::Take;
 use super::daemon::Agent;
 use super::due::Task;
@@ -9,7 +8,7 @@ use crate::engine::{Claimed, Engine, EngineError, Learned, boot_seconds};
 use crate::hypervisor::leases::{self, Lease};
 use crate::journal::Message;
 use crate::kernel::Event;
-use crate::model::{Address, Guest, IfName, Source};
+use crate::model::{Address, IfName, Mac, Source};
 use crate::plan::whose::{Answer, Claim, Holder};
 use crate::register::{Endpoint, GuestRecord};
 use crate::snoop::{Said, SnoopError};
@@ -46,9 +45,9 @@ impl Agent {
         }
     }
 
-    /// Something may have been said on these ports that nobody heard.
-    pub(super) fn was_deaf(&mut self, on: impl Fn(&Guest, &IfName) -> bool) {
-        if let Err(error) = self.engine.forget_ends(|guest, endpoint| on(guest, &endpoint.device)) {
+    /// Something may have been said on this port that nobody heard.
+    fn was_deaf(&mut self, port: &Port) {
+        if let Err(error) = self.engine.forget_ends(&port.guest, Some(&port.device)) {
             self.engine.journal.say(&Message::Warning(&error));
         }
     }
@@ -68,15 +67,16 @@ impl Agent {
         let told_too_much = ears.told_too_much();
         for index in ears.too_loud() {
             if let Some(port) = self.index.port(index) {
-                self.was_deaf(|guest, device| guest.is(&port.guest) && *device == port.device);
+                self.was_deaf(&port);
                 self.warn(&port, "too many ARP, ND or DHCP frames: not heard for a while");
             }
         }
         for index in told_too_much {
             let Some(port) = self.index.port(index) else { continue };
-            self.was_deaf(|guest, device| guest.is(&port.guest) && *device == port.device);
+            self.was_deaf(&port);
             self.warn(&port, "too many DHCP answers come to it: somebody on its segment may pretend to be a server");
         }
+        let routers: HashSet<(u32, IpAddr)> = heard.iter().filter_map(|one| one.routes()).collect();
         for one in heard {
             let Some(port) = self.index.port(one.index).filter(|port| port.mac == one.said.mac()) else { continue };
             match one.said {
@@ -84,12 +84,17 @@ impl Agent {
                     self.claims.heard(&port.device, ip, Instant::now());
                 }
                 Said::Has { ip, .. } if port.has(ip) => {}
-                Said::Has { ip, .. } => self.learn(&port, Address::new(ip, Source::Neighbour), Claim::Uses),
+                // A router that takes another's address is told as one at once: hosts use one no more that is told otherwise (RFC 4861 §7.2.5).
+                Said::Has { ip, .. } => {
+                    let router = routers.contains(&(one.index, ip));
+                    self.learn(&port, Address { router, ..Address::new(ip, Source::Neighbour) }, Claim::Uses);
+                }
                 Said::Routes { ip, .. } if port.is_no_router_by(ip) => {
-                    let done = self.engine.routes(&port.guest, &port.device, ip);
+                    let changes = |done: &Result<bool, _>| matches!(done, Ok(true));
+                    let done = self.paced(&port, changes, |engine| engine.routes(&port.guest, &port.device, ip));
                     self.changed(&port.key, done.map(usize::from));
                 }
-                // Not its own, or not yet: it says so again.
+                // Not its own, or not yet.
                 Said::Routes { .. } => {}
                 Said::Wants { ip, .. } if port.has(ip) => {}
                 Said::Wants { ip, .. } => {
@@ -113,59 +118,78 @@ impl Agent {
     }
 
     fn learn(&mut self, port: &Port, address: Address, claim: Claim) {
-        let (now, ip) = (Instant::now(), address.ip);
-        if self.claims.is_refused(&port.key, ip, claim, now) || self.is_asked(&port.bridge, ip) {
+        let now = Instant::now();
+        if self.claims.is_refused(&port.key, address, claim, now) || self.is_claimed(&port.key, address) {
             return;
         }
         if !self.claims.may_claim(&port.device, now) {
             self.metrics.refused += 1;
             return self.warn(port, "claims too many addresses: one a second is looked at");
         }
-        self.judge(port, address, claim, Answer::NotAsked);
+        self.judge(port, address, claim, None);
     }
 
     /// Whose is it, as far as is known by now?
-    pub(super) fn judge(&mut self, port: &Port, address: Address, claim: Claim, answer: Answer) {
+    pub(super) fn judge(&mut self, port: &Port, address: Address, claim: Claim, asked: Option<(Mac, Answer)>) {
         let (now, ip) = (Instant::now(), address.ip);
-        let had_it = self.claims.had(&port.bridge, ip, port.mac, now);
-        let weighed = if had_it { claim } else { self.claims.weigh(&port.key, ip, claim, now) };
+        let by_right = self.claims.had(&port.bridge, ip, port.mac, now);
+        let weighed = if by_right { claim } else { self.claims.weigh(&port.key, &port.bridge, ip, claim, now) };
         let here = self.index.holder(port, ip).map(|(holder, of)| (holder, of.mac, of.guest));
         let known = here.as_ref().map(|(holder, ..)| *holder);
         let heard = self.claims.by_last_heard(&port.device, port.addresses());
-        let claimed = Claimed { claim: weighed, had_it, here, answer, heard };
+        let claimed = Claimed { claim: weighed, had_it: by_right, here, asked, heard };
         let what = match self.learned(port, address, claimed) {
-            Ok(Learned::Known) => return self.reload_guest(&port.key),
-            Ok(Learned::Ask { holder, mac }) => return self.ask(port, address, Why::Claimed(claim), holder, mac),
-            Ok(Learned::Registered { taken }) => {
-                self.metrics.learned += 1;
-                self.reload_guest(&port.key);
-                let Some((from, of)) = taken else { return };
-                if had_it {
-                    return self.claims.is_back(&port.bridge, ip);
-                }
-                let from_vtep = from == Holder::Vtep;
-                let take = Take { key: &port.key, bridge: &port.bridge, ip, of, by: port.mac, from_vtep };
-                let Some(pause) = self.claims.taken(take, now) else { return };
-                let until = boot_seconds().saturating_add(pause.as_secs());
-                if let Err(error) = self.engine.slow(&port.guest, &port.device, ip, until) {
-                    self.engine.journal.say(&Message::Warning(&error));
-                }
-                self.metrics.slowed += 1;
-                let (of, pause) = (from.to_string(), pause.as_secs() / 60);
-                let what = format!("takes {ip} from {of} again and again: may not for {pause} minutes");
-                return self.warn(port, &what);
+            Ok(Learned::Known) => {
+                self.claims.settled(&port.device, ip);
+                return self.reload_guest(&port.key);
             }
+            Ok(Learned::Ask { holder, mac }) => return self.ask_holder(port, address, claim, holder, mac),
+            Ok(Learned::Registered { taken }) => {
+                self.claims.settled(&port.device, ip);
+                return self.registered(port, ip, by_right, taken);
+            }
+            // Its holder may be about to give it up, and nobody asks this guest to say so again.
             Ok(Learned::Refused(why)) => {
+                if claim == Claim::Uses && known != Some(Holder::Itself) {
+                    self.claims.judge_again(&port.device, address, now);
+                }
+                self.metrics.refused += 1;
+                format!("an address is not learned: {why}")
+            }
+            Ok(Learned::Unfit(why)) => {
                 self.metrics.refused += 1;
                 format!("an address is not learned: {why}")
             }
             Err(error) => format!("{ip} cannot be registered: {error}"),
         };
+        let answer = asked.map_or(Answer::NotAsked, |(_, answer)| answer);
         // A guest may well ask whether an address is free that is not, and answer on each NIC for all that it has.
-        let news = self.claims.refused(&port.key, ip, claim, answer, now);
+        let news = self.claims.refused(&port.key, address, claim, answer, now);
         if news && claim == Claim::Uses && known != Some(Holder::Itself) {
             self.warn(port, &what);
         }
+    }
+
+    /// It is its own now. Was it taken from another, and too often?
+    fn registered(&mut self, port: &Port, ip: IpAddr, by_right: bool, taken: Option<(Holder, Mac)>) {
+        let now = Instant::now();
+        self.metrics.learned += 1;
+        self.reload_guest(&port.key);
+        let Some((from, of)) = taken else { return };
+        if by_right {
+            return self.claims.is_back(&port.bridge, ip);
+        }
+        let from_vtep = from == Holder::Vtep;
+        let take = Take { key: &port.key, bridge: &port.bridge, ip, of, by: port.mac, from_vtep };
+        let Some(pause) = self.claims.taken(take, now) else { return };
+        let until = boot_seconds().saturating_add(pause.as_secs());
+        if let Err(error) = self.engine.slow(&port.guest, &port.device, ip, until) {
+            self.engine.journal.say(&Message::Warning(&error));
+        }
+        self.metrics.slowed += 1;
+        let (of, pause) = (from.to_string(), pause.as_secs() / 60);
+        let what = format!("takes {ip} from {of} again and again: may not for {pause} minutes");
+        self.warn(port, &what);
     }
 
     /// Has the engine learn it.
@@ -225,11 +249,26 @@ impl Agent {
     pub(super) fn end_leases(&mut self, key: &Key) {
         let Some(guest) = self.index.guest(key).cloned() else { return };
         let now = boot_seconds();
-        let gone = self.engine.forget(&guest, "lease ended", |_, a| a.until.is_some_and(|until| until < now));
+        let has_ended = |a: &Address| a.until.is_some_and(|until| until < now);
+        // It is a server's word how long a lease is, and a guest may play the server.
+        let port = self.index.ports_of_guest(key).into_iter().find(|port| port.has_a_lease());
+        let forget = |engine: &mut Engine| engine.forget(&guest, "lease ended", |_, a| has_ended(a));
+        let gone = match port {
+            Some(port) => self.paced(&port, |gone| matches!(gone, Ok(1..)), forget),
+            None => forget(&mut self.engine),
+        };
         if gone.is_err() {
             self.due.put(Task::EndOfLease(key.clone()), Instant::now() + AGAIN);
         }
         self.changed(key, gone);
+    }
+
+    /// Its server gave it to this guest no longer.
+    pub(super) fn end_lease(&mut self, port: &Port, ip: IpAddr) {
+        let its = |e: &Endpoint, a: &Address| e.device == port.device && a.ip == ip && a.source == Source::Lease;
+        let changes = |gone: &Result<usize, _>| matches!(gone, Ok(1..));
+        let gone = self.paced(port, changes, |engine| engine.forget(&port.guest, "lease ended", its));
+        self.changed(&port.key, gone);
     }
 
     /// dnsmasq's lists, of all networks.
@@ -261,10 +300,9 @@ impl Agent {
         let has_still = |was: &Lease| now.get(&was.ip).is_some_and(|lease| lease.mac == was.mac);
         for Lease { ip, mac, .. } in before.into_values().filter(|was| !has_still(was)) {
             for port in self.index.ports_of(bridge, mac) {
-                let lost =
-                    |e: &Endpoint, a: &Address| e.device == port.device && a.ip == ip && a.source == Source::Lease;
-                let gone = self.engine.forget(&port.guest, "lease ended", lost);
-                self.changed(&port.key, gone);
+                if port.source_of(ip) == Some(Source::Lease) {
+                    self.is_it_unleased(&port, ip);
+                }
             }
         }
     }

@@ -101,6 +101,16 @@ impl Port {
         self.ips.iter().map(|a| a.ip)
     }
 
+    /// What tells that this address is its.
+    pub fn source_of(&self, ip: IpAddr) -> Option<Source> {
+        self.ips.iter().find(|a| a.ip == ip).map(|a| a.source)
+    }
+
+    /// Has it an address by a lease?
+    pub fn has_a_lease(&self) -> bool {
+        self.ips.iter().any(|a| a.source == Source::Lease)
+    }
+
     /// Is this address known to be its?
     pub fn has(&self, ip: IpAddr) -> bool {
         self.ips.iter().any(|a| a.ip == ip)
@@ -373,6 +383,12 @@ impl Index {
     pub fn ports_on(&self, device: &IfName) -> Vec<Port> {
         let keys = self.by_device.get(device).into_iter().flatten();
         keys.filter_map(|key| self.port_of(key, |nic| nic.device == *device)).collect()
+    }
+
+    /// The ports of this guest.
+    pub fn ports_of_guest(&self, key: &Key) -> Vec<Port> {
+        let nics = self.guests.get(key).into_iter().flat_map(|known| &known.nics).filter(|nic| !nic.incoming);
+        nics.filter_map(|nic| self.port_of(key, |other| other == nic)).collect()
     }
 
     /// The ports on the bridge with this index whose guests have learned this address.

@@ -318,8 +318,9 @@ impl Engine {
             let known =
                 known.filter(|_| before.is_some_and(|b| b.endpoints.iter().any(|e| e.device == endpoint.device)));
             if let (How::Mend, Some(mac), Some(known)) = (how, endpoint.mac, known) {
+                let stands = |a: &Address| self.stands == Some((mac, a.ip));
                 let (lost, ips): (Vec<Address>, _) =
-                    endpoint.ips.iter().partition(|a| yields(a, &known.ips, &seen.neighs, mac));
+                    endpoint.ips.iter().partition(|a| !stands(a) && yields(a, &known.ips, &seen.neighs, mac));
                 endpoint.ips = ips;
                 let freed = &guard(endpoint.port_security, endpoint.mac, &lost) - &guard_of(endpoint);
                 let freed: Vec<Lets> = freed.into_iter().collect();

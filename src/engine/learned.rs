@@ -29,8 +29,10 @@ pub enum Learned {
         /// Whom to ask.
         mac: Mac,
     },
-    /// It is not this guest's, for this reason.
+    /// It is another's, for this reason.
     Refused(String),
+    /// It can be no guest's of this network, for this reason.
+    Unfit(String),
 }
 
 /// What else is known of a claim ([`Case`]).
@@ -42,8 +44,8 @@ pub struct Claimed {
     pub had_it: bool,
     /// Who else of this host has it, by the records.
     pub here: Option<(Holder, Mac, Guest)>,
-    /// Does that one answer?
-    pub answer: Answer,
+    /// Who was asked whether it has it, and whether it answered.
+    pub asked: Option<(Mac, Answer)>,
     /// The guest's addresses that were heard of late, the latest last.
     pub heard: Vec<IpAddr>,
 }
@@ -51,7 +53,7 @@ pub struct Claimed {
 impl Claimed {
     /// Nobody of this host is known to have it, and nobody was asked.
     pub fn new(claim: Claim) -> Claimed {
-        Claimed { claim, had_it: false, here: None, answer: Answer::NotAsked, heard: Vec::new() }
+        Claimed { claim, had_it: false, here: None, asked: None, heard: Vec::new() }
     }
 }
 
@@ -86,23 +88,25 @@ impl Engine {
         let bridge = endpoint.bridge.clone();
         let Some(network) = self.register.network_of_bridge(&bridge)? else { return Ok(Learned::Known) };
         if let Some(why) = unfit(&network.network, address.ip) {
-            return Ok(Learned::Refused(format!("{} is {why}", address.ip)));
+            return Ok(Learned::Unfit(format!("{} is {why}", address.ip)));
         }
         if network.network.security() == PortSecurity::MacIp && !is_granted(&address, mac) {
             let why =
                 "not given to it, which port_security = \"mac-ip\" asks for: declare it, or let a DHCP server give it";
-            return Ok(Learned::Refused(format!("{} is {why}", address.ip)));
+            return Ok(Learned::Unfit(format!("{} is {why}", address.ip)));
         }
         let kernel = self.kernel()?;
         let Some(link) = kernel.link(&bridge)? else { return Ok(Learned::Known) };
         if kernel.addresses(Some(link.index))?.iter().any(|own| own.net.addr() == address.ip) {
-            return Ok(Learned::Refused(format!("{} is the gateway's", address.ip)));
+            return Ok(Learned::Unfit(format!("{} is the gateway's", address.ip)));
         }
         let neigh = kernel.neigh(link.index, address.ip)?;
         let by_entry = other_holder(neigh.as_ref(), mac).zip(neigh.and_then(|n| n.mac));
-        let Claimed { claim, had_it, here, answer, .. } = claimed;
+        let Claimed { claim, had_it, here, asked, .. } = claimed;
         let taken = here.as_ref().map(|(holder, mac, _)| (*holder, *mac)).or(by_entry);
         let holder = taken.map_or(Holder::Nobody, |(holder, _)| holder);
+        // By now it may be a third one's, which nobody has asked.
+        let answer = asked.filter(|(of, _)| taken.is_some_and(|(_, mac)| mac == *of)).map_or(Answer::NotAsked, |a| a.1);
         let whose = taken.map_or(String::new(), |(holder, of)| match holder {
             Holder::Nobody => String::new(),
             Holder::Itself => "its own on another NIC".to_owned(),
@@ -117,6 +121,8 @@ impl Engine {
         }
         let record = self.change(Some(before), record, How::Mend, |e| e.device == *device)?;
         let from = taken.map_or(String::new(), |_| format!(", before {whose}"));
+        // From whom it was taken is always told.
+        self.journal.hushed &= taken.is_none();
         let detail = format!(": {} ({}) on {device}{from}", address.ip, address.source);
         self.journal.say(&Message::Done { what: "learned", object: &record.guest.name, detail: &detail });
         Ok(Learned::Registered { taken })
@@ -192,22 +198,45 @@ impl Engine {
 
     /// Nobody listened for a while, and a lease may have been renewed meanwhile: when these end is not known any more. Such an address stays until
     /// it is released, or another shows to have it.
-    pub fn forget_ends(&mut self, of: impl Fn(&Guest, &Endpoint) -> bool) -> Result<(), EngineError> {
-        let ends = |record: &GuestRecord| {
-            record.endpoints.iter().any(|e| of(&record.guest, e) && e.ips.iter().any(|a| a.until.is_some()))
+    pub fn forget_all_ends(&mut self) -> Result<(), EngineError> {
+        let records: Vec<GuestRecord> = self.register.guests().into_iter().flatten().collect();
+        records.iter().try_for_each(|record| self.forget_ends(&record.guest, None))
+    }
+
+    /// The same for one guest, and where one is named for one of its devices.
+    pub fn forget_ends(&mut self, guest: &Guest, device: Option<&IfName>) -> Result<(), EngineError> {
+        let is_meant = |e: &Endpoint| device.is_none_or(|device| e.device == *device);
+        let ends = |e: &Endpoint| is_meant(e) && e.ips.iter().any(|a| a.until.is_some());
+        if !self.register.guest(guest)?.is_some_and(|record| record.endpoints.iter().any(ends)) {
+            return Ok(());
+        }
+        let _lock = self.register.lock_guest(guest)?;
+        let Some(mut record) = self.register.guest(guest)? else {
+            return Ok(self.register.remove_guest(guest)?);
         };
-        for record in self.register.guests().into_iter().flatten().filter(ends) {
-            let _lock = self.register.lock_guest(&record.guest)?;
-            match self.register.guest(&record.guest)? {
-                None => self.register.remove_guest(&record.guest)?,
-                Some(mut record) => {
-                    let endpoints = record.endpoints.iter_mut().filter(|e| of(&record.guest, e));
-                    endpoints.flat_map(|e| &mut e.ips).for_each(|a| a.until = None);
-                    self.register.put_guest(&record)?;
-                }
+        let endpoints = record.endpoints.iter_mut().filter(|e| is_meant(e));
+        endpoints.flat_map(|e| &mut e.ips).for_each(|a| a.until = None);
+        Ok(self.register.put_guest(&record)?)
+    }
+
+    /// Its server says no more that an address is this guest's, which still answers for it: from now on it has it by its own word. False where that
+    /// does not count.
+    pub fn unlease(&mut self, guest: &Guest, device: &IfName, ip: IpAddr) -> Result<bool, EngineError> {
+        let _lock = self.register.lock_guest(guest)?;
+        let Some(mut record) = self.register.guest(guest)? else {
+            self.register.remove_guest(guest)?;
+            return Ok(true);
+        };
+        for endpoint in record.endpoints.iter_mut().filter(|e| e.device == *device) {
+            if endpoint.port_security == PortSecurity::MacIp {
+                return Ok(false);
+            }
+            for address in endpoint.ips.iter_mut().filter(|a| a.ip == ip && a.source == Source::Lease) {
+                *address = Address { source: Source::Neighbour, until: None, ..*address };
             }
         }
-        Ok(())
+        self.register.put_guest(&record)?;
+        Ok(true)
     }
 
     /// What the fabric knows of a guest that comes from another host and has told this one nothing: the addresses that its MAC has there.

@@ -89,6 +89,8 @@ pub struct Engine {
     pub planned: Plan,
     /// A guest that this event left on its way to here: somebody has to see it arrive.
     pub awaited: Option<Guest>,
+    /// The guest with this MAC answers for this address: it is not given up, though another VTEP has it.
+    pub stands: Option<(Mac, IpAddr)>,
     /// A duplicate may be waited for: nobody else waits for this process.
     may_wait: bool,
     /// When the call began that somebody waits for, in µs since boot; none in the agent.
@@ -120,6 +122,7 @@ impl Engine {
             register,
             journal,
             dry_run: false,
+            stands: None,
             planned: Plan::new(),
             awaited: None,
             may_wait: true,

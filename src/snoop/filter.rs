@@ -144,6 +144,38 @@ pub fn addresses(guest: Mac, answers: &Answers) -> Vec<SockFilter> {
     assemble(&lines)
 }
 
+/// Lets in what this guest says of its addresses, when it comes from there: answers to ARP and to neighbour solicitations. Nobody else's word takes their place
+/// in the queue.
+pub fn answers_of(guest: Mac) -> Vec<SockFilter> {
+    use Line::{Jump, Named, Plain};
+    use Way::{Accept, FromGuest, Ip6, Next, Refuse};
+    let equal = |value: u16, yes, no| Jump(JUMP_EQUAL, value.into(), yes, no);
+    let [a, b, c, d, e, f] = guest.octets();
+    assemble(&[
+        Plain(LOAD_WORD, VLAN_TAG_PRESENT),
+        Jump(JUMP_EQUAL, 0, Next, Refuse),
+        Plain(LOAD_WORD, 6),
+        Jump(JUMP_EQUAL, u32::from_be_bytes([a, b, c, d]), Next, Refuse),
+        Plain(LOAD_HALF, 6 + 4),
+        equal(u16::from_be_bytes([e, f]), Next, Refuse),
+        Plain(LOAD_HALF, 12),
+        equal(IPV6, Ip6, Next),
+        equal(ARP, FromGuest, Refuse),
+        Named(Ip6),
+        Plain(LOAD_BYTE, 14 + 6),
+        equal(ICMPV6.into(), Next, Refuse),
+        Plain(LOAD_BYTE, 14 + 40),
+        Jump(JUMP_EQUAL, 136, FromGuest, Refuse),
+        Named(FromGuest),
+        Plain(LOAD_WORD, PACKET_TYPE),
+        Jump(JUMP_EQUAL, PACKET_OUTGOING, Refuse, Accept),
+        Named(Accept),
+        Plain(RETURN, SNAP as u32),
+        Named(Refuse),
+        Plain(RETURN, 0),
+    ])
+}
+
 /// Lets in nothing: for a port that is too loud, whose frames then cost no copy and no memory either.
 pub fn nothing() -> Vec<SockFilter> {
     assemble(&[Line::Plain(RETURN, 0)])

@@ -132,6 +132,16 @@ pub struct Heard {
     pub said: Said,
 }
 
+impl Heard {
+    /// The address by which a router speaks, and its port.
+    pub fn routes(&self) -> Option<(u32, IpAddr)> {
+        match self.said {
+            Said::Routes { ip, .. } => Some((self.index, ip)),
+            _ => None,
+        }
+    }
+}
+
 /// Why nobody listens.
 #[derive(Debug, thiserror::Error)]
 pub enum SnoopError {

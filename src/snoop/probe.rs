@@ -5,7 +5,7 @@
 //! (RFC 5227 §2.1.1). Over IPv4 it has no sender address, so nobody's table changes.
 
 use super::Said;
-use super::filter::{self, Answers};
+use super::filter;
 use super::frame::{self, ARP, ICMPV6, IPV6};
 use super::packet::Packet;
 use super::xids::Xids;
@@ -39,11 +39,16 @@ pub struct Probe {
 impl Probe {
     /// Opens it; nothing is sent yet.
     pub fn open(asked: Asked) -> io::Result<Probe> {
-        let packet = Packet::open(asked.index, &filter::addresses(asked.from, &Answers::In(Vec::new())))?;
+        let packet = Packet::open(asked.index, &filter::answers_of(asked.to))?;
         Ok(Probe { packet, asked })
     }
 
-    /// Asks, once.
+    /// Whom it asks.
+    pub fn of(&self) -> Mac {
+        self.asked.to
+    }
+
+    /// Asks, once. ENODEV, ENXIO or ENETDOWN where its port is gone or down.
     pub fn ask(&self) -> io::Result<()> {
         Ok(self.packet.send(&question(&self.asked))?)
     }

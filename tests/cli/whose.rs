@@ -12,6 +12,7 @@ use std::fs::File;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const A: &str = "52:54:00:00:00:0a";
@@ -329,4 +330,133 @@ on_a_host!(a_guest_that_bonds_two_nics_is_followed, {
     host.run(&["detach", "tapa"]).ok();
     assert_eq!(fdb(), format!("fdb {B} dev tapb\n"));
     assert_eq!(neighbours(), "");
+});
+
+// agent.md 17: nobody asks a guest to say again what was refused, and keepalived says it no more.
+on_a_host!(a_refused_claim_is_judged_again, {
+    let host = Host::flat();
+    let _agent = Agent::start();
+    let (a, b) = (Guest::attach(&host, "tapa", A), Guest::attach(&host, "tapb", B));
+    a.has("10.1.0.60");
+    a.speaks("10.1.0.60");
+    until("A's address", || a.owns("10.1.0.60"));
+    b.has("10.1.0.60");
+    b.speaks("10.1.0.60");
+    stays(&a, "10.1.0.60", "A answers for it");
+    a.has_no_more("10.1.0.60");
+    until("B to have what it claimed", || b.owns("10.1.0.60"));
+    // Who claims it no more gets it no more.
+    a.has("10.1.0.61");
+    a.speaks("10.1.0.61");
+    until("A's other address", || a.owns("10.1.0.61"));
+    b.has("10.1.0.61");
+    b.speaks("10.1.0.61");
+    stays(&a, "10.1.0.61", "A answers for it");
+    b.has_no_more("10.1.0.61");
+    a.sh("ip link set eth0 down");
+    stays(&a, "10.1.0.61", "B claims it no more");
+});
+
+/// As FRR puts it there for a guest behind another VTEP.
+fn put_by_frr(ip: &str, mac: &str) {
+    sh(&format!("ip neigh replace {ip} lladdr {mac} dev flat-l2 nud noarp extern_learn"));
+}
+
+const ELSEWHERE: &str = "52:54:00:00:01:01";
+
+// Another host may not be able to ask the guest (its port is isolated), or asked it in a moment in which it was silent: its own host can.
+on_a_host!(what_another_host_takes_is_asked_for_here_before_it_is_given_up, {
+    let host = Host::flat();
+    let _agent = Agent::start();
+    let a = Guest::attach(&host, "tapa", A);
+    a.has("10.1.0.60");
+    a.speaks("10.1.0.60");
+    until("A's address", || a.owns("10.1.0.60"));
+    let is_given_up = || !host.status()["endpoints"][0]["ips"].to_string().contains("10.1.0.60");
+    put_by_frr("10.1.0.60", ELSEWHERE);
+    until("A to have it back", || a.owns("10.1.0.60"));
+    assert!(!is_given_up());
+    // One that does not answer has lost it, and has it back as soon as it speaks.
+    a.sh("ip link set eth0 down");
+    put_by_frr("10.1.0.60", ELSEWHERE);
+    until("A to give it up", is_given_up);
+    a.sh("ip link set eth0 up");
+    a.speaks("10.1.0.60");
+    until("A to have it again", || a.owns("10.1.0.60"));
+    // Not for ever: the other host may say the same.
+    put_by_frr("10.1.0.60", ELSEWHERE);
+    until("A to have it back", || a.owns("10.1.0.60"));
+    put_by_frr("10.1.0.60", ELSEWHERE);
+    until("an end", is_given_up);
+});
+
+// Whose question whether an address is free is open holds up nobody's claim.
+on_a_host!(who_probes_keeps_nobody_from_an_address, {
+    let host = Host::flat();
+    let _agent = Agent::start();
+    let (a, b) = (Guest::attach(&host, "tapa", A), Guest::attach(&host, "tapb", B));
+    put_by_frr("10.1.0.60", ELSEWHERE);
+    let frame = |mac, what| {
+        let who = Who::new(mac, "10.1.0.60", "fd00:1::60");
+        forge::fair(who, who).into_iter().find(|frame| frame.what == what).unwrap().bytes
+    };
+    let (probe, announcement) = (frame(B, "ARP probe"), frame(A, "gratuitous ARP"));
+    let (over, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let ends = Ends(&over);
+        scope.spawn(|| {
+            b.inside(|| {
+                let port = Port::open("eth0");
+                while !over.load(Ordering::Relaxed) {
+                    port.send(&probe);
+                    sent.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            });
+        });
+        while sent.load(Ordering::Relaxed) < 5 {
+            std::thread::yield_now();
+        }
+        // It says so once.
+        a.inside(|| Port::open("eth0").send(&announcement));
+        until("A's claim", || a.owns("10.1.0.60"));
+        drop(ends);
+    });
+});
+
+/// Ends what waits for it, though a test fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+// Who tells the server that another gives its lease back does not free what that one still has.
+on_a_host!(a_lease_that_its_server_forgets_stays_with_the_guest_that_answers, {
+    let host = Host::flat();
+    sh("mount -t tmpfs none /var/lib && mkdir -p /var/lib/libvirt/dnsmasq");
+    let list = "/var/lib/libvirt/dnsmasq/flat-l2.status";
+    let leased = format!("[{{\"ip-address\": \"10.1.0.50\", \"mac-address\": \"{A}\", \"expiry-time\": 4000000000}}]");
+    let _agent = Agent::start();
+    let (a, b) = (Guest::attach(&host, "tapa", A), Guest::attach(&host, "tapb", B));
+    a.has("10.1.0.50");
+    // The first look at a list takes nothing.
+    std::fs::write(list, "[]").unwrap();
+    std::fs::write(list, &leased).unwrap();
+    until("the lease", || host.status().to_string().contains("\"lease\""));
+    std::fs::write(list, "[]").unwrap();
+    until("its own word", || host.status().to_string().contains("\"neighbour\""));
+    assert!(a.owns("10.1.0.50"));
+    b.has("10.1.0.50");
+    b.speaks("10.1.0.50");
+    stays(&a, "10.1.0.50", "B took what A answers for");
+    // One that does not answer has it no longer.
+    b.has_no_more("10.1.0.50");
+    std::fs::write(list, &leased).unwrap();
+    until("the lease", || host.status().to_string().contains("\"lease\""));
+    a.sh("ip link set eth0 down");
+    std::fs::write(list, "[]").unwrap();
+    until("nothing", || !a.owns("10.1.0.50"));
 });
