@@ -96,7 +96,7 @@ impl Engine {
             let foreign = |ip: &&IpAddr| !record.network.gateway.iter().any(|g| g.contains(*ip));
             if let Some(ip) = addresses.iter().find(foreign) {
                 return Ok(Some(format!(
-                    "address {ip} is in no subnet of network {network}: give the container one of those"
+                    "address {ip} of device {device} is in none of the network's subnets: give the container one of network {network}'s"
                 )));
             }
         }

@@ -352,7 +352,8 @@ on_a_host!(in_a_vrf_a_user_has_the_addresses_of_its_network_only, {
     let container = Container::on(ALICE, "red-l2", "vetha", "10.3.0.5");
     start(ALICE, container.pid).ok();
     sh(&format!("nsenter -t {} -n ip address add 10.1.0.5/32 dev eth0", container.pid));
-    start(ALICE, container.pid).says(1, &["address 10.1.0.5 is in no subnet of network routed"]);
+    start(ALICE, container.pid)
+        .says(1, &["address 10.1.0.5 of device vetha is in none of the network's subnets", "network routed"]);
 });
 
 on_a_host!(a_veth_that_is_nowhere_yet_is_not_joined, {
