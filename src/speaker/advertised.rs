@@ -12,6 +12,9 @@ const POLL: Duration = Duration::from_millis(5);
 /// So many single questions cost no more than it matters, a few ms; the segment's size is not looked at for them.
 const FEW: usize = 100;
 
+/// The same of a host with many segments of few guests each, 100 ms and more.
+const FEW_OF_ALL: usize = 2000;
+
 /// A single question costs as much as so many entries of a list, or more: with FRR 8.4.4, 40,000 entries and a busy machine it took 0.07 to 0.5 ms, and an
 /// entry 0.06 to 0.1 in bgpd's list and zebra's.
 const ENTRIES_A_QUESTION: usize = 2;
@@ -162,10 +165,11 @@ impl Frr {
     pub fn advertised_all(&mut self, vni: Vni, wanted: &[(Mac, Vec<IpAddr>)]) -> Result<Vec<Advertised>, SpeakerError> {
         let questions: usize = wanted.iter().map(|(_, ips)| 2 + 2 * ips.len()).sum();
         let is_cheaper = |info: VniInfo| info.entries < ENTRIES_A_QUESTION * questions;
-        if questions > FEW && self.vni(vni)?.is_none_or(is_cheaper) {
+        if (questions > FEW || self.singles > FEW_OF_ALL) && self.vni(vni)?.is_none_or(is_cheaper) {
             let dump = self.dump(vni)?;
             return Ok(wanted.iter().map(|(mac, ips)| dump.advertised(*mac, ips)).collect());
         }
+        self.singles += questions;
         wanted.iter().map(|(mac, ips)| self.advertised(vni, *mac, ips)).collect()
     }
 }

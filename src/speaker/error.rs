@@ -91,9 +91,9 @@ pub enum SpeakerError {
         /// The largest answer that is read, in bytes.
         most: usize,
     },
-    /// The lists before this one took all the time that a report has for lists.
+    /// The questions before this one took all the time that a report has for them, or the lists before this list.
     #[error(
-        "{daemon} was not asked '{command}': the lists before it took the {} ms that there are for lists: look at its log and at 'systemctl status frr'",
+        "{daemon} was not asked '{command}': what was asked before took the {} ms that there are for all of it: look at its log and at 'systemctl status frr'",
         within.as_millis()
     )]
     NotAsked {
@@ -101,7 +101,7 @@ pub enum SpeakerError {
         daemon: &'static str,
         /// What was not asked.
         command: String,
-        /// The time for all lists together.
+        /// The time for all together.
         within: Duration,
     },
     /// The answer is not what this command answers: truncated, or not JSON.

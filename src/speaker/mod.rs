@@ -64,6 +64,8 @@ pub struct Frr {
     bgpd: Vty,
     /// What is left for lists, where there is a limit.
     lists: Option<Duration>,
+    /// Single questions for endpoints up to now; see [`Frr::advertised_all`].
+    singles: usize,
 }
 
 /// A daemon that is asked.
@@ -80,10 +82,12 @@ impl Frr {
     pub const HEARD: Duration = Duration::from_millis(500);
     /// For one vtysh.
     pub const CONFIG_DEADLINE: Duration = Duration::from_secs(5);
-    /// For all lists of one report: who asked for it waits, and bgpd does nothing else while it makes one.
+    /// For all questions of one report: who asked for it waits. What was not asked by then is not told.
+    pub const REPORT: Duration = Duration::from_millis(1800);
+    /// For one of them.
+    pub const OF_REPORT: Duration = Duration::from_millis(1500);
+    /// For all lists among them: bgpd does nothing else while it makes one.
     pub const LISTS: Duration = Duration::from_millis(1200);
-    /// What a list may take without counting against them: that of a small segment, of which a host may have thousands.
-    const SHORT: Duration = Duration::from_millis(100);
 
     /// The FRR whose sockets are in this directory (`[speaker] socket_dir`).
     pub fn new(dir: &Path) -> Frr {
@@ -99,12 +103,15 @@ impl Frr {
             zebra: Vty::new(dir, "zebra", deadline),
             bgpd: Vty::new(dir, "bgpd", deadline),
             lists: None,
+            singles: 0,
         }
     }
 
-    /// For a report: all its lists together get [`Frr::LISTS`].
+    /// For a report that begins now: all its questions together get [`Frr::REPORT`], of which its lists [`Frr::LISTS`].
     pub fn for_report(self) -> Frr {
-        Frr { lists: Some(Frr::LISTS), ..self }
+        let last = Instant::now() + Frr::REPORT;
+        let until = |vty: Vty| vty.for_report(last, Frr::OF_REPORT);
+        Frr { zebra: until(self.zebra), bgpd: until(self.bgpd), lists: Some(Frr::LISTS), ..self }
     }
 
     /// With a vtysh that is not /usr/bin/vtysh.
@@ -122,7 +129,7 @@ impl Frr {
         self.bgpd.show("show version").map(|text| show::version(&text))
     }
 
-    /// Do zebra and bgpd answer at all? What says not even its version is dead or frozen; what does and leaves another question unanswered is not.
+    /// Do zebra and bgpd answer at all? What says not even its version is dead, frozen or busy with what somebody else asked.
     pub fn answers(&mut self) -> Result<(), SpeakerError> {
         // bgpd first: where it is gone zebra forgets the VNIs, and that would be told as zebra's fault.
         for vty in [&mut self.bgpd, &mut self.zebra] {
@@ -136,7 +143,7 @@ impl Frr {
 
     /// Does mgmtd run? From [`Version::MGMTD`] on it has to.
     pub fn mgmtd(&self) -> Result<(), SpeakerError> {
-        Vty::connect(&self.dir, "mgmtd", Frr::DEADLINE).map(drop)
+        Vty::new(&self.dir, "mgmtd", Frr::DEADLINE).with_limits_of(&self.bgpd).reach()
     }
 
     /// bgpd's running configuration.
@@ -276,14 +283,13 @@ impl Frr {
         };
         let Some(left) = &mut self.lists else { return ask(vty, command) };
         if left.is_zero() {
-            let command = command.to_owned();
-            return Err(SpeakerError::NotAsked { daemon: vty.daemon(), command, within: Frr::LISTS });
+            return Err(vty.not_asked(command, Frr::LISTS));
         }
         let began = Instant::now();
         let answer = vty.show_within(command, *left);
         *left = match &answer {
             Err(SpeakerError::Timeout { .. }) => Duration::ZERO,
-            _ => left.saturating_sub(began.elapsed().saturating_sub(Frr::SHORT)),
+            _ => left.saturating_sub(began.elapsed()),
         };
         let text = answer?;
         show::json(&text).map_err(|what| vty.garbage(command, what))
@@ -310,3 +316,7 @@ fn ask(vty: &mut Vty, command: &str) -> Result<Value, SpeakerError> {
     let text = vty.show(command)?;
     show::json(&text).map_err(|what| vty.garbage(command, what))
 }
+
+#[cfg(test)]
+#[path = "report_test.rs"]
+mod report_test;

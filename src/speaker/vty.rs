@@ -4,7 +4,7 @@
 //! One command at a time: what arrives together with an earlier command can be lost in the daemon. vtysh itself would cost a fork, its
 //! whole command tree and a connection per daemon, 25 ms and more; a question here costs 30 to 70 µs.
 
-use super::SpeakerError;
+use super::{Frr, SpeakerError};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -23,6 +23,8 @@ pub struct Vty {
     daemon: &'static str,
     path: PathBuf,
     deadline: Duration,
+    /// No question is asked after this, nor waited for longer.
+    last: Option<Instant>,
     max: usize,
     stream: Option<UnixStream>,
     /// Does this connection stand in ENABLE_NODE? Every new one begins in VIEW_NODE, which has no `show running-config`.
@@ -33,14 +35,43 @@ impl Vty {
     /// The socket `<dir>/<daemon>.vty`; nothing is opened yet. `deadline` bounds each question as a whole, connection included.
     pub fn new(dir: &Path, daemon: &'static str, deadline: Duration) -> Vty {
         let path = dir.join(format!("{daemon}.vty"));
-        Vty { daemon, path, deadline, max: MAX_ANSWER, stream: None, enabled: false }
+        Vty { daemon, path, deadline, last: None, max: MAX_ANSWER, stream: None, enabled: false }
     }
 
     /// Like [`Vty::new`], and tries the connection at once: tells whether the daemon is there.
     pub fn connect(dir: &Path, daemon: &'static str, deadline: Duration) -> Result<Vty, SpeakerError> {
         let mut vty = Vty::new(dir, daemon, deadline);
-        vty.stream = Some(vty.open(Instant::now() + deadline, "connect")?);
+        vty.reach()?;
         Ok(vty)
+    }
+
+    /// One that takes `most` for a question, and no question after `last`.
+    pub(super) fn for_report(self, last: Instant, most: Duration) -> Vty {
+        Vty { deadline: self.deadline.min(most), last: Some(last), ..self }
+    }
+
+    /// With the limits of another daemon's.
+    pub(super) fn with_limits_of(self, other: &Vty) -> Vty {
+        Vty { deadline: self.deadline.min(other.deadline), last: other.last, ..self }
+    }
+
+    /// Is it there? Connects anew.
+    pub(super) fn reach(&mut self) -> Result<(), SpeakerError> {
+        let usual = self.deadline;
+        self.deadline = self.allowed("connect", usual)?;
+        let stream = self.open(Instant::now() + self.deadline, "connect");
+        self.deadline = usual;
+        self.stream = Some(stream?);
+        Ok(())
+    }
+
+    /// As much of this deadline as is left.
+    fn allowed(&self, command: &str, deadline: Duration) -> Result<Duration, SpeakerError> {
+        let Some(last) = self.last else { return Ok(deadline) };
+        match last.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(self.not_asked(command, Frr::REPORT)),
+            left => Ok(left.min(deadline)),
+        }
     }
 
     /// The daemon behind this socket.
@@ -56,6 +87,7 @@ impl Vty {
 
     /// Like [`Vty::show`], with another deadline for this one question.
     pub fn show_within(&mut self, command: &str, deadline: Duration) -> Result<String, SpeakerError> {
+        let deadline = self.allowed(command, deadline)?;
         let usual = std::mem::replace(&mut self.deadline, deadline);
         let until = Instant::now() + deadline;
         let kept = self.stream.is_some();
@@ -163,6 +195,11 @@ impl Vty {
 
     fn timeout(&self, command: &str) -> SpeakerError {
         SpeakerError::Timeout { daemon: self.daemon, command: command.to_owned(), within: self.deadline }
+    }
+
+    /// What was asked before took all of this time.
+    pub(super) fn not_asked(&self, command: &str, within: Duration) -> SpeakerError {
+        SpeakerError::NotAsked { daemon: self.daemon, command: command.to_owned(), within }
     }
 
     pub(super) fn garbage(&self, command: &str, what: String) -> SpeakerError {
