@@ -254,6 +254,15 @@ fn lists_that_come_late_are_not_told() {
 }
 
 #[test]
+fn a_vtep_that_answers_no_ping_is_waited_for_once() {
+    let Some(mut lab) = Lab::start("ping", BGP) else { return };
+    lab.furnish(1);
+    lab.must("ip netns exec two sh -c 'echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all'");
+    let (_, said) = lab.report("quick", "doctor -v");
+    assert!(said.contains("not checked: path-mtu: 10.0.0.2: this VTEP answers no ping from ours\n"), "{said}");
+}
+
+#[test]
 fn lists_that_never_come_are_not_told() {
     told_no_untruth("never", Lists::Never);
 }

@@ -17,8 +17,12 @@ fn ping_header(vtep: IpAddr) -> u32 {
 
 /// So many VTEPs are tried, all at once.
 const PEERS: usize = 32;
-/// For one ping, in seconds.
-const PATIENCE: u64 = 1;
+/// What a small packet carries, in bytes.
+const SMALL: u32 = 8;
+/// For all of it: who asked for the report waits.
+const PATIENCE: Duration = Duration::from_millis(800);
+/// A packet more in each of these, until one comes back: the first may be what makes a neighbour be looked for.
+const AGAIN: &str = "0.2";
 
 /// What became of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,15 +65,36 @@ pub fn observe(engine: &mut Engine, base: &Base, peers: &BTreeSet<IpAddr>) -> Re
     // What this host itself cuts needs no probe to be known.
     let fits = |mtu: Option<u32>| need.is_some_and(|need| mtu.is_none_or(|mtu| mtu >= need));
     let probed: Vec<IpAddr> = peers.iter().filter(|(_, mtu)| fits(*mtu)).map(|(peer, _)| *peer).take(PEERS).collect();
-    let size = need.unwrap_or(0);
-    let probes = std::thread::scope(|scope| {
-        let threads: Vec<_> = probed.iter().map(|peer| (*peer, scope.spawn(move || probe(own, *peer, size)))).collect();
-        let answer = |thread: std::thread::ScopedJoinHandle<'_, Answer>| {
-            thread.join().unwrap_or_else(|_| Answer::Untried("the probe's thread died".into()))
-        };
-        threads.into_iter().map(|(peer, thread)| (peer, answer(thread))).collect()
-    });
+    let probes = probes(&probed, need.unwrap_or(0), |peer, payload| ping(own, peer, payload));
     Ok(Seen { end, carriers, peers, probes })
+}
+
+/// Was there an answer, and what did ping say?
+type Echo = Result<(bool, String), String>;
+
+/// A packet of this size (IP header and all) there and back, and beside it a small one: all at the same time, for one that is lost is known by its absence.
+fn probes(peers: &[IpAddr], size: u32, ping: impl Fn(IpAddr, u32) -> Echo + Sync) -> Vec<(IpAddr, Answer)> {
+    let ping = &ping;
+    std::thread::scope(|scope| {
+        let of = |peer: IpAddr| {
+            let payloads = [size.saturating_sub(ping_header(peer)), SMALL];
+            (peer, payloads.map(|payload| scope.spawn(move || ping(peer, payload))))
+        };
+        let threads: Vec<_> = peers.iter().map(|peer| of(*peer)).collect();
+        let answer = |thread: std::thread::ScopedJoinHandle<'_, Echo>| {
+            thread.join().unwrap_or_else(|_| Err("the probe's thread died".into()))
+        };
+        threads.into_iter().map(|(peer, [large, small])| (peer, verdict(answer(large), answer(small)))).collect()
+    })
+}
+
+fn verdict(large: Echo, small: Echo) -> Answer {
+    match (large, small) {
+        (Ok((true, _)), _) => Answer::Whole,
+        (Err(why), _) | (_, Err(why)) => Answer::Untried(why),
+        (Ok((false, words)), Ok((true, _))) => Answer::Cut(told_mtu(&words)),
+        (Ok((false, _)), Ok((false, _))) => Answer::Silent,
+    }
 }
 
 /// Where the tunnels end that are up; else where they would.
@@ -93,30 +118,13 @@ fn route_mtu(own: IpAddr, peer: IpAddr) -> Option<u32> {
     mtu.ok()
 }
 
-/// A packet of this size (IP header and all) there and back; a small one where it is lost.
-fn probe(own: IpAddr, peer: IpAddr, size: u32) -> Answer {
-    let mut told = None;
-    for payload in [size.saturating_sub(ping_header(own)), 8] {
-        // Twice, for the first may be what makes a neighbour be looked for.
-        for _ in 0..2 {
-            match ping(own, peer, payload) {
-                Ok((true, _)) if payload > 8 => return Answer::Whole,
-                Ok((true, _)) => return Answer::Cut(told),
-                Ok((false, words)) => told = told.or_else(|| told_mtu(&words)),
-                Err(why) => return Answer::Untried(why),
-            }
-        }
-    }
-    Answer::Silent
-}
-
-/// Of iputils: not to be cut (`-M do`), one packet, a second at most. Was there an answer, and what did it say?
-fn ping(own: IpAddr, peer: IpAddr, payload: u32) -> Result<(bool, String), String> {
+/// Of iputils: not to be cut (`-M do`), until one comes back or an error (`-c 1` with `-w`, of ping(8)). With `-q` it would not say what a router told.
+fn ping(own: IpAddr, peer: IpAddr, payload: u32) -> Echo {
     let mut command = Command::new("ping");
-    command.args(["-n", "-q", "-c", "1", "-W"]).arg(PATIENCE.to_string());
-    command.args(["-M", "do", "-I"]).arg(own.to_string()).arg("-s").arg(payload.to_string()).arg(peer.to_string());
+    command.args(["-n", "-c", "1", "-w", "1", "-i", AGAIN, "-M", "do", "-I"]).arg(own.to_string());
+    command.arg("-s").arg(payload.to_string()).arg(peer.to_string());
     command.env("LC_ALL", "C");
-    match exec::run(command, Instant::now() + Duration::from_secs(PATIENCE + 1)) {
+    match exec::run(command, Instant::now() + PATIENCE) {
         Ok(Some(ended)) => match ended.status.code() {
             // 1 is no answer, 2 any other error (ping(8)); a packet that is too large for this host is an error, and one that is told.
             Some(0) => Ok((true, ended.output)),
@@ -369,6 +377,31 @@ mod tests {
         let text =
             "VTEP 10.0.0.1 is the first of 10.0.0.1, 10.0.0.9: if another is this host's own, set [vtep] address";
         assert!(chosen[0].evidence.starts_with(text), "{chosen:?}");
+    }
+
+    /// One after the other they would take as long as there are silent ones.
+    #[test]
+    fn all_probes_run_at_the_same_time() {
+        let peers = [ip(2), ip(3), ip(4), ip(5)];
+        let (running, more) = (std::sync::Mutex::new(0), std::sync::Condvar::new());
+        let found = probes(&peers, 9000, |peer, payload| {
+            let mut count = running.lock().unwrap();
+            *count += 1;
+            more.notify_all();
+            let long = Duration::from_secs(20);
+            let (count, late) = more.wait_timeout_while(count, long, |count| *count < 2 * peers.len()).unwrap();
+            assert!(!late.timed_out(), "{count} of them");
+            match (peer, payload) {
+                (_, 8972) if peer == ip(2) => Ok((true, String::new())),
+                (_, SMALL) if peer == ip(2) || peer == ip(3) => Ok((true, String::new())),
+                (_, 8972) if peer == ip(3) => Ok((false, "Frag needed and DF set (mtu = 1400)".into())),
+                _ if peer == ip(4) => Ok((false, String::new())),
+                _ => Err("ping: No such file".into()),
+            }
+        });
+        let wanted =
+            [Answer::Whole, Answer::Cut(Some(1400)), Answer::Silent, Answer::Untried("ping: No such file".into())];
+        assert_eq!(found, peers.into_iter().zip(wanted).collect::<Vec<_>>());
     }
 
     #[test]
