@@ -1,25 +1,34 @@
 //! An FRR that does not tell: what that is, in one wording for `status`, `explain` and `doctor`.
+//!
+//! Only a daemon that is not there is a fault with a mend. One that does not answer in time may be busy: bgpd and zebra have one thread, and answer nobody
+//! while they list a fabric's routes for somebody or converge. From outside that looks like one that is frozen, and a restart would cost the busy one all its
+//! routes. watchfrr tells the two apart by its patience, and restarts what is frozen (<https://docs.frrouting.org/en/latest/watchfrr.html>).
 
 use crate::speaker::{Frr, SpeakerError};
 use std::fmt;
 
-/// Starts what is dead and ends what is frozen. bgpd tells a new zebra nothing of its old routes, so they go together; what evpn-hook told the old ones of
+/// Starts what is dead. bgpd tells a new zebra nothing of its old routes, so they go together; what evpn-hook told the old ones of
 /// VRFs is not in frr.conf.
 pub const RESTART: &str = "systemctl restart frr && evpn-hook sync";
 
 /// Why nothing is known of what FRR was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unheard {
-    /// A daemon that does not even say its version: it is dead or frozen, and [`RESTART`] mends that.
+    /// A daemon that is not there: [`RESTART`] mends that.
     Silent(String),
-    /// It answers, but not this question: there is no verdict in that, and nothing to restart.
+    /// It is there and did not answer: there is no verdict in that, and nothing to restart.
     Untold(String),
 }
 
 impl Unheard {
     /// Before all questions.
     pub fn before(frr: &mut Frr) -> Result<(), Unheard> {
-        frr.answers().map_err(|error| Unheard::Silent(error.to_string()))
+        frr.answers().map_err(|error| match error {
+            SpeakerError::Timeout { .. } => {
+                Unheard::Untold(format!("{error}; it is busy or frozen, and where it is frozen watchfrr restarts it"))
+            }
+            error => error.into(),
+        })
     }
 
     /// In FRR's words, or those of who asked it.
@@ -29,30 +38,29 @@ impl Unheard {
     }
 }
 
-/// The FRR that a report asks: nothing more once it is known to be silent.
+/// The FRR that a report asks: nothing more once it is known not to answer.
 pub struct Speaker {
     frr: Frr,
-    silent: Option<Unheard>,
+    unheard: Option<Unheard>,
 }
 
 impl Speaker {
     /// Asks whether it answers at all.
     pub fn of(frr: Frr) -> Speaker {
         let mut frr = frr.for_report();
-        let silent = Unheard::before(&mut frr).err();
-        Speaker { frr, silent }
+        let unheard = Unheard::before(&mut frr).err();
+        Speaker { frr, unheard }
     }
 
     /// Asks it something.
     pub fn ask<T, E: Into<Unheard>>(&mut self, question: impl FnOnce(&mut Frr) -> Result<T, E>) -> Result<T, Unheard> {
-        match &self.silent {
-            Some(silent) => Err(silent.clone()),
+        match &self.unheard {
+            Some(unheard) => Err(unheard.clone()),
             None => question(&mut self.frr).map_err(Into::into),
         }
     }
 }
 
-/// Of one that said its version before.
 impl From<SpeakerError> for Unheard {
     fn from(error: SpeakerError) -> Unheard {
         match error {

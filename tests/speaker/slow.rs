@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const HOOK: &str = env!("CARGO_BIN_EXE_evpn-hook");
@@ -87,27 +88,35 @@ fn a_list_is_known_from_a_question_about_one() {
     }
 }
 
-/// Sockets in `<dir>/slow`, for as long as the test's process lives.
-fn proxy(dir: &Path, lists: Lists) {
+/// Held while a daemon answers: it has one thread, and whoever asks on another connection waits.
+type Busy = Arc<Mutex<()>>;
+
+/// Sockets in `<dir>/slow`, for as long as the test's process lives; zebra and bgpd.
+fn proxy(dir: &Path, lists: Lists) -> [Busy; 2] {
     let slow = dir.join("slow");
     std::fs::create_dir_all(&slow).unwrap();
-    for daemon in ["zebra.vty", "bgpd.vty"] {
+    ["zebra.vty", "bgpd.vty"].map(|daemon| {
         let (socket, real) = (slow.join(daemon), dir.join(daemon));
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(socket).unwrap();
+        let busy = Busy::default();
+        let its = busy.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let real = UnixStream::connect(&real).unwrap();
+                let busy = its.clone();
                 // Ends with either side.
-                std::thread::spawn(move || pass(client, real, lists));
+                std::thread::spawn(move || pass(client, real, lists, &busy));
             }
         });
-    }
+        busy
+    })
 }
 
-fn pass(mut client: UnixStream, mut real: UnixStream, lists: Lists) -> Option<()> {
+fn pass(mut client: UnixStream, mut real: UnixStream, lists: Lists, busy: &Busy) -> Option<()> {
     loop {
         let question = until_zero(&mut client)?;
+        let _alone = busy.lock().unwrap_or_else(PoisonError::into_inner);
         if is_list(question.trim_end_matches('\0')) {
             match lists {
                 Lists::After(time) => std::thread::sleep(time),
@@ -199,7 +208,9 @@ const NOT_TOLD: [&str; 2] = [
 fn told_no_untruth(name: &str, lists: Lists) {
     let Some(mut lab) = Lab::start(name, BGP) else { return };
     lab.furnish(CROWD);
-    proxy(&lab.dir.clone(), lists);
+    let daemons = proxy(&lab.dir.clone(), lists);
+    // Until nobody's list holds them up, as one that the last report gave up does.
+    let idle = || daemons.iter().for_each(|busy| drop(busy.lock().unwrap_or_else(PoisonError::into_inner)));
 
     // Of few guests single questions tell all; of a crowd it is said that it was not told.
     let (status, mut wanted) = lab.json("quick", "status --check");
@@ -218,6 +229,7 @@ fn told_no_untruth(name: &str, lists: Lists) {
     assert_eq!(said, wanted);
     assert_eq!(status, 3);
     let (_, quick) = lab.report("quick", "status");
+    idle();
     let (_, slow) = lab.report("slow", "status");
     let told: Vec<&str> =
         slow.lines().filter(|line| !quick.contains(line)).filter(|line| !line.contains("registered")).collect();
@@ -226,6 +238,7 @@ fn told_no_untruth(name: &str, lists: Lists) {
     assert!(told[1].ends_with(&format!("! {}", NOT_TOLD[0])), "{slow}");
 
     // One guest is asked for by itself, wherever it runs.
+    idle();
     for what in ["g0", "tap0", "g7", "52:54:00:00:00:99", "10.1.0.99"] {
         let (status, wanted) = lab.report("quick", &format!("explain {what}"));
         assert!(status == 0 && wanted.ends_with("every link holds\n"), "{wanted}");
@@ -239,6 +252,7 @@ fn told_no_untruth(name: &str, lists: Lists) {
     assert_eq!(lab.report("slow", "explain 10.1.0.77"), (1, format!("evpn-hook: {untold}\n")));
 
     let (status, quick) = lab.report("quick", "doctor -v");
+    idle();
     let (slow_status, slow) = lab.report("slow", "doctor -v");
     assert_eq!(slow_status, status, "{slow}");
     let without_sum = |text: &str| text.lines().rev().skip(1).map(str::to_owned).collect::<BTreeSet<_>>();
@@ -305,4 +319,44 @@ fn one_guest_of_a_large_segment_is_asked_for_by_itself() {
         status == 3 && said.contains("BROKEN  neighbour ") && said.contains("ip neigh del 10.1.0.99 dev flat-l2"),
         "{said}"
     );
+}
+
+/// Somebody's list of 200,000 routes, or a fabric that converges: such a daemon does not even say its version, and a restart would only make it worse.
+#[test]
+fn a_busy_daemon_is_not_told_and_not_restarted() {
+    let Some(mut lab) = Lab::start("busy", BGP) else { return };
+    lab.furnish(1);
+    let daemons = proxy(&lab.dir.clone(), Lists::Never);
+    for (daemon, busy) in ["zebra", "bgpd"].into_iter().zip(daemons) {
+        let list = busy.lock().unwrap();
+        let why = format!(
+            "not told: {daemon} did not answer 'show version' within 1500 ms: look at its log and at 'systemctl status frr'; it is busy or frozen, \
+             and where it is frozen watchfrr restarts it"
+        );
+        let (status, said) = lab.json("slow", "status --check");
+        assert_eq!(status, 3, "{said:#}");
+        for network in said["networks"].as_array().unwrap() {
+            assert_eq!(network["problems"], serde_json::json!([why]), "{said:#}");
+        }
+        let (status, said) = lab.report("slow", "explain g0");
+        assert!(
+            status == 3 && said.contains(&format!("  ?       frr              zebra, bgpd        {why}\n")),
+            "{said}"
+        );
+        assert!(said.ends_with("\nno broken link was found, and 5 could not be told: ask again\n"), "{said}");
+        let (status, said) = lab.json("slow", "doctor");
+        let mut of_frr = said["findings"].as_array().unwrap().iter().filter(|f| f["object"] == "FRR");
+        let (one, none) = (of_frr.next().unwrap(), of_frr.next());
+        assert_eq!((status, none), (3, None), "{said:#}");
+        assert_eq!(
+            (&one["check"], &one["evidence"], &one["mend"]),
+            (&"speaker-untold".into(), &why.into(), &"ask again".into())
+        );
+        drop(list);
+        assert_eq!(lab.report("slow", "status --check").0, 0, "{daemon} is not busy any more");
+    }
+    // One that is not there is another matter.
+    lab.must(&format!("kill -KILL $(cat {}/bgpd.pid)", lab.dir.display()));
+    let (status, said) = lab.report("quick", "explain g0");
+    assert!(status == 3 && said.contains("mend: systemctl restart frr && evpn-hook sync\n"), "{said}");
 }
