@@ -360,3 +360,29 @@ fn a_busy_daemon_is_not_told_and_not_restarted() {
     let (status, said) = lab.report("quick", "explain g0");
     assert!(status == 3 && said.contains("mend: systemctl restart frr && evpn-hook sync\n"), "{said}");
 }
+
+/// bgpd knows no route of the kernel's MAC, and its list of all, which alone could tell with which other the address is announced, does not come.
+#[test]
+fn an_address_whose_list_is_not_told_is_not_left_over() {
+    let Some(mut lab) = Lab::start("list", BGP) else { return };
+    lab.furnish(1);
+    proxy(&lab.dir.clone(), Lists::Never);
+    lab.must("ip neigh replace 10.1.0.88 lladdr 52:54:00:00:00:88 dev flat-l2 nud noarp extern_learn");
+    lab.must("ip neigh replace 10.1.0.77 lladdr 52:54:00:00:00:99 dev flat-l2 nud noarp extern_learn");
+    let (status, said) = lab.report("quick", "explain 10.1.0.88");
+    assert!(
+        status == 3 && said.contains("a killed FRR left them\n          mend: ip neigh del 10.1.0.88 dev flat-l2\n"),
+        "{said}"
+    );
+    // Of a MAC that another host announces without it, and of one that nobody does.
+    for ip in ["10.1.0.77", "10.1.0.88"] {
+        let (status, said) = lab.report("slow", &format!("explain {ip}"));
+        let untold = said.lines().find(|line| line.contains("?       bgp-route")).unwrap_or_else(|| panic!("{said}"));
+        assert!(
+            untold.contains(ip)
+                && untold.contains("not told: bgpd did not answer 'show bgp l2vpn evpn route type macip json' within "),
+            "{said}"
+        );
+        assert!(status == 3 && !said.contains("left them") && !said.contains("mend"), "{said}");
+    }
+}

@@ -34,6 +34,10 @@ pub(super) fn links(s: &Segment, away: &Away) -> Links {
     });
     routes(&mut links, s, away, frr);
     let Some(mac) = away.mac else { return links };
+    // What follows from a route is not known where the route is not.
+    if frr.unlisted.is_some() && best(frr, mac).is_none() {
+        return links;
+    }
     let vtep = best(frr, mac).and_then(|p| p.vtep);
     links.add("import", mac, import(s, frr, mac));
     for address in frr.known.iter().flat_map(|k| &k.ips).filter(|a| announced(frr, mac, a.ip).is_some()) {
@@ -125,6 +129,13 @@ fn routes(links: &mut Links, s: &Segment, away: &Away, frr: &Frr) {
             path.seq
         );
         links.add("bgp-route", object, Finding::Holds(evidence));
+    }
+    if let Some(why) = &frr.unlisted {
+        // Its MAC's routes do not have it. Another's may: what the kernel has is not left over then.
+        for ip in away.ips.iter().filter(|ip| paths.iter().all(|p| p.ip != Some(**ip))) {
+            links.add("bgp-route", ip, Finding::Untold(why.to_string()));
+        }
+        return;
     }
     if !paths.is_empty() {
         return;

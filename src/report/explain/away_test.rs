@@ -2,6 +2,7 @@
 
 use crate::plan::Step;
 use crate::plan::seen::{Fdb, Link, LinkKind, Route};
+use crate::report::explain::State;
 use crate::report::explain::fixture::{IP, MAC, RR, Scene, TAP, broken, ip, kinds, mac, neigh, path};
 use crate::report::unheard::Unheard;
 use crate::speaker::{ArpState, MacState, Peer};
@@ -206,4 +207,23 @@ fn each_fault_is_told_at_its_own_link_with_its_mend() {
         let links = scene.explained_away();
         assert_eq!(broken(&links), (*link, (*object).to_owned(), (*mend).to_owned()), "{fault}: {links:#?}");
     }
+}
+
+/// The list of all routes, which alone tells of an address that is announced with a MAC that nobody here knows.
+#[test]
+fn an_address_whose_list_is_not_told_is_no_verdict() {
+    let untold = |change: fn(&mut Scene)| {
+        let mut scene = Scene::away();
+        scene.frr().unlisted = Some(Unheard::Untold("bgpd did not answer".into()));
+        change(&mut scene);
+        let links = scene.explained_away();
+        assert!(links.iter().all(|l| l.mend.is_none() && l.state != State::Broken), "{links:#?}");
+        let of_route = links.iter().find(|l| l.link == "bgp-route" && l.state == State::Unknown).unwrap();
+        assert_eq!((&*of_route.object, &*of_route.evidence), (IP, "not told: bgpd did not answer"));
+        links
+    };
+    // Its MAC alone is announced.
+    untold(|s| s.frr().received.truncate(1));
+    // Nothing of it is, as where a killed FRR left it: the kernel's entries may be those of another MAC's route.
+    untold(forgotten);
 }

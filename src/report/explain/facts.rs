@@ -64,6 +64,8 @@ pub(super) struct Frr {
     pub(super) announced: Vec<(Option<IpAddr>, Announced)>,
     /// What other VTEPs announce of it.
     pub(super) received: Vec<RoutePath>,
+    /// Why it is not known whether they announce the address that was asked for, where no route of its MAC says so and bgpd did not list all.
+    pub(super) unlisted: Option<Unheard>,
 }
 
 /// A BGP session, and whether the kernel has a way to the peer's address.

@@ -101,13 +101,14 @@ fn chain_away(
     // A bgpd that does not tell is a link of the chain.
     let heard = match &mut speaker {
         Some(speaker) => speaker.ask(|frr| of_asked(frr, world, networks, asked)),
-        None => Ok(Vec::new()),
+        None => Ok(Paths::default()),
     };
-    let (mut received, unheard) = match heard {
-        Ok(received) => (received, None),
-        Err(unheard) => (Vec::new(), Some(unheard)),
+    let (Paths { found: mut received, unlisted }, unheard) = match heard {
+        Ok(paths) => (paths, None),
+        Err(unheard) => (Paths::default(), Some(unheard)),
     };
-    let Stranger { record, mac, ips } = find::away(asked, networks, world, &received, unheard.as_ref())?;
+    let why = unheard.as_ref().or(unlisted.as_ref());
+    let Stranger { record, mac, ips } = find::away(asked, networks, world, &received, why)?;
     let mut segment = segment(engine, speaker.as_deref_mut(), world, record)?;
     if let (Some(speaker), Some(said)) = (speaker, &mut segment.frr)
         && said.unheard.is_none()
@@ -137,7 +138,7 @@ fn chain_away(
         away.underlay = Some((vtep, kernel.route_to(vtep, None)?));
     }
     if let Some(said) = &mut segment.frr {
-        said.received = received;
+        (said.received, said.unlisted) = (received, unlisted);
     }
     let links = away::links(&segment, &away);
     Ok(Chain {
@@ -254,26 +255,29 @@ fn of_guest(
 /// So many routes bgpd may list for an address whose MAC nobody here knows: it does nothing else meanwhile, some 20 ms for a thousand.
 const LISTED: u32 = 20_000;
 
+/// The paths to what was asked for.
+#[derive(Default)]
+struct Paths {
+    found: Vec<RoutePath>,
+    /// Why there may be more, for an address of which nothing was found.
+    unlisted: Option<Unheard>,
+}
+
 /// The paths to the MAC or address that was asked for, and to what belongs to it.
-fn of_asked(
-    frr: &mut Frr,
-    world: &World,
-    networks: &[NetworkRecord],
-    asked: &Asked,
-) -> Result<Vec<RoutePath>, Unheard> {
-    if matches!(asked, Asked::Name(_)) || networks.is_empty() {
-        return Ok(Vec::new());
+fn of_asked(frr: &mut Frr, world: &World, networks: &[NetworkRecord], asked: &Asked) -> Result<Paths, Unheard> {
+    if networks.is_empty() {
+        return Ok(Paths::default());
     }
     let vnis = networks.iter().map(|record| record.network.vni);
     let bridges: Vec<u32> = networks.iter().filter_map(|r| world.link(&r.network.bridge)).map(|l| l.index).collect();
     match asked {
-        Asked::Name(_) => Ok(Vec::new()),
+        Asked::Name(_) => Ok(Paths::default()),
         Asked::Mac(mac) => {
             let mut ips = BTreeSet::new();
             for vni in vnis {
                 ips.extend(frr.mac_with_addresses(vni, *mac)?.1);
             }
-            Ok(frr.received(*mac, &Vec::from_iter(ips))?)
+            Ok(Paths { found: frr.received(*mac, &Vec::from_iter(ips))?, unlisted: None })
         }
         Asked::Ip(ip) => {
             let mut macs: BTreeSet<Mac> = bridges.iter().filter_map(|bridge| world.neigh(*bridge, *ip)?.mac).collect();
@@ -285,7 +289,7 @@ fn of_asked(
                 found.extend(frr.received(*mac, &[*ip])?);
             }
             if found.iter().any(|path| path.ip == Some(*ip)) {
-                return Ok(found);
+                return Ok(Paths { found, unlisted: None });
             }
             // Whoever has it is announced with another MAC, or not taken in here.
             let routes: u32 = frr.evpn_peers()?.iter().map(|peer| peer.received).sum();
@@ -295,11 +299,15 @@ fn of_asked(
                     "bgpd has {routes} routes, and is not asked for all of them to find one address"
                 ))),
             };
-            match listed {
-                Err(unheard) if macs.is_empty() => return Err(unheard),
-                listed => found.extend(listed.unwrap_or_default()),
-            }
-            Ok(found)
+            let unlisted = match listed {
+                Ok(listed) => {
+                    found.extend(listed);
+                    None
+                }
+                Err(unheard @ Unheard::Silent(_)) => return Err(unheard),
+                Err(unheard @ Unheard::Untold(_)) => Some(unheard),
+            };
+            Ok(Paths { found, unlisted })
         }
     }
 }
