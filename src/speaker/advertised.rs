@@ -1,6 +1,6 @@
 //! The one question of `status` and `attach --wait`: does the speaker have this endpoint as local and active, and bgpd its routes as best?
 
-use super::{ArpState, Daemon, Frr, MacState, SpeakerError, VniInfo, or_nothing, show};
+use super::{ArpState, Daemon, Frr, MacState, SpeakerError, VniInfo, show};
 use crate::model::{Mac, Vni};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -151,8 +151,7 @@ impl Frr {
         let mut routes = show::routes(&all);
         // FRR 8.4 does not know this question, and needs none.
         if show::lacks_macs(&all) {
-            let macs = self.list(Daemon::Bgpd, &format!("show bgp vni {vni} type 2 mac json"));
-            routes.extend(show::routes(&or_nothing(macs)?));
+            routes.extend(show::routes(&self.list_more(&format!("show bgp vni {vni} type 2 mac json"))?));
         }
         Ok(Dump {
             macs: show::macs(&self.list(Daemon::Zebra, &format!("show evpn mac vni {vni} json"))?),

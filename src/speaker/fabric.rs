@@ -1,7 +1,7 @@
 //! What `explain` and `doctor` ask of the rest of the fabric: sessions, VTEPs, route targets, a route with who got it, what came from others, duplicates.
 
 use super::show::{self, Announced, Path, Peer, Targets};
-use super::{Daemon, Frr, SpeakerError, or_nothing};
+use super::{Daemon, Frr, SpeakerError};
 use crate::model::{Mac, Vni};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -60,8 +60,7 @@ impl Frr {
     /// What other VTEPs send of one route type, `multicast` (type 3) or `prefix` (type 5), without what is said twice. Of type 2 there may be 100,000, and bgpd
     /// does nothing else while it lists them.
     pub fn received_targets(&mut self, kind: &str) -> Result<BTreeSet<Received>, SpeakerError> {
-        let answer = self.list(Daemon::Bgpd, &format!("show bgp l2vpn evpn route type {kind} json"));
-        Ok(show::received_targets(&or_nothing(answer)?))
+        Ok(show::received_targets(&self.list_more(&format!("show bgp l2vpn evpn route type {kind} json"))?))
     }
 
     /// The MACs and addresses of a segment that zebra's duplicate address detection has marked.

@@ -267,32 +267,48 @@ impl Frr {
         Ok(show::route(&self.ask_more(&format!("show bgp l2vpn evpn route rd {rd} mac {mac} json"))?))
     }
 
-    /// A question of bgpd whose answer, where there is nothing, is any words of some version ("% Network not in table"; 8.4.4 says `{}` and
-    /// more of a VNI that it does not know).
+    /// A question of bgpd whose answer, where there is nothing, is any words of some version ("% Network not in table"; 8.4.4 says `{}` twice
+    /// of a VNI that it does not know).
     fn ask_more(&mut self, command: &str) -> Result<Value, SpeakerError> {
-        or_nothing(ask(&mut self.bgpd, command))
+        let answer = self.bgpd.show(command);
+        or_nothing(&self.bgpd, command, answer)
     }
 }
 
 impl Frr {
     /// A question whose answer grows with the fabric.
     fn list(&mut self, daemon: Daemon, command: &str) -> Result<Value, SpeakerError> {
-        let vty = match daemon {
+        let text = self.list_text(daemon, command)?;
+        parsed(self.vty(daemon), command, &text)
+    }
+
+    /// The same of bgpd, where words for nothing may come; see [`Frr::ask_more`].
+    fn list_more(&mut self, command: &str) -> Result<Value, SpeakerError> {
+        let answer = self.list_text(Daemon::Bgpd, command);
+        or_nothing(&self.bgpd, command, answer)
+    }
+
+    fn vty(&mut self, daemon: Daemon) -> &mut Vty {
+        match daemon {
             Daemon::Zebra => &mut self.zebra,
             Daemon::Bgpd => &mut self.bgpd,
-        };
-        let Some(left) = &mut self.lists else { return ask(vty, command) };
+        }
+    }
+
+    fn list_text(&mut self, daemon: Daemon, command: &str) -> Result<String, SpeakerError> {
+        let Some(mut left) = self.lists else { return self.vty(daemon).show(command) };
+        let vty = self.vty(daemon);
         if left.is_zero() {
             return Err(vty.not_asked(command, Frr::LISTS));
         }
         let began = Instant::now();
-        let answer = vty.show_within(command, *left);
-        *left = match &answer {
+        let answer = vty.show_within(command, left);
+        left = match &answer {
             Err(SpeakerError::Timeout { .. }) => Duration::ZERO,
             _ => left.saturating_sub(began.elapsed()),
         };
-        let text = answer?;
-        show::json(&text).map_err(|what| vty.garbage(command, what))
+        self.lists = Some(left);
+        answer
     }
 }
 
@@ -304,17 +320,22 @@ struct VrfLists {
     bgpd: Value,
 }
 
-/// Words in place of JSON say that there is nothing.
-fn or_nothing(answer: Result<Value, SpeakerError>) -> Result<Value, SpeakerError> {
+/// FRR's words in place of JSON say that there is nothing, or that this version has no such question. What is left of a JSON that was cut says nothing at all.
+fn or_nothing(vty: &Vty, command: &str, answer: Result<String, SpeakerError>) -> Result<Value, SpeakerError> {
     match answer {
-        Err(error) if !error.is_absence() => Ok(Value::Null),
-        answer => answer,
+        Err(SpeakerError::Refused { words, .. }) if show::is_nothing(&words) => Ok(Value::Null),
+        Ok(text) if show::is_nothing(&text) => Ok(Value::Null),
+        answer => parsed(vty, command, &answer?),
     }
 }
 
 fn ask(vty: &mut Vty, command: &str) -> Result<Value, SpeakerError> {
     let text = vty.show(command)?;
-    show::json(&text).map_err(|what| vty.garbage(command, what))
+    parsed(vty, command, &text)
+}
+
+fn parsed(vty: &Vty, command: &str, text: &str) -> Result<Value, SpeakerError> {
+    show::json(text).map_err(|what| vty.garbage(command, what))
 }
 
 #[cfg(test)]

@@ -116,3 +116,27 @@ fn one_deadline_for_whatever_is_asked() {
     assert!(frr.vni(of_number(20)).is_err());
     assert!(began.elapsed() < MOST, "{:?}", began.elapsed());
 }
+
+/// Nothing is what FRR says in words, not what is left of an answer: else a peer's routes, cut off, are a peer that has none.
+#[test]
+fn an_answer_that_is_cut_is_not_nothing() {
+    let peers = |name: &str, answer: Vec<u8>| {
+        let fake = Fake::new(name, move |_| answer.clone());
+        fake.frr().evpn_peers()
+    };
+    for (n, nothing) in ["", "{}", "{}\n{\n}\n", "% No BGP neighbors found", "No such thing"].into_iter().enumerate() {
+        assert_eq!(peers(&format!("nothing{n}"), well(nothing)).unwrap(), [], "{nothing}");
+    }
+    let refused = [b"% Unknown command".as_slice(), b"\0\0\0\x02"].concat();
+    assert_eq!(peers("refused", refused).unwrap(), [], "a question that this version does not know");
+    let summary = r#"{"peers":{"10.0.0.2":{"state":"Established","pfxRcd":4,"pfxSnt":5}}}"#;
+    assert_eq!(peers("whole", well(summary)).unwrap().len(), 1);
+    for (n, cut) in
+        [well(&summary[..30]), well("% a warning\n{\"peers\":{"), [summary.as_bytes(), b"\0\0\x07\0"].concat()]
+            .into_iter()
+            .enumerate()
+    {
+        let said = peers(&format!("cut{n}"), cut);
+        assert!(matches!(said, Err(SpeakerError::Garbage { .. })), "{said:?}");
+    }
+}

@@ -167,6 +167,12 @@ pub(crate) fn json(text: &str) -> Result<Value, String> {
     }
 }
 
+/// Words, or empty objects, one or more behind one another: of what was asked there is nothing.
+pub(crate) fn is_nothing(text: &str) -> bool {
+    let bare: String = text.split_whitespace().collect();
+    !bare.starts_with('[') && !bare.replace("{}", "").contains('{')
+}
+
 /// The addresses of `show interface X` ("  inet 10.1.0.1/24" and "  inet6 fd00:1::1/64", perhaps with more words behind), none where it is
 /// not in this VRF ("  vrf: red"): zebra forgets them again when it hears of the move.
 pub(crate) fn interface(text: &str, vrf: &str) -> Vec<IpNet> {
