@@ -7,7 +7,7 @@ use crate::model::{IfName, Vni};
 use crate::plan::Step;
 use crate::report::explain::read_again;
 use crate::report::unheard::{self, Unheard};
-use crate::speaker::{Frr, Instance, Peer, Received, Running, Version, VniInfo, VrfInfo};
+use crate::speaker::{Frr, Instance, Peer, Received, Running, SpeakerError, Version, VniInfo, VrfInfo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use std::net::IpAddr;
 #[derive(Default)]
 struct Said {
     version: Option<Version>,
-    /// Why mgmtd does not answer, where this FRR needs it.
+    /// Why mgmtd is not there, where this FRR needs it.
     mgmtd: Option<String>,
     running: Running,
     vnis: BTreeMap<Vni, Option<VniInfo>>,
@@ -27,8 +27,19 @@ struct Said {
     prefixes: BTreeSet<Received>,
     /// What duplicate address detection has marked.
     duplicates: Vec<(Vni, Duplicate)>,
-    /// What could not be looked for, since a list was not told: the check, of which network or VRF, and why.
+    /// What could not be looked for, since it was not told: the check, of which network or VRF, and why.
     untold: Vec<(&'static str, String, Unheard)>,
+}
+
+impl Said {
+    /// One that is busy or frozen is not missed.
+    fn note_mgmtd(&mut self, answer: Result<(), SpeakerError>) {
+        match answer.map_err(Unheard::from) {
+            Ok(()) => {}
+            Err(Unheard::Silent(why)) => self.mgmtd = Some(why),
+            Err(why @ Unheard::Untold(_)) => self.untold.push(("mgmtd-down", "FRR".to_owned(), why)),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -79,7 +90,7 @@ fn ask(frr: &mut Frr, base: &Base) -> Result<Said, Unheard> {
     let mut said =
         Said { running: frr.running()?, version: frr.version()?, sessions: frr.evpn_peers()?, ..Said::default() };
     if said.version.is_some_and(|version| version >= Version::MGMTD) {
-        said.mgmtd = frr.mgmtd().err().map(|error| error.to_string());
+        said.note_mgmtd(frr.mgmtd());
     }
     if base.networks.is_empty() {
         return Ok(said);
@@ -147,7 +158,7 @@ pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
         Answer::Unheard(why @ Unheard::Silent(_), bgpd_is_off) => {
             let down = Finding::problem("speaker-down", "FRR", why.to_string());
             vec![match bgpd_is_off {
-                true => down.run("sed -i 's/^bgpd=.*/bgpd=yes/' /etc/frr/daemons && systemctl restart frr"),
+                true => down.run(format!("sed -i 's/^bgpd=.*/bgpd=yes/' /etc/frr/daemons && {}", unheard::RESTART)),
                 false => down.run(unheard::RESTART),
             }]
         }
@@ -269,7 +280,7 @@ fn is_touched(base: &Base, devices: &[IfName]) -> bool {
 fn mgmtd(said: &Said) -> Option<Finding> {
     let why = said.mgmtd.as_ref()?;
     let evidence = format!("{why}; without it FRR takes no 'vrf X / vni N': VRFs have no symmetric routing");
-    Some(Finding::problem("mgmtd-down", "FRR", evidence).run("systemctl restart frr"))
+    Some(Finding::problem("mgmtd-down", "FRR", evidence).run(unheard::RESTART))
 }
 
 /// All hosts have the same gateway address and MAC: told as a host's own, each seems to take it from the others, and zebra aborts of it (FRR issues
@@ -385,6 +396,7 @@ mod tests {
     use super::super::{Fix, Severity};
     use super::*;
     use crate::speaker::VniKind;
+    use std::io::ErrorKind::NotFound;
 
     fn vni(number: u32) -> Vni {
         number.try_into().unwrap()
@@ -456,7 +468,7 @@ mod tests {
         let seen = Seen(Answer::Unheard(Unheard::Silent("zebra is not running".into()), false));
         assert_eq!(only(&judge(&base(), &seen)), ("speaker-down", Severity::Problem, unheard::RESTART));
         let off = Seen(Answer::Unheard(Unheard::Silent("bgpd is not running".into()), true));
-        let command = "sed -i 's/^bgpd=.*/bgpd=yes/' /etc/frr/daemons && systemctl restart frr";
+        let command = "sed -i 's/^bgpd=.*/bgpd=yes/' /etc/frr/daemons && systemctl restart frr && evpn-hook sync";
         assert_eq!(only(&judge(&base(), &off)), ("speaker-down", Severity::Problem, command));
         assert_eq!(seen.silence(), ["zebra is not running"]);
         assert_eq!(only(&judge(&base(), &Seen(Answer::None))).1, Severity::NotChecked);
@@ -484,7 +496,13 @@ mod tests {
     #[test]
     fn an_frr_10_without_mgmtd() {
         let found = finds(|_, said| said.mgmtd = Some("mgmtd is not running".into()));
-        assert_eq!(only(&found), ("mgmtd-down", Severity::Problem, "systemctl restart frr"));
+        assert_eq!(only(&found), ("mgmtd-down", Severity::Problem, unheard::RESTART));
+        let (daemon, command) = ("mgmtd", "connect".to_owned());
+        let gone = SpeakerError::NotRunning { daemon, path: "/run/frr/mgmtd.vty".into(), cause: NotFound.into() };
+        assert_eq!(only(&finds(|_, said| said.note_mgmtd(Err(gone)))).0, "mgmtd-down");
+        let busy = SpeakerError::Timeout { daemon, command, within: Frr::DEADLINE };
+        let untold = finds(|_, said| said.note_mgmtd(Err(busy)));
+        assert_eq!(only(&untold), ("mgmtd-down", Severity::NotChecked, ""), "nothing to restart");
     }
 
     #[test]
