@@ -8,8 +8,8 @@ use crate::register::{Endpoint, NetworkRecord};
 use crate::report::unheard::Speaker;
 use crate::speaker::{Frr, SpeakerError};
 
-/// From so many MACs and addresses on: the kernel's lists of so many take some ms.
-const MANY: usize = 2000;
+/// From so many MACs and addresses of the fabric on, those that matter are asked for one by one: the kernel's lists of so many take some ms.
+pub(in crate::report) const MANY: usize = 2000;
 
 /// The host, with all entries or those that a chain needs.
 pub(super) fn world(

@@ -19,6 +19,7 @@ mod mend;
 mod segment;
 mod text;
 
+pub(super) use entries::MANY;
 pub use gather::explain;
 pub(super) use segment::read_again;
 pub use text::text;

@@ -9,6 +9,7 @@ use crate::plan::foreign::Foreign;
 use crate::plan::seen::{self, World};
 use crate::register::{Endpoint, GuestRecord, NetworkRecord, Stage};
 use crate::report::duplicates::{self, Claims};
+use crate::report::explain::MANY;
 use crate::report::settled::{self, Object};
 use crate::report::unheard::Unheard;
 use crate::speaker::{Advertised, Frr, SpeakerError};
@@ -179,9 +180,6 @@ impl Tunnels {
     }
 }
 
-/// From so many MACs and addresses of the fabric on, those that matter are asked for one by one: the kernel's lists of so many take some ms.
-const MANY: usize = 2000;
-
 /// So many entries are asked for one by one at most.
 const FEW: usize = 300;
 
@@ -190,7 +188,7 @@ fn few_of_many(heard: &Heard, guests: &[GuestRecord]) -> Option<Vec<Entries>> {
     let endpoints = || guests.iter().flat_map(|guest| &guest.endpoints);
     let wanted: usize = endpoints().map(|e| 1 + e.ips.len()).sum();
     // What was taken from others is told by what else these have.
-    if !heard.whole || heard.entries < MANY || wanted > FEW || endpoints().any(|e| !e.taken.is_empty()) {
+    if !heard.counted || heard.entries < MANY || wanted > FEW || endpoints().any(|e| !e.taken.is_empty()) {
         return None;
     }
     let entries = |e: &Endpoint| Entries { bridge: e.bridge.clone(), macs: Vec::from_iter(e.mac), ips: e.addresses() };
@@ -227,8 +225,8 @@ struct Heard {
     /// How many MACs and addresses zebra has in all of them, and the other VTEPs of each.
     entries: usize,
     vteps: HashMap<Vni, BTreeSet<IpAddr>>,
-    /// All was told.
-    whole: bool,
+    /// zebra told both of every network, whatever else was not told.
+    counted: bool,
     /// What is wrong with each, in words; none where nothing is.
     of_network: HashMap<Vni, Option<String>>,
     /// By segment, MAC and addresses: two guests may have one MAC.
@@ -237,7 +235,7 @@ struct Heard {
 
 impl Heard {
     fn of(frr: &mut Frr, networks: &[NetworkRecord], guests: &[GuestRecord]) -> Heard {
-        let mut heard = Heard::default();
+        let mut heard = Heard { counted: true, ..Heard::default() };
         // Of one that does not answer more is not asked.
         let mut unheard = Unheard::before(frr).err();
         let mut wanted: HashMap<&NetName, Vec<(Mac, Vec<IpAddr>)>> = HashMap::new();
@@ -251,6 +249,7 @@ impl Heard {
         networks.sort_by_key(|record| wanted.get(&record.network.name).map_or(0, Vec::len));
         for NetworkRecord { network, vtep, .. } in networks {
             let mut problem = None;
+            heard.counted &= unheard.is_none();
             if unheard.is_none() {
                 let wanted = wanted.get(&network.name).map_or(&[][..], Vec::as_slice);
                 match heard.ask(frr, network, wanted) {
@@ -270,13 +269,12 @@ impl Heard {
             }
             heard.of_network.insert(network.vni, problem.or(unheard.as_ref().map(Unheard::to_string)));
         }
-        heard.whole = unheard.is_none();
         heard
     }
 
     /// Does zebra know the VNI? Its guests are asked for, too.
     fn ask(&mut self, frr: &mut Frr, network: &Network, wanted: &[(Mac, Vec<IpAddr>)]) -> Result<bool, SpeakerError> {
-        let info = frr.vni(network.vni)?;
+        let info = frr.vni(network.vni).inspect_err(|_| self.counted = false)?;
         let is_known = info.is_some();
         self.entries += info.as_ref().map_or(0, |info| info.entries);
         self.vteps.extend(info.map(|info| (network.vni, info.vteps)));

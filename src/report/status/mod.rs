@@ -70,8 +70,17 @@ pub struct ForeignPort {
 pub struct Remote {
     /// Its address.
     pub vtep: IpAddr,
-    /// How many MACs of the network are behind it; none where they are not counted, for there are too many.
+    /// How many MACs of the network are behind it; none (null) where they were not counted: the host's networks have too many to read.
     pub macs: Option<usize>,
+}
+
+/// How many MACs there are, in words; `none` where there are none.
+fn macs(number: Option<usize>, none: &str) -> String {
+    match number {
+        None => "MACs".into(),
+        Some(0) => none.into(),
+        Some(number) => count(number, "MAC"),
+    }
 }
 
 /// One NIC of a guest.

@@ -3,7 +3,7 @@
 //! Plain SVG 1.1 without scripts, links or fonts of its own. Colours stand at each element, for a page's filter may take style sheets out;
 //! the sheet that is there gives the dark ones. No renderer says how wide its letters are, so widths are those of DejaVu's, which are wide.
 
-use super::{EndpointStatus, Mood, NetworkStatus, Remote, Status, Tenant, count, harmless};
+use super::{EndpointStatus, Mood, NetworkStatus, Remote, Status, Tenant, count, harmless, macs};
 use std::fmt::Write;
 use unicode_width::UnicodeWidthChar;
 
@@ -479,10 +479,11 @@ fn draw_tunnels(canvas: &mut Canvas, columns: &Columns, network: &NetworkStatus,
     canvas.tunnel(&[(bridge_end, middle), (chip, middle)]);
     let shown = &network.remotes[..network.remotes.len().min(VTEPS)];
     let rest = &network.remotes[shown.len()..];
-    let mut boxes: Vec<[String; 2]> = shown.iter().map(|r| [format!("VTEP {}", r.vtep), behind(r.macs)]).collect();
+    let mut boxes: Vec<[String; 2]> =
+        shown.iter().map(|r| [format!("VTEP {}", r.vtep), macs(r.macs, "no MAC")]).collect();
     if !rest.is_empty() {
-        let macs = rest.iter().map(|r: &Remote| r.macs).sum();
-        boxes.push([format!("{} more", count(rest.len(), "VTEP")), behind(macs)]);
+        let sum = rest.iter().map(|r: &Remote| r.macs).sum();
+        boxes.push([format!("{} more", count(rest.len(), "VTEP")), macs(sum, "no MAC")]);
     }
     let bus = chip + chip_wide + 2 * GAP;
     let first = middle - stack(boxes.len(), 42, 10) / 2;
@@ -498,14 +499,6 @@ fn draw_tunnels(canvas: &mut Canvas, columns: &Columns, network: &NetworkStatus,
     }
     canvas.rect(Ink::Chip, (chip, middle - 14, chip_wide, 28), 8);
     canvas.anchored("middle", Ink::Text, Font::Mono, (columns.edge, middle + 4), &format!("VTEP {vtep}"));
-}
-
-fn behind(macs: Option<usize>) -> String {
-    match macs {
-        None => "MACs".into(),
-        Some(0) => "no MAC".into(),
-        Some(macs) => count(macs, "MAC"),
-    }
 }
 
 /// Returns where they end.

@@ -1,7 +1,7 @@
 //! The report for people: VRF → network → guest, as lines of styled pieces. Pure.
 
 use super::terminal::Look;
-use super::{EndpointStatus, Mood, NetworkStatus, Remote, Status, Tenant, count, harmless};
+use super::{EndpointStatus, Mood, NetworkStatus, Remote, Status, Tenant, count, harmless, macs};
 use crate::config::PortSecurity;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -192,11 +192,10 @@ impl<'a> Tree<'a> {
             let mut shown: Vec<String> = remotes
                 .iter()
                 .take(VTEPS)
-                .map(|remote| format!("{} at VTEP {}", macs(remote.macs), remote.vtep))
+                .map(|remote| format!("{} at VTEP {}", macs(remote.macs, "none"), remote.vtep))
                 .collect();
             if let Some(more) = remotes.get(VTEPS..).filter(|more| !more.is_empty()) {
-                let sum: Option<usize> = more.iter().map(|remote| remote.macs).sum();
-                let sum = sum.map_or_else(|| macs(None), |sum| count(sum, "MAC"));
+                let sum = macs(more.iter().map(|remote| remote.macs).sum(), "0 MACs");
                 shown.push(format!("{sum} at {} more", count(more.len(), "VTEP")));
             }
             let last = shown.len() - 1;
@@ -351,13 +350,4 @@ fn head(text: &str, columns: usize) -> &str {
         used > columns
     });
     &text[..end.map_or(text.len(), |(at, _)| at)]
-}
-
-/// How many there are, in words.
-fn macs(number: Option<usize>) -> String {
-    match number {
-        None => "MACs".into(),
-        Some(0) => "none".into(),
-        Some(number) => count(number, "MAC"),
-    }
 }
