@@ -3,7 +3,7 @@
 use super::*;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// All that FRR may cost a report, and something for a machine that is busy.
 const MOST: Duration = Duration::from_millis(2300);
@@ -95,6 +95,31 @@ fn many_single_questions_are_long_together() {
         matches!(error, SpeakerError::NotAsked { .. } | SpeakerError::Timeout { .. }),
         "what was not asked is no verdict: {error}"
     );
+}
+
+/// A host with many segments of few guests: single questions alone would take all the time.
+#[test]
+fn small_segments_are_listed_where_they_are_many() {
+    let lists = Arc::new(Mutex::new(Vec::new()));
+    let asked = lists.clone();
+    let fake = Fake::new("segments", move |question| {
+        if let Some(vni) =
+            question.strip_prefix("show bgp l2vpn evpn route vni ").and_then(|of| of.strip_suffix(" json"))
+            && let Ok(vni) = vni.parse::<u32>()
+        {
+            asked.lock().unwrap().push(vni);
+        }
+        let is_size = question.starts_with("show evpn vni ");
+        well(if is_size { r#"{"type":"L2","numMacs":1,"numArpNd":1}"# } else { "{}" })
+    });
+    // Four questions, and a list of two entries.
+    let guest = [("52:54:00:00:00:01".parse().unwrap(), vec![IpAddr::from([10, 1, 0, 1])])];
+    let mut frr = Frr::new(&fake.0);
+    for number in 1..=600 {
+        frr.advertised_all(of_number(number), &guest).unwrap();
+    }
+    let lists = lists.lock().unwrap();
+    assert_eq!((lists.first(), lists.len()), (Some(&502), 99), "2,000 questions are asked first");
 }
 
 #[test]
