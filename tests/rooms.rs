@@ -14,6 +14,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("advice", &["config", "model", "plan"]),
     ("kernel", &["fault", "model", "plan", "tape"]),
     ("exec", &[]),
+    ("pace", &[]),
     ("tape", &[]),
     ("record", &["cli", "input", "tape"]),
     ("fault", &[]),
@@ -57,13 +58,14 @@ const RULES: &[(&str, &[&str])] = &[
             "journal",
             "kernel",
             "model",
+            "pace",
             "plan",
             "register",
             "senses",
             "snoop",
         ],
     ),
-    ("door", &["config", "engine", "input", "journal", "kernel", "model", "plan", "register"]),
+    ("door", &["config", "engine", "input", "journal", "kernel", "model", "pace", "plan", "register"]),
     (
         "report",
         &[
