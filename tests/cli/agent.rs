@@ -47,6 +47,12 @@ impl Agent {
         String::from_utf8(word[..length].to_vec()).unwrap()
     }
 
+    /// Returns when it hears what so many guests say: it tells of them when it listens.
+    pub fn listens_to(&self, guests: usize) {
+        let word = format!("STATUS=watching 1 networks, {guests} guests");
+        while self.hears() != word {}
+    }
+
     /// Does it sleep for a whole second, some time soon? Fresh veths speak IPv6 of their own for some seconds.
     pub fn sleeps(&self) -> bool {
         let quiet_second = || {

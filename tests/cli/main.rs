@@ -13,6 +13,8 @@ mod clash;
 #[path = "../common/mod.rs"]
 mod common;
 mod crowd;
+#[path = "../common/dnsmasq.rs"]
+mod dnsmasq;
 mod doctor;
 mod door;
 mod duplicates;
@@ -26,6 +28,9 @@ mod half_way;
 mod host;
 mod hostile;
 mod identity;
+mod inmate;
+#[path = "../common/inside.rs"]
+mod inside;
 mod inspect;
 mod install;
 mod journal;

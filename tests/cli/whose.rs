@@ -2,77 +2,25 @@
 
 use crate::agent::{Agent, until};
 use crate::common::{sh, skip, try_sh};
+use crate::dnsmasq::Dnsmasq;
 use crate::forge::{self, Port, Who};
-use crate::guests::Sleeper;
 use crate::host::{Host, fdb, neighbours};
+use crate::inmate::Inmate;
 use crate::journal::{Journald, of};
 use crate::on_a_host;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::fs::File;
 use std::net::UdpSocket;
-use std::os::fd::AsFd;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const A: &str = "52:54:00:00:00:0a";
 const B: &str = "52:54:00:00:00:0b";
 
-/// A guest with a kernel of its own to answer for it: a namespace behind a veth.
-struct Guest {
-    sleeper: Sleeper,
-    mac: &'static str,
-}
-
-impl Guest {
-    fn attach(host: &Host, name: &str, mac: &'static str) -> Guest {
-        let sleeper = Sleeper::start();
-        let guest = Guest { sleeper, mac };
-        let pid = guest.sleeper.0.id();
-        sh(&format!("ip link add {name} type veth peer name eth0 address {mac} netns {pid} && ip link set {name} up"));
-        // Nothing but what a test has it say.
-        guest.sh("echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6; ip link set eth0 up");
-        host.run(&["attach", name, "--network", "flat", "--mac", mac, "--guest", name]).ok();
-        guest
-    }
-
-    fn sh(&self, line: &str) -> String {
-        sh(&format!("nsenter -t {} -n sh -c '{line}'", self.sleeper.0.id()))
-    }
-
-    fn inside(&self, work: impl FnOnce() + Send) {
-        let namespace = File::open(format!("/proc/{}/ns/net", self.sleeper.0.id())).unwrap();
-        let entered = || {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            work();
-        };
-        std::thread::scope(|scope| scope.spawn(entered).join().unwrap());
-    }
-
-    fn has(&self, ip: &str) {
-        self.sh(&format!("ip address replace {ip}/24 dev eth0"));
-    }
-
-    fn has_no_more(&self, ip: &str) {
-        self.sh(&format!("ip address del {ip}/24 dev eth0"));
-    }
-
-    /// Asks for the gateway as who has that address, and so says that it has it.
-    fn speaks(&self, ip: &str) {
-        self.sh(&format!("ip neigh flush dev eth0; ping -c 1 -W 1 -I {ip} 10.1.0.1 >/dev/null || true"));
-    }
-
-    fn owns(&self, ip: &str) -> bool {
-        neighbours().contains(&format!("neigh {ip} {} ", self.mac))
-    }
-}
-
 /// Long enough for three questions and their answers.
 const MOMENT: Duration = Duration::from_millis(600);
 
 /// It is that guest's all the time.
 #[track_caller]
-fn stays(guest: &Guest, ip: &str, what: &str) {
+fn stays(guest: &Inmate, ip: &str, what: &str) {
     let end = Instant::now() + MOMENT;
     while Instant::now() < end {
         assert!(guest.owns(ip), "{what}\n{}", neighbours());
@@ -80,23 +28,17 @@ fn stays(guest: &Guest, ip: &str, what: &str) {
     }
 }
 
-struct Server(Child);
-
-impl Server {
-    fn start(address: &str) -> Server {
-        let range = format!("--dhcp-range={address},{address},1h");
-        let mut command = Command::new("dnsmasq");
-        command.args(["--interface=flat-l2", "--bind-interfaces", "--dhcp-authoritative", "--no-ping", &range]);
-        command.args(["--keep-in-foreground", "--port=0", "--conf-file=/dev/null", "--user=root", "--pid-file="]);
-        Server(command.arg("--leasefile-ro").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
+/// One more guest says that it has it, and is refused. Not one that was refused before: whoever that was is not looked at for a while.
+fn claims(host: &Host, journald: &Journald, n: u8, ip: &str) -> Inmate {
+    let name = format!("thief{n}");
+    let thief = Inmate::attach(host, &name, &format!("52:54:00:00:01:{n:02x}"));
+    thief.has(ip);
+    until(&format!("{name} to be refused"), || {
+        thief.speaks(ip);
+        let entries = journald.heard().concat();
+        entries.iter().any(|e| of(e, "GUEST") == name && of(e, "PRIORITY") == "4" && of(e, "MESSAGE").contains(ip))
+    });
+    thief
 }
 
 // agent.md 18: how much is logged is not the guest's choice.
@@ -104,7 +46,7 @@ on_a_host!(a_guest_that_changes_its_addresses_all_the_time_fills_no_log, {
     let host = Host::flat();
     let journald = Journald::listens();
     let _agent = Agent::start();
-    let a = Guest::attach(&host, "tapa", A);
+    let a = Inmate::attach(&host, "tapa", A);
     journald.heard();
     let mut entries = Vec::new();
     for last in 100..160 {
@@ -127,42 +69,49 @@ on_a_host!(a_leased_address_is_taken_by_nobodys_word, {
         return skip("whose::a_leased_address_is_taken_by_nobodys_word", "no dnsmasq or no busybox with udhcpc");
     }
     let host = Host::flat();
-    let _agent = Agent::start();
-    let (a, b) = (Guest::attach(&host, "tapa", A), Guest::attach(&host, "tapb", B));
+    let journald = Journald::listens();
+    let agent = Agent::start();
+    let a = Inmate::attach(&host, "tapa", A);
+    agent.listens_to(1);
     let script = "/run/udhcpc";
     sh(&format!("printf \"#!/bin/sh\\nip address replace \\$ip/24 dev \\$interface\\n\" >{script}; chmod +x {script}"));
-    let _server = Server::start("10.1.0.50");
+    let _server = Dnsmasq::start(&[], "flat-l2", "10.1.0.50,10.1.0.50,1h", &["--leasefile-ro"]);
     a.sh(&format!("busybox udhcpc -n -q -i eth0 -s {script} >/dev/null 2>&1"));
     until("the lease", || a.owns("10.1.0.50"));
-    b.has("10.1.0.50");
-    for round in 0..5 {
-        b.speaks("10.1.0.50");
-        stays(&a, "10.1.0.50", &format!("B's word took it in round {round}"));
+    for n in 1..=4 {
+        let thief = claims(&host, &journald, n, "10.1.0.50");
+        stays(&a, "10.1.0.50", &format!("claim {n} took it"));
+        thief.has_no_more("10.1.0.50");
         a.speaks("10.1.0.50");
     }
     // Not even where it is silent: the lease is its own for as long as it lasts.
     a.sh("ip link set eth0 down");
-    b.speaks("10.1.0.50");
-    stays(&a, "10.1.0.50", "B's word took it while A was silent");
+    claims(&host, &journald, 5, "10.1.0.50");
+    stays(&a, "10.1.0.50", "a word took it while A was silent");
 });
 
 on_a_host!(an_address_stays_with_the_guest_that_answers_for_it, {
     let host = Host::flat();
+    let journald = Journald::listens();
     let _agent = Agent::start();
-    let (a, b) = (Guest::attach(&host, "tapa", A), Guest::attach(&host, "tapb", B));
+    let (a, b) = (Inmate::attach(&host, "tapa", A), Inmate::attach(&host, "tapb", B));
     a.has("10.1.0.60");
     a.speaks("10.1.0.60");
     until("A's address", || a.owns("10.1.0.60"));
-    b.has("10.1.0.60");
-    for _ in 0..3 {
-        b.speaks("10.1.0.60");
+    for n in 1..=3 {
+        let other = claims(&host, &journald, n, "10.1.0.60");
         stays(&a, "10.1.0.60", "A answers for it");
+        other.has_no_more("10.1.0.60");
     }
-    // A VIP that fails over.
-    a.has_no_more("10.1.0.60");
-    std::thread::sleep(Duration::from_secs(1));
+    b.has("10.1.0.60");
     b.speaks("10.1.0.60");
-    until("B to have it", || b.owns("10.1.0.60"));
+    stays(&a, "10.1.0.60", "A answers B for it");
+    // A VIP that fails over, to one who was refused a moment ago (agent.md 17).
+    a.has_no_more("10.1.0.60");
+    until("B to have it", || {
+        b.speaks("10.1.0.60");
+        b.owns("10.1.0.60")
+    });
     // Back again while B answers: it was A's first.
     a.has("10.1.0.60");
     a.speaks("10.1.0.60");
@@ -174,7 +123,7 @@ on_a_host!(an_address_stays_with_the_guest_that_answers_for_it, {
 on_a_host!(who_takes_an_address_again_and_again_is_slowed_and_nobody_else, {
     let host = Host::flat();
     let _agent = Agent::start();
-    let (a, b) = (Guest::attach(&host, "tapa", A), Guest::attach(&host, "tapb", B));
+    let (a, b) = (Inmate::attach(&host, "tapa", A), Inmate::attach(&host, "tapb", B));
     a.has("10.1.0.60");
     b.has("10.1.0.60");
     a.speaks("10.1.0.60");
@@ -199,7 +148,7 @@ on_a_host!(who_takes_an_address_again_and_again_is_slowed_and_nobody_else, {
 // field.md F05: behind a tunnel that suppresses neighbours nobody hears the new owner's own announcement.
 on_a_host!(guests_are_told_that_an_address_moved_to_another_host, {
     let host = Host::flat();
-    let a = Guest::attach(&host, "tapa", A);
+    let a = Inmate::attach(&host, "tapa", A);
     a.has("10.1.0.60");
     let fabric = |ip: &str, last: u8| {
         sh(&format!("ip neigh replace {ip} lladdr 52:54:00:00:01:{last:02x} dev flat-l2 nud noarp extern_learn"));
@@ -223,7 +172,7 @@ on_a_host!(guests_are_told_that_an_address_moved_to_another_host, {
 on_a_host!(what_is_broadcast_makes_no_port_deaf, {
     let host = Host::flat();
     let _agent = Agent::start();
-    let (a, b) = (Guest::attach(&host, "tapa", A), Guest::attach(&host, "tapb", B));
+    let (a, b) = (Inmate::attach(&host, "tapa", A), Inmate::attach(&host, "tapb", B));
     b.has("10.1.0.61");
     b.speaks("10.1.0.61");
     // agent.md 2: anything at all, to DHCP's clients.
@@ -245,7 +194,7 @@ on_a_host!(what_is_broadcast_makes_no_port_deaf, {
 on_a_host!(a_guest_that_routes_ipv6_is_told_as_a_router, {
     let host = Host::flat();
     let _agent = Agent::start();
-    let (a, b) = (Guest::attach(&host, "tapa", A), Guest::attach(&host, "tapb", B));
+    let (a, b) = (Inmate::attach(&host, "tapa", A), Inmate::attach(&host, "tapb", B));
     let local = "fe80::5054:ff:fe00:a";
     let entry = || sh(&format!("ip neigh show {local} dev flat-l2"));
     let advertise = || {
@@ -276,7 +225,7 @@ on_a_host!(a_guest_that_routes_ipv6_is_told_as_a_router, {
 on_a_host!(what_another_mac_behind_a_port_says_is_not_its_guests, {
     let host = Host::flat();
     let _agent = Agent::start();
-    let (a, b) = (Guest::attach(&host, "tapa", A), Guest::attach(&host, "tapb", B));
+    let (a, b) = (Inmate::attach(&host, "tapa", A), Inmate::attach(&host, "tapb", B));
     let vmac = "00:00:5e:00:01:33";
     let (virtual_router, other) = (Who::new(vmac, "10.1.0.99", "fd00:1::99"), Who::new(B, "10.1.0.61", "fd00:1::61"));
     let frames = forge::fair(virtual_router, other);
@@ -303,7 +252,7 @@ on_a_host!(what_another_mac_behind_a_port_says_is_not_its_guests, {
 on_a_host!(a_guest_that_bonds_two_nics_is_followed, {
     let host = Host::flat();
     let _agent = Agent::start();
-    let a = Guest::attach(&host, "tapa", A);
+    let a = Inmate::attach(&host, "tapa", A);
     let pid = a.sleeper.0.id();
     sh(&format!("ip link add tapb type veth peer name eth1 address {B} netns {pid} && ip link set tapb up"));
     a.sh("echo 1 >/proc/sys/net/ipv6/conf/eth1/disable_ipv6; ip link set eth1 up");
@@ -336,7 +285,7 @@ on_a_host!(a_guest_that_bonds_two_nics_is_followed, {
 on_a_host!(a_refused_claim_is_judged_again, {
     let host = Host::flat();
     let _agent = Agent::start();
-    let (a, b) = (Guest::attach(&host, "tapa", A), Guest::attach(&host, "tapb", B));
+    let (a, b) = (Inmate::attach(&host, "tapa", A), Inmate::attach(&host, "tapb", B));
     a.has("10.1.0.60");
     a.speaks("10.1.0.60");
     until("A's address", || a.owns("10.1.0.60"));
@@ -368,7 +317,7 @@ const ELSEWHERE: &str = "52:54:00:00:01:01";
 on_a_host!(what_another_host_takes_is_asked_for_here_before_it_is_given_up, {
     let host = Host::flat();
     let _agent = Agent::start();
-    let a = Guest::attach(&host, "tapa", A);
+    let a = Inmate::attach(&host, "tapa", A);
     a.has("10.1.0.60");
     a.speaks("10.1.0.60");
     until("A's address", || a.owns("10.1.0.60"));
@@ -394,7 +343,7 @@ on_a_host!(what_another_host_takes_is_asked_for_here_before_it_is_given_up, {
 on_a_host!(who_probes_keeps_nobody_from_an_address, {
     let host = Host::flat();
     let _agent = Agent::start();
-    let (a, b) = (Guest::attach(&host, "tapa", A), Guest::attach(&host, "tapb", B));
+    let (a, b) = (Inmate::attach(&host, "tapa", A), Inmate::attach(&host, "tapb", B));
     put_by_frr("10.1.0.60", ELSEWHERE);
     let frame = |mac, what| {
         let who = Who::new(mac, "10.1.0.60", "fd00:1::60");
@@ -440,7 +389,7 @@ on_a_host!(a_lease_that_its_server_forgets_stays_with_the_guest_that_answers, {
     let list = "/var/lib/libvirt/dnsmasq/flat-l2.status";
     let leased = format!("[{{\"ip-address\": \"10.1.0.50\", \"mac-address\": \"{A}\", \"expiry-time\": 4000000000}}]");
     let _agent = Agent::start();
-    let (a, b) = (Guest::attach(&host, "tapa", A), Guest::attach(&host, "tapb", B));
+    let (a, b) = (Inmate::attach(&host, "tapa", A), Inmate::attach(&host, "tapb", B));
     a.has("10.1.0.50");
     // The first look at a list takes nothing.
     std::fs::write(list, "[]").unwrap();

@@ -4,8 +4,12 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/dnsmasq.rs"]
+mod dnsmasq;
 mod entries;
 mod events;
+#[path = "../common/inside.rs"]
+mod inside;
 mod links;
 mod reading;
 mod routing;

@@ -1,5 +1,6 @@
 //! What is heard on a guest's port: the host's end of a veth pair, whose other end is in a namespace of its own, as a container's is.
 
+use crate::dnsmasq::Dnsmasq;
 use crate::*;
 use evpn_hook::snoop::{Ears, Said, SnoopError};
 use nix::ifaddrs::getifaddrs;
@@ -7,7 +8,6 @@ use nix::sys::socket::{LinkAddr, MsgFlags, SockaddrLike, sendto};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use rustix::time::Timespec;
 use std::fs::File;
 use std::net::{IpAddr, Ipv6Addr, SocketAddrV6, UdpSocket};
@@ -42,17 +42,8 @@ impl Drop for Running {
 }
 
 /// A server on the bridge that keeps its leases to itself.
-fn dnsmasq(range: &str) -> Running {
-    let range = format!("--dhcp-range={range}");
-    let quiet =
-        ["--keep-in-foreground", "--port=0", "--conf-file=/dev/null", "--user=root", "--pid-file=", "--leasefile-ro"];
-    Running::new(
-        &[
-            &["dnsmasq", "--interface=br0", "--bind-interfaces", "--dhcp-authoritative", "--no-ping", &range],
-            &quiet[..],
-        ]
-        .concat(),
-    )
+fn dnsmasq(range: &str) -> Dnsmasq {
+    Dnsmasq::start(&[], "br0", range, &["--leasefile-ro"])
 }
 
 /// A process that holds a namespace with `v1`; `v0` is the host's end, on `br0` with 10.1.0.1. IPv6 is silent until a test says otherwise.
@@ -85,14 +76,7 @@ impl Guest {
 
     /// What is made in the guest's namespace stays there, wherever it is used.
     fn inside<T: Send>(&self, make: impl FnOnce() -> T + Send) -> T {
-        let namespace = File::open(self.namespace()).unwrap();
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-                make()
-            });
-            thread.join().unwrap()
-        })
+        inside::inside(&File::open(self.namespace()).unwrap(), make)
     }
 }
 

@@ -7,18 +7,10 @@ use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-/// Runs `work` in the network namespace, in a thread that ends with it.
-pub fn inside<T: Send>(netns: &File, work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            // SAFETY: setns takes no pointer, and moves this thread alone.
-            let entered = unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) };
-            assert_eq!(entered, 0, "setns: {}", io::Error::last_os_error());
-            work()
-        });
-        thread.join().expect("a socket in the namespace")
-    })
-}
+#[path = "../../common/inside.rs"]
+mod entered;
+
+pub use entered::inside;
 
 /// A socket whose reads give up after a while, so that its reader sees when it is to end.
 pub fn socket(netns: &File, domain: i32, kind: i32, protocol: i32) -> OwnedFd {
