@@ -44,6 +44,7 @@ mod routed;
 mod rules;
 mod security;
 mod status;
+mod storm;
 mod sync;
 #[path = "../common/table.rs"]
 mod table;

@@ -40,11 +40,11 @@ pub struct Frame {
 const ALL: Mac = [0xff; 6];
 const NOWHERE: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 
-fn ethernet(to: Mac, from: Mac, kind: u16, body: &[u8]) -> Vec<u8> {
+pub fn ethernet(to: Mac, from: Mac, kind: u16, body: &[u8]) -> Vec<u8> {
     [&to[..], &from, &kind.to_be_bytes(), body].concat()
 }
 
-fn arp_body(operation: u8, sha: Mac, spa: Ipv4Addr, tpa: Ipv4Addr) -> Vec<u8> {
+pub fn arp_body(operation: u8, sha: Mac, spa: Ipv4Addr, tpa: Ipv4Addr) -> Vec<u8> {
     [&[0, 1, 8, 0, 6, 4, 0, operation][..], &sha, &spa.octets(), &[0; 6], &tpa.octets()].concat()
 }
 
@@ -61,12 +61,12 @@ fn sum(parts: &[&[u8]]) -> [u8; 2] {
     (!(sum as u16)).to_be_bytes()
 }
 
-fn udp(from: u16, to: u16, message: &[u8]) -> Vec<u8> {
+pub fn udp(from: u16, to: u16, message: &[u8]) -> Vec<u8> {
     let length = 8 + message.len() as u16;
     [&from.to_be_bytes()[..], &to.to_be_bytes(), &length.to_be_bytes(), &[0, 0], message].concat()
 }
 
-fn ipv4(from: Ipv4Addr, to: Ipv4Addr, datagram: &[u8]) -> Vec<u8> {
+pub fn ipv4(from: Ipv4Addr, to: Ipv4Addr, datagram: &[u8]) -> Vec<u8> {
     let length = (20 + datagram.len() as u16).to_be_bytes();
     let mut header =
         [&[0x45, 0, length[0], length[1], 0, 0, 0, 0, 64, 17, 0, 0][..], &from.octets(), &to.octets()].concat();
@@ -283,8 +283,13 @@ impl Port {
 
     /// All that comes until this frame has come.
     pub fn until(&self, last: &[u8]) -> Vec<Vec<u8>> {
+        self.until_one(|frame| frame.starts_with(last))
+    }
+
+    /// The same for the first that is such a one.
+    pub fn until_one(&self, is_it: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
         let (mut came, end) = (Vec::<Vec<u8>>::new(), Instant::now() + Duration::from_secs(20));
-        while !came.last().is_some_and(|frame| frame.starts_with(last)) {
+        while !came.last().is_some_and(|frame| is_it(frame)) {
             let left = end.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "the frame that ends it did not come, but {} others", came.len());
             let wait = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
