@@ -39,6 +39,7 @@ mod lxc;
 mod metrics;
 mod mtu;
 mod networks;
+mod probes;
 mod record;
 mod routed;
 mod rules;
