@@ -1,6 +1,7 @@
 //! Who a guest is, and what of it may stop its start: names and metadata are judged where the guest is on a network of ours, and there alone.
 
 use crate::common::{has_vrf, sh, skip};
+use crate::forge::{Port, Who, ending};
 use crate::host::{CONFIG, Host, fdb, neighbours, snapshot, tap};
 use crate::on_a_host;
 use crate::xml::{domain, guest, interface};
@@ -131,6 +132,33 @@ on_a_host!(a_device_or_a_vlan_that_cannot_be_is_refused_on_a_network_of_ours, {
     host.hook(&START, domain(1, "", &tagged("virbr0"))).ok();
 });
 
+/// The way to another VTEP, which knows nobody: what goes there for all of the segment can be seen on its end.
+fn underlay() -> Port {
+    sh("ip link add uplink type veth peer name far; ip link set far up; ip link set uplink up; ip address add 192.0.2.1/24 dev uplink
+        ip route add 10.0.0.2/32 via 192.0.2.2; ip neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev uplink nud permanent
+        bridge fdb append 00:00:00:00:00:00 dev vxlan20 dst 10.0.0.2");
+    Port::open("far")
+}
+
+/// What these guests send to all of their segment, each some times and in this order: who of them is heard behind the tunnel, if the last is.
+fn leave(far: &Port, round: u8, guests: &[&str]) -> Vec<String> {
+    // Ethernet, IPv4, UDP and VXLAN (RFC 7348 §5).
+    const OUTER: usize = 14 + 20 + 8 + 8;
+    let frame = |dev: &str| {
+        let last = dev.as_bytes()[dev.len() - 1];
+        ending(Who::new(&format!("52:54:00:03:{round:02x}:{last:02x}"), "10.1.0.99", "fd00:1::99"))
+    };
+    for dev in guests {
+        let port = Port::open(&format!("{dev}p"));
+        (0..8).for_each(|_| port.send(&frame(dev)));
+    }
+    let of = |dev: &str| frame(dev)[..12].to_vec();
+    let is_of = |came: &[u8], dev: &str| came.get(OUTER..).is_some_and(|inner| inner.starts_with(&of(dev)));
+    let came = far.until_one(|came| is_of(came, guests[guests.len() - 1]));
+    let heard = |dev: &&&str| came.iter().any(|frame| is_of(frame, dev));
+    guests.iter().filter(heard).map(|dev| (*dev).to_owned()).collect()
+}
+
 // A bridge's port has one flag for it, and a VXLAN port stands for all guests of all other hosts.
 on_a_host!(what_is_isolated_is_isolated_from_other_hosts_too, {
     let host = host();
@@ -140,22 +168,33 @@ on_a_host!(what_is_isolated_is_isolated_from_other_hosts_too, {
         let nic = interface(MAC, "vnet0", "flat-l2").replace("</interface>", port);
         host.hook(&START, domain(1, &guest(MAC, None, &["10.1.0.60"]), &nic)).ok();
     };
-    let problems = || host.status()["endpoints"][0]["problems"].to_string();
+    let problems = || {
+        let status = host.status();
+        let endpoints = status["endpoints"].as_array().unwrap();
+        endpoints.iter().find(|endpoint| endpoint["device"] == "vnet0").unwrap()["problems"].to_string()
+    };
+    tap("vnet1");
+    host.run(&["attach", "vnet1", "--network", "flat", "--mac", "52:54:00:00:00:61", "--ip", "10.1.0.61"]).ok();
+    let far = underlay();
     start();
     assert!(!is_isolated("vxlan20"), "libvirt has not isolated the port");
+    assert_eq!(leave(&far, 1, &["vnet0", "vnet1"]), ["vnet0", "vnet1"]);
     // libvirt isolates a tap before it calls the hook.
     sh("bridge link set dev vnet0 isolated on");
     start();
     assert!(is_isolated("vxlan20") && is_isolated("vnet0"));
+    assert_eq!(leave(&far, 2, &["vnet0", "vnet1"]), ["vnet1"]);
     assert_eq!(problems(), "[]");
     // Whoever takes it off.
     sh("bridge link set dev vxlan20 isolated off");
+    assert_eq!(leave(&far, 3, &["vnet0", "vnet1"]), ["vnet0", "vnet1"]);
     let told = problems();
     assert!(told.contains("missing: bridge link set dev vxlan20 isolated on"), "{told}");
     let run = host.run(&["explain", "vm1"]);
     assert!(run.status == 3 && run.stdout.contains("isolated on this host alone"), "{run:?}");
     host.run(&["sync"]).ok();
     assert!(is_isolated("vxlan20"));
+    assert_eq!(leave(&far, 4, &["vnet0", "vnet1"]), ["vnet1"]);
     assert_eq!(problems(), "[]");
 });
 
