@@ -1,7 +1,9 @@
 //! Containers of users: a second user for real, with namespaces of its own, and the agent's end of the socket in a thread.
 
+use crate::agent::{Agent, until};
 use crate::common::{has_vrf, ip_link, sh, skip};
 use crate::host::{BIN, CONFIG, Host, Run, fdb, neighbours, snapshot};
+use crate::journal::{Journald, of};
 use crate::on_a_host;
 use evpn_hook::door::{self, Door};
 use evpn_hook::engine::Engine;
@@ -423,6 +425,30 @@ on_a_host!(nonsense_is_answered_at_once, {
     sh("rm /run/evpn-hook/guests/* && ip link del vetha && ip neigh flush dev flat-l2 nud permanent");
     drop(container);
     assert_eq!(snapshot().replace("/run/evpn-hook/guests\n", ""), before);
+});
+
+// agent.md 18: how much is logged is not a user's choice.
+on_a_host!(a_user_that_calls_wrongly_all_the_time_fills_no_log, {
+    let _host = host();
+    let journald = Journald::listens();
+    let since = Instant::now();
+    let _agent = Agent::start();
+    // Its socket holds ten.
+    let logged = || {
+        let entries = journald.heard().concat();
+        entries.iter().filter(|entry| of(entry, "MESSAGE").contains("the call does not parse")).count()
+    };
+    let call = |uid| assert!(says(uid, &[b"{}\n"]).contains("the call does not parse"));
+    let mut all = 0;
+    for _ in 0..300 {
+        call(ALICE);
+        all += logged();
+    }
+    let at_most = 16 + since.elapsed().as_secs() as usize / 60;
+    assert!((15..=at_most).contains(&all), "{all}");
+    // Nobody else pays for it.
+    call(BOB);
+    until("bob's own", || logged() > 0);
 });
 
 // Neither by silence nor by half a call.
