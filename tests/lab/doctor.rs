@@ -1,5 +1,6 @@
 //! `doctor` on a fabric of three hosts: nothing on a healthy one, and of each fault that fault and no other, with a mend that heals it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ const DUPLICATE: &str = "52:54:00:00:0d:0d";
 enum Heal<'a> {
     /// The mend, run as printed.
     Printed,
+    /// The same, and then what takes both back, the fault and the mend.
+    Undone(&'a str),
     /// `doctor --fix`.
     Fix,
     /// Something on another host, or that takes a person.
@@ -116,11 +119,13 @@ fn try_one(table: &mut Table, fault: &Fault) {
     }
     let findings = amiss(&report);
     let finding = findings.iter().find(|finding| finding["check"] == fault.check).expect("it was found");
-    let mend = finding["mend"].as_str().expect("a mend");
     let healed = match &fault.heal {
-        Heal::Printed => {
+        Heal::Printed | Heal::Undone(_) => {
             assert_eq!(finding["runnable"], true, "{finding:#}");
-            fault.at.sh(mend);
+            // Of one fault it may have found more than one thing.
+            let all = findings.iter().filter(|f| f["check"] == fault.check && f["runnable"] == true);
+            let mends: BTreeSet<&str> = all.map(|f| f["mend"].as_str().expect("a mend")).collect();
+            mends.into_iter().for_each(|mend| drop(fault.at.sh(mend)));
             "printed"
         }
         Heal::Fix => {
@@ -136,6 +141,9 @@ fn try_one(table: &mut Table, fault: &Fault) {
     };
     if let Some(left) = unhealthy(fault.at) {
         table.1.push(format!("{}: not healed: {left}", fault.name));
+    }
+    if let Heal::Undone(script) = fault.heal {
+        fault.at.sh(script);
     }
     table.add(fault, finding, healed);
 }
@@ -199,9 +207,13 @@ fn faults<'a>(fabric: &'a Fabric, comp3: &'a Host) -> Vec<Fault<'a>> {
         fault("the firewall drops VXLAN", "iptables -I INPUT -p udp --dport 4789 -j DROP", "firewall", Heal::Printed),
         fault(
             "the firewall forwards nothing",
-            "iptables -P FORWARD DROP",
+            "iptables -S FORWARD >/run/forward && iptables -P FORWARD DROP",
             "firewall",
-            Heal::By(comp2, "iptables -P FORWARD ACCEPT"),
+            // The least that lets the VRF's packets through, and so nothing else is left.
+            Heal::Undone(
+                "iptables -P FORWARD ACCEPT && for out in red-l2 red-l3; do iptables -D FORWARD -i red -o $out -j ACCEPT || exit; done && \
+                 iptables -S FORWARD | diff /run/forward -",
+            ),
         ),
         fault("the VXLAN port learns", "bridge link set dev vxlan20 learning on", "vxlan-learning", Heal::Fix),
         fault(
