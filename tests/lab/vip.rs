@@ -137,16 +137,50 @@ lab_test! {
         keep("vip.txt", &table);
         eprintln!("{table}");
         assert!(worst < FOLLOWS, "{table}");
+        for host in hosts {
+            host.ok(&["evpn-hook", "status", "--check"]);
+        }
+    }
+}
 
-        // Whoever asks whether it is free hears that it is not, on every host; and nobody is told what is not so.
-        for (place, client) in clients.iter().take(3) {
-            let asked = client.run(&["arping", "-D", "-I", "eth0", "-c", "3", VIP[0]]);
-            assert_eq!(asked.code, 1, "{place}: {asked:?}");
-            client.ok(&["ip", "address", "add", &format!("{}/64", VIP[1]), "dev", "eth0"]);
-            wait_until(&format!("{place} to see that it is another's"), SOON, || {
-                client.ok(&["ip", "address", "show", "dev", "eth0"]).lines().any(|line| line.contains(VIP[1]) && line.contains("dadfailed"))
-            });
-            client.ok(&["ip", "address", "del", &format!("{}/64", VIP[1]), "dev", "eth0"]);
+lab_test! {
+    // field.md F09: `arping -D` and duplicate address detection, for an address that is declared and for one that is only spoken.
+    fn who_asks_whether_an_address_is_free_hears_of_its_owner_on_every_host(fabric, comp3) {
+        let (comp1, comp2) = (fabric.comp1(), fabric.comp2());
+        let hosts = [comp1, comp2, comp3];
+        let _configured = hosts.map(|host| Configured::up(host, &[NETS]));
+        joined(fabric, 95);
+        let _agents = hosts.map(Agent::start);
+        let owner = container(comp1, "a", "ha", 10);
+        let clients = [
+            ("the owner's host", container(comp1, "c1", "ha", 21)),
+            ("another host", container(comp2, "c2", "ha", 22)),
+            ("a third host", container(comp3, "c3", "ha", 23)),
+        ];
+        for (ip, length) in VIP.iter().zip([24, 64]) {
+            owner.ok(&["ip", "address", "add", &format!("{ip}/{length}"), "dev", "eth0"]);
+        }
+        owner.run(&["ping", "-c", "1", "-W", "1", "-I", VIP[0], "10.11.0.1"]);
+        let owned = [VIP, ["10.11.0.10", "fd00:95::10"]];
+        for host in [comp2, comp3] {
+            for ip in owned.iter().flatten() {
+                wait_until(&format!("{} to know {ip}", host.name()), SOON, || {
+                    let entry = host.ok(&["ip", "neigh", "show", ip, "dev", "ha-l2"]);
+                    entry.contains(&mac(10)) && entry.contains("extern_learn")
+                });
+            }
+        }
+        for (place, client) in &clients {
+            for [v4, v6] in owned {
+                let asked = client.run(&["arping", "-D", "-I", "eth0", "-c", "3", v4]);
+                assert_eq!(asked.code, 1, "{place}: {v4}: {asked:?}");
+                client.ok(&["ip", "address", "add", &format!("{v6}/64"), "dev", "eth0"]);
+                wait_until(&format!("{place} to see that {v6} is another's"), SOON, || {
+                    client.ok(&["ip", "address", "show", "dev", "eth0"]).lines().any(|line| line.contains(&format!("{v6}/")) && line.contains("dadfailed"))
+                });
+                client.ok(&["ip", "address", "del", &format!("{v6}/64"), "dev", "eth0"]);
+            }
+            // Nobody is told what is not so.
             let asked = client.run(&["arping", "-D", "-I", "eth0", "-c", "2", "10.11.0.77"]);
             assert_eq!(asked.code, 0, "{place}: {asked:?}");
         }
