@@ -717,20 +717,24 @@ pub(super) fn endpoints_on<R: Borrow<NetworkRecord>>(
                 network.name
             ));
         }
-        for (ip, why) in ips.iter().filter_map(|a| Some((a.ip, unfit_declared(network, a.ip)?))) {
-            let why = format!("{guest}: address {ip} of device {device} is {why}: {}", another(network));
-            // What a router advertised nobody has declared.
-            if !nic.lent {
-                unfit(why)?;
+        let mut fit = Vec::with_capacity(ips.len());
+        for address in ips {
+            match unfit_declared(network, address.ip) {
+                None => fit.push(address),
+                // What a router advertised nobody has declared.
+                Some(_) if nic.lent => {}
+                Some(why) => {
+                    let ip = address.ip;
+                    unfit(format!("{guest}: address {ip} of device {device} is {why}: {}", another(network)))?;
+                }
             }
         }
-        ips.retain(|a| unfit_declared(network, a.ip).is_none());
         endpoints.push(Endpoint {
             network: network.name.clone(),
             bridge: network.bridge.clone(),
             device,
             mac: nic.mac,
-            ips,
+            ips: fit,
             port: nic.port,
             enslaved: nic.enslave,
             stage: Stage::Pending,
