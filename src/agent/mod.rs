@@ -13,6 +13,7 @@
 //! - [`index`]: pure, event → guests and networks to look at.
 //! - [`due`]: pure, when: at once, after a hold, ever more seldom.
 //! - `hearing`: addresses that nobody declared: what guests say on their ports, what dnsmasq gave. [`claims`]: pure, how often who is believed.
+//! - `asks`: whether whoever has an address answers for it, before another gets it. `followers`: what this host's guests are told of those elsewhere.
 //! - [`crate::senses`]: the kernel's events and files that tell what happened, in the order in which nothing is missed. libvirt's status files say what
 //!   its events say, sooner, and also while libvirtd is down.
 //! - [`daemon`]: the loop. [`arrival`]: the same for one guest, where no agent runs.
