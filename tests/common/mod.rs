@@ -62,7 +62,9 @@ pub fn try_sh(line: &str) -> (bool, String) {
 
 /// The JSON of an iproute2 command.
 pub fn json(line: &str) -> serde_json::Value {
-    let text = sh(line);
+    // A list that changed while it was read (NLM_F_DUMP_INTR) may lack what was there all the time.
+    let whole = |text: &String| !text.contains("Dump was interrupted");
+    let text = std::iter::repeat_with(|| sh(line)).take(100).find(whole).expect("a list that holds still");
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{line}: {error}: {text}"))
 }
 
