@@ -18,10 +18,13 @@ const FROM: u16 = 49_321;
 /// By which a packet is known again; of even length, for the checksums.
 const MARK: &[u8; 16] = b"evpn-hook doctor";
 
+/// The VXLAN header (RFC 7348 §5) of the one VNI that nobody can have, 2^24 - 1.
+const VXLAN: &[u8; 8] = &[8, 0, 0, 0, 0xff, 0xff, 0xff, 0];
+
 /// The first packet of what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A datagram to this port with a VXLAN header (RFC 7348 §5) of the one VNI that nobody can have, 2^24 - 1.
+    /// A datagram of VXLAN's to this port.
     Vxlan(u16),
     /// A connection to this port.
     Tcp(u16),
@@ -29,20 +32,40 @@ pub enum Kind {
     Udp(u16),
 }
 
-/// What `found` looks for.
+/// What [`found`] looks for.
 pub fn mark(id: u32) -> Vec<u8> {
     [&MARK[..], &id.to_be_bytes()].concat()
 }
 
-/// The number of the packet that these bytes are.
-pub fn found(bytes: &[u8]) -> Option<u32> {
-    let at = bytes.windows(MARK.len()).position(|window| window == MARK)? + MARK.len();
-    Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+/// The number of the packet that this frame is. An ICMP error quotes the packet that it is about (RFC 792, RFC 4443 §3), mark and all, and is not its arrival: the
+/// mark counts only where a packet of ours has it.
+pub fn found(frame: &[u8]) -> Option<u32> {
+    let kind = u16::from_be_bytes([*frame.get(12)?, *frame.get(13)?]);
+    let (protocol, body) = match kind {
+        FENCE => return marked(frame.get(14..)?),
+        IPV4 if frame.get(14) == Some(&0x45) => (frame.get(23)?, frame.get(34..)?),
+        IPV6 => (frame.get(20)?, frame.get(54..)?),
+        _ => return None,
+    };
+    match *protocol {
+        UDP => said(body.get(8..)?),
+        TCP => marked(body.get(20..)?),
+        _ => None,
+    }
+}
+
+/// The same of a datagram's payload.
+pub fn said(payload: &[u8]) -> Option<u32> {
+    marked(payload).or_else(|| marked(payload.strip_prefix(VXLAN)?))
+}
+
+fn marked(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(bytes.strip_prefix(MARK)?.get(..4)?.try_into().ok()?))
 }
 
 /// A VXLAN datagram's payload.
 pub fn vxlan(id: u32) -> Vec<u8> {
-    [&[8, 0, 0, 0, 0xff, 0xff, 0xff, 0][..], &mark(id)].concat()
+    [&VXLAN[..], &mark(id)].concat()
 }
 
 /// A frame that no IP rule looks at: where it has come through, what was sent before it has as well.
@@ -125,7 +148,21 @@ mod tests {
             }
         }
         assert_eq!(found(&fence(MACS.0, MACS.1, 7)), Some(7));
+        assert_eq!((said(&vxlan(7)), said(&mark(8))), (Some(7), Some(8)));
         assert_eq!(found(b"evpn-hook doctor"), None);
         assert_eq!(found(b"something else"), None);
+    }
+
+    #[test]
+    fn an_error_about_a_packet_is_not_the_packet() {
+        for (ips, header, protocol) in [(["10.0.0.2", "10.0.0.1"], 20, 1), (["c0d1::2", "c0d1::1"], 40, 58)] {
+            let ips: (IpAddr, IpAddr) = (ips[0].parse().unwrap(), ips[1].parse().unwrap());
+            let about = frame(MACS, ips, Kind::Udp(9), 7);
+            let mut error = frame(MACS, (ips.1, ips.0), Kind::Udp(9), 8)[..14 + header].to_vec();
+            error[if header == 20 { 23 } else { 20 }] = protocol;
+            error.extend([3, 10, 0, 0, 0, 0, 0, 0]);
+            error.extend(&about[14..]);
+            assert_eq!(found(&error), None);
+        }
     }
 }

@@ -164,7 +164,7 @@ impl Sandbox {
             To::Socket => {
                 for socket in &self.listening {
                     while let Ok((length, _)) = socket.recv_from(&mut buffer) {
-                        numbers.extend(frames::found(&buffer[..length]));
+                        numbers.extend(frames::said(&buffer[..length]));
                     }
                 }
             }
