@@ -1,6 +1,8 @@
 //! Hosts with firewalls as people have them (rulesets/): what `doctor` says of the rules is what packets did, and its mend, run as printed, lets through what
 //! the fabric needs and nothing more.
 
+mod misjudged;
+
 use crate::common::sh;
 use crate::host::{Host, Run, snapshot};
 use crate::on_a_host;
@@ -359,7 +361,8 @@ on_a_host!(an_uplink_in_a_bridge, {
     assert_eq!(doctor(&host), [] as [Value; 0]);
 });
 
-on_a_host!(a_vtep_with_an_ipv6_address, {
+/// A VTEP with an IPv6 address, and another on the same link.
+fn host_with_ipv6() -> Host {
     sh("umount -l /sys && mount -t sysfs sysfs /sys; ip link set lo up");
     bridge_nf(false);
     sh("ip link add eth0 type veth peer name far; ip netns add peer; ip link set far netns peer; ip link set eth0 up
@@ -369,6 +372,11 @@ on_a_host!(a_vtep_with_an_ipv6_address, {
     );
     host.run(&["network", "up", "flat"]).ok();
     sh("bridge fdb append 00:00:00:00:00:00 dev vxlan20 dst 2001:db8:1::2");
+    host
+}
+
+on_a_host!(a_vtep_with_an_ipv6_address, {
+    let host = host_with_ipv6();
     assert!(tunnels_to("2001:db8:1::2", "2001:db8:1::1"));
     sh("ip6tables -A INPUT -p ipv6-icmp -j ACCEPT; ip6tables -P INPUT DROP; iptables -P INPUT DROP");
     assert!(!tunnels_to("2001:db8:1::2", "2001:db8:1::1"));

@@ -11,6 +11,7 @@ mod mend;
 mod ruleset;
 mod sandbox;
 mod stage;
+mod tables;
 
 use super::{Base, Finding, Severity};
 use crate::engine::{Engine, EngineError};
@@ -52,9 +53,9 @@ const BRIDGE_NF: [&str; 3] = [
 pub struct Seen {
     /// Of [`BRIDGE_NF`] those that are on.
     bridge_nf: Vec<&'static str>,
-    /// Why the rules could not be read.
-    rules: Result<(), String>,
-    /// Why they could not be tried.
+    /// Why there may be rules that were not tried, nothing where all were.
+    untold: Vec<String>,
+    /// Why those that are known could not be tried.
     tried: Result<Tried, String>,
     /// A rule leaves packets to a program, which may let them through.
     hands_over: bool,
@@ -101,18 +102,13 @@ pub fn observe(
             bridge_nf.push(path);
         }
     }
-    let mut seen = Seen { bridge_nf, rules: Ok(()), tried: Ok(Tried::default()), hands_over: false };
+    let mut seen = Seen { bridge_nf, untold: Vec::new(), tried: Ok(Tried::default()), hands_over: false };
     if base.networks.is_empty() {
         return Ok(seen);
     }
     let until = Instant::now() + PATIENCE;
-    let rules = match ruleset::observe(until) {
-        Ok(rules) => rules,
-        Err(why) => {
-            seen.rules = Err(why);
-            return Ok(seen);
-        }
-    };
+    let rules = ruleset::observe(until);
+    seen.untold.clone_from(&rules.untold);
     if rules.is_empty() {
         return Ok(seen);
     }
@@ -382,9 +378,13 @@ fn apply(sandbox: &Sandbox, candidate: &Candidate) -> Result<Undo, String> {
 
 pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
     let mut found = Vec::new();
-    let (verdicts, untried) = match (&seen.rules, &seen.tried) {
-        (Ok(()), Ok(tried)) => (&tried.verdicts[..], &tried.untried[..]),
-        (Err(why), _) | (_, Err(why)) => {
+    if !seen.untold.is_empty() {
+        let evidence = format!("not all of its rules are known, and those were not tried: {}", seen.untold.join("; "));
+        found.push(Finding::not_checked("firewall", "the host", evidence));
+    }
+    let (verdicts, untried) = match &seen.tried {
+        Ok(tried) => (&tried.verdicts[..], &tried.untried[..]),
+        Err(why) => {
             found.push(Finding::not_checked("firewall", "the host", format!("its rules could not be tried: {why}")));
             Default::default()
         }

@@ -1,5 +1,6 @@
 //! The host's rules as its programs print them, and what can be told of them without evaluating one.
 
+use super::tables;
 use crate::exec;
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -45,6 +46,8 @@ pub struct Ruleset {
     pub nft: String,
     /// Of it.
     pub chains: Vec<Base>,
+    /// Why there may be more rules than these, nothing where these are all.
+    pub untold: Vec<String>,
 }
 
 impl Ruleset {
@@ -92,57 +95,77 @@ fn is_queue(line: &str) -> bool {
     line.trim_start().starts_with("queue ") || line.contains(" queue ") && !line.contains('"')
 }
 
-/// Asks whichever of the programs are there; why nobody could be asked where none is.
-pub fn observe(until: Instant) -> Result<Ruleset, String> {
+/// Asks whichever of the programs are there. One that is not installed is missed only where the kernel has something that it would print; each other failure
+/// leaves rules that nobody knows.
+pub fn observe(until: Instant) -> Ruleset {
     let mut rules = Ruleset::default();
-    let mut whys = Vec::new();
     let programs = [
         ("iptables", "iptables-legacy", "/proc/net/ip_tables_names", false),
         ("ip6tables", "ip6tables-legacy", "/proc/net/ip6_tables_names", true),
     ];
     for (program, legacy, tables, v6) in programs {
-        let text = ask(&mut whys, until, &format!("{program}-save"), &["-c"]);
+        let text = ask(&mut rules.untold, until, &format!("{program}-save"), &["-c"], || None);
         // The new ones do not show what the old ones have put into the kernel's old tables.
         let is_new = text.as_ref().is_none_or(|text| !text.contains("\n*") || text.contains("nf_tables"));
         rules.saved.extend(text.map(|text| Saved { program, v6, text }));
         if is_new && std::fs::read_to_string(tables).is_ok_and(|names| !names.trim().is_empty()) {
-            let text = ask(&mut whys, until, &format!("{legacy}-save"), &["-c"]);
+            let missed = || Some(format!("the kernel has what it would print ({tables})"));
+            let text = ask(&mut rules.untold, until, &format!("{legacy}-save"), &["-c"], missed);
             rules.saved.extend(text.map(|text| Saved { program: legacy, v6, text }));
         }
     }
-    let listed = ask(&mut whys, until, "nft", &["list", "ruleset"]);
-    if listed.is_none() && rules.saved.is_empty() {
-        return Err(whys.join("; "));
-    }
-    (rules.nft, rules.chains) = of_nft(&listed.unwrap_or_default(), &rules.saved);
+    let saved = std::mem::take(&mut rules.saved);
+    let missed = || match tables::observe() {
+        Ok(tables) => {
+            let left = tables.into_iter().find(|table| !is_iptables(&saved, &table.family, &table.name))?;
+            Some(format!("the kernel has table {} {}", left.family, left.name))
+        }
+        Err(error) => Some(format!("the kernel does not tell its tables: {error}")),
+    };
+    let listed = ask(&mut rules.untold, until, "nft", &["list", "ruleset"], missed);
+    (rules.nft, rules.chains) = of_nft(&listed.unwrap_or_default(), &saved);
+    rules.saved = saved;
     if rules.has(&["--match-set", "-j SET"]) {
-        rules.sets = ask(&mut whys, until, "ipset", &["save"]);
+        let missed = || Some("a rule asks for its sets".to_owned());
+        rules.sets = ask(&mut rules.untold, until, "ipset", &["save"], missed);
     }
-    Ok(rules)
+    rules
 }
 
-fn ask(whys: &mut Vec<String>, until: Instant, program: &str, args: &[&str]) -> Option<String> {
+/// What it printed. Where it did not, why goes to `whys`; where it is not installed, only if something is missed then.
+fn ask(
+    whys: &mut Vec<String>,
+    until: Instant,
+    program: &str,
+    args: &[&str],
+    missed: impl FnOnce() -> Option<String>,
+) -> Option<String> {
     let mut command = Command::new(program);
     command.args(args).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
-    match exec::run_up_to(LONG, command, until) {
+    let said = |words: &str| words.lines().next().unwrap_or("it failed").to_owned();
+    let why = match exec::run_up_to(LONG, command, until) {
         Ok(Some(ended)) if ended.status.success() && ended.output.len() < LONG => return Some(ended.output),
-        Ok(Some(ended)) if ended.status.success() => whys.push(format!("{program} printed more than {LONG} bytes")),
-        Ok(Some(ended)) => whys.push(format!("{program}: {}", ended.output.lines().next().unwrap_or("failed"))),
-        Ok(None) => whys.push(format!("{program} did not end in time")),
-        Err(error) => whys.push(format!("{program}: {error}")),
-    }
+        Ok(Some(ended)) if ended.status.success() => format!("it printed more than {LONG} bytes"),
+        Ok(Some(ended)) => said(&ended.output),
+        Ok(None) => "it did not end in time".into(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => format!("it is not installed, and {}", missed()?),
+        Err(error) => error.to_string(),
+    };
+    whys.push(format!("{program}: {why}"));
     None
+}
+
+/// Is this one of the tables that iptables-nft's programs print?
+fn is_iptables(saved: &[Saved], family: &str, table: &str) -> bool {
+    saved.iter().any(|saved| {
+        let new = saved.text.contains("nf_tables") && family == if saved.v6 { "ip6" } else { "ip" };
+        new && saved.text.lines().any(|line| line.strip_prefix('*') == Some(table))
+    })
 }
 
 /// Without the tables that iptables-nft keeps there (its own programs print them, and nft cannot read all of what it prints of them), without the families
 /// bridge and arp, and without owners: what an owner has goes with it (nft(8), `flags owner`).
 fn of_nft(text: &str, saved: &[Saved]) -> (String, Vec<Base>) {
-    let is_iptables = |family: &str, table: &str| {
-        saved.iter().any(|saved| {
-            let new = saved.text.contains("nf_tables") && family == if saved.v6 { "ip6" } else { "ip" };
-            new && saved.text.lines().any(|line| line.strip_prefix('*') == Some(table))
-        })
-    };
     let (mut kept, mut chains) = (String::new(), Vec::new());
     let mut table: Option<(&str, &str)> = None;
     let mut chain = "";
@@ -150,7 +173,7 @@ fn of_nft(text: &str, saved: &[Saved]) -> (String, Vec<Base>) {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             ["table", family, name, ..] if line.starts_with("table ") => {
-                let looked_at = matches!(family, "ip" | "ip6" | "inet" | "netdev") && !is_iptables(family, name);
+                let looked_at = matches!(family, "ip" | "ip6" | "inet" | "netdev") && !is_iptables(saved, family, name);
                 table = looked_at.then_some((family, name));
             }
             ["chain", name, "{", ..] => chain = name,
@@ -193,7 +216,7 @@ mod tests {
         let text = "# Generated by iptables-save v1.8.9 (nf_tables) on Mon\n*filter\n:INPUT ACCEPT [0:0]\n[7:84] -A INPUT -p udp -m udp --dport 4789 -j DROP\nCOMMIT\n";
         let saved = vec![Saved { program: "iptables", v6: false, text: text.into() }];
         let (nft, chains) = of_nft(LISTED, &saved);
-        Ruleset { saved, sets: None, nft, chains }
+        Ruleset { saved, nft, chains, ..Ruleset::default() }
     }
 
     #[test]

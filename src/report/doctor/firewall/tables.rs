@@ -1,0 +1,112 @@
+//! The tables of nftables that the kernel has, for where there is no `nft` to list them.
+
+use netlink_packet_core::NetlinkBuffer;
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use netlink_sys::{Socket, SocketAddr};
+use std::io;
+use std::time::Duration;
+
+/// `NFNL_SUBSYS_NFTABLES`, include/uapi/linux/netfilter/nfnetlink.h: the upper byte of a message's type.
+const SUBSYSTEM: u16 = 10 << 8;
+/// `NFT_MSG_NEWTABLE`, `NFT_MSG_GETTABLE`, include/uapi/linux/netfilter/nf_tables.h.
+const NEW: u16 = SUBSYSTEM;
+const GET: u16 = SUBSYSTEM | 1;
+/// `NFTA_TABLE_NAME`, likewise: the first attribute.
+const NAME: u16 = 1;
+/// `NLMSG_ERROR`, `NLMSG_DONE`; `NLM_F_REQUEST | NLM_F_DUMP` (include/uapi/linux/netlink.h).
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+const FLAGS: u16 = 0x301;
+/// `sizeof(struct nlmsghdr)`, `sizeof(struct nfgenmsg)`.
+const HEADER: usize = 16;
+const NFGENMSG: usize = 4;
+/// The kernel answers at once.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Table {
+    pub family: String,
+    pub name: String,
+}
+
+/// Those that look at IP packets.
+pub fn observe() -> io::Result<Vec<Table>> {
+    let socket = match Socket::new(NETLINK_NETFILTER) {
+        // A kernel without any netfilter.
+        Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(Vec::new()),
+        socket => socket?,
+    };
+    rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Recv, Some(PATIENCE))?;
+    let mut question = Vec::from(((HEADER + NFGENMSG) as u32).to_ne_bytes());
+    question.extend([GET.to_ne_bytes(), FLAGS.to_ne_bytes()].concat());
+    question.extend([0; 8 + NFGENMSG]);
+    socket.send_to(&question, &SocketAddr::new(0, 0), 0)?;
+    let mut tables = Vec::new();
+    loop {
+        let mut answer = Vec::with_capacity(32 << 10);
+        socket.recv_from(&mut answer, 0)?;
+        if read(&answer, &mut tables)? {
+            return Ok(tables);
+        }
+    }
+}
+
+/// Was that the last of them?
+fn read(mut rest: &[u8], tables: &mut Vec<Table>) -> io::Result<bool> {
+    while !rest.is_empty() {
+        let message = NetlinkBuffer::new_checked(rest).map_err(|_| io::ErrorKind::InvalidData)?;
+        let payload = message.payload();
+        match message.message_type() {
+            DONE => return Ok(true),
+            ERROR => {
+                let code = payload.first_chunk().map_or(0, |code| -i32::from_ne_bytes(*code));
+                // A kernel without nf_tables has none of its tables (net/netfilter/nfnetlink.c `nfnetlink_rcv_msg`).
+                return if code == libc::EINVAL { Ok(true) } else { Err(io::Error::from_raw_os_error(code)) };
+            }
+            NEW => tables.extend(table(payload)),
+            _ => {}
+        }
+        rest = rest.get((message.length() as usize).next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
+fn table(payload: &[u8]) -> Option<Table> {
+    // `NFPROTO_INET` and so on, include/uapi/linux/netfilter.h.
+    let family = match payload.first()? {
+        1 => "inet",
+        2 => "ip",
+        5 => "netdev",
+        10 => "ip6",
+        _ => return None,
+    };
+    let half = |at: usize| payload.get(at..at + 2).map(|two| u16::from_ne_bytes([two[0], two[1]]));
+    let (length, kind) = (half(NFGENMSG)?, half(NFGENMSG + 2)?);
+    let name = payload.get(NFGENMSG + 4..NFGENMSG + usize::from(length)).filter(|_| kind == NAME)?;
+    let name = String::from_utf8_lossy(name).trim_end_matches('\0').to_owned();
+    Some(Table { family: family.into(), name })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sched::{CloneFlags, unshare};
+
+    #[test]
+    fn the_kernel_tells_its_tables() {
+        if !rustix::process::geteuid().is_root() {
+            return eprintln!("SKIP the_kernel_tells_its_tables: not root");
+        }
+        let seen = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let before = observe().unwrap();
+            let words = "add table ip6 own; add table bridge own; add table netdev a";
+            assert!(std::process::Command::new("nft").arg(words).status().unwrap().success());
+            (before, observe().unwrap())
+        });
+        let (before, after) = seen.join().unwrap();
+        let table = |family: &str, name: &str| Table { family: family.into(), name: name.into() };
+        assert_eq!(before, []);
+        assert_eq!(after, [table("ip6", "own"), table("netdev", "a")]);
+    }
+}
