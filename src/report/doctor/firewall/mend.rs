@@ -9,9 +9,19 @@ use super::stage::What;
 pub struct Candidate {
     /// What a person runs on the host.
     pub shown: String,
-    /// Where the same belongs for the next boot; empty where the command sees to that.
-    pub kept: &'static str,
+    pub lasts: Lasts,
     pub change: Change,
+}
+
+/// Does it outlast a boot?
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lasts {
+    /// The command sees to that.
+    Itself,
+    /// Where this file has it as well.
+    In(&'static str),
+    /// No, and why.
+    Not(String),
 }
 
 /// The same in the copy, where the firewall's own program is not at home.
@@ -37,12 +47,57 @@ pub struct Wanted<'a> {
     pub uplinks: &'a [String],
 }
 
-/// Where iptables' and nftables' own rules are kept on this host.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Kept {
-    pub iptables: &'static str,
-    pub nft: &'static str,
+/// The files of this host that keep rules for the next boot, with what they say: iptables-persistent's, those of RHEL's services, nftables'.
+#[derive(Debug, Default)]
+pub struct Kept(pub Vec<(&'static str, String)>);
+
+/// Of IPv4's iptables, of IPv6's, and of nft.
+pub const KEPT: [[&str; 2]; 3] = [
+    ["/etc/sysconfig/iptables", "/etc/iptables/rules.v4"],
+    ["/etc/sysconfig/ip6tables", "/etc/iptables/rules.v6"],
+    ["/etc/sysconfig/nftables.conf", "/etc/nftables.conf"],
+];
+
+impl Kept {
+    /// The file among these whose text is so.
+    fn file(&self, paths: [&str; 2], has: impl Fn(&str) -> bool) -> Lasts {
+        let found = self.0.iter().find(|(path, text)| paths.contains(path) && has(text));
+        found.map_or_else(|| Lasts::Not("it is gone with the next boot".into()), |(path, _)| Lasts::In(path))
+    }
+
+    /// Where a rule of this chain belongs.
+    fn iptables(&self, v6: bool, table: &str, chain: &str) -> Lasts {
+        self.file(KEPT[usize::from(v6)], |text| chains_of(text, table).any(|other| other == chain))
+    }
+
+    /// Where a rule of this place belongs: in a file that has its table. What a daemon writes is nobody else's to keep.
+    fn nft(&self, place: &str) -> Lasts {
+        let words: Vec<&str> = place.split(' ').collect();
+        let [family, table, ..] = words[..] else { return Lasts::Not("nobody knows its table".into()) };
+        if let Some((_, whose)) = DAEMONS.iter().find(|(name, _)| table.starts_with(name)) {
+            return Lasts::Not(format!("the table is {whose}, which writes it anew"));
+        }
+        let heads = |line: &str| line.split_whitespace().take(3).eq(["table", family, table]);
+        self.file(KEPT[2], |text| text.lines().any(heads))
+    }
 }
+
+/// What a file or a program's output has of this table.
+fn chains_of<'a>(text: &'a str, table: &'a str) -> impl Iterator<Item = &'a str> {
+    let of_table = text.lines().skip_while(move |line| line.strip_prefix('*') != Some(table)).skip(1);
+    of_table.take_while(|line| !line.starts_with('*')).filter_map(|line| line.strip_prefix(':')?.split(' ').next())
+}
+
+/// Whose tables of nft begin so.
+const DAEMONS: [(&str, &str); 7] = [
+    ("libvirt_network", "libvirt's"),
+    ("proxmox-firewall", "Proxmox' firewall's"),
+    ("kube-proxy", "kube-proxy's"),
+    ("docker-bridges", "Docker's"),
+    ("netavark", "Podman's"),
+    ("lxc", "lxc-net's"),
+    ("f2b-table", "fail2ban's"),
+];
 
 /// Whose rules look at bridged frames on purpose, by words in them: containers' networks, Proxmox, libvirt's nwfilter.
 const BRIDGE_NF_WANTED: [&str; 11] = [
@@ -60,14 +115,14 @@ const BRIDGE_NF_WANTED: [&str; 11] = [
 ];
 
 /// In order of preference.
-pub fn candidates(wanted: &Wanted, rules: &Ruleset, kept: Kept) -> Vec<Candidate> {
+pub fn candidates(wanted: &Wanted, rules: &Ruleset, kept: &Kept) -> Vec<Candidate> {
     let mut found = Vec::new();
     if let What::Bridged { v6, .. } = wanted.what
         && !rules.has(&BRIDGE_NF_WANTED)
     {
         let path = if *v6 { "net/bridge/bridge-nf-call-ip6tables" } else { "net/bridge/bridge-nf-call-iptables" };
         let shown = format!("sysctl -w {}=0", path.replace('/', "."));
-        found.push(Candidate { shown, kept: "/etc/sysctl.d", change: Change::Off(path) });
+        found.push(Candidate { shown, lasts: Lasts::In("/etc/sysctl.d"), change: Change::Off(path) });
     }
     found.extend(firewalld(wanted, rules));
     for saved in rules.saved.iter().filter(|saved| saved.v6 == wanted.what.is_v6()) {
@@ -138,7 +193,7 @@ fn firewalld(wanted: &Wanted, rules: &Ruleset) -> Vec<Candidate> {
             }
             _ => Change::Nft { place: format!("inet firewalld filter_IN_{zone}_allow"), rule: rule(wanted) },
         };
-        Candidate { shown, kept: "", change }
+        Candidate { shown, lasts: Lasts::Itself, change }
     };
     zones.iter().map(one).collect()
 }
@@ -196,7 +251,7 @@ fn ufw(wanted: &Wanted, saved: &Saved) -> Vec<Candidate> {
     let one = |(how, flag): (&str, &str)| {
         let shown = said.iter().map(|said| format!("ufw {route}{how}{said}")).collect::<Vec<_>>().join(" && ");
         let change = Change::Iptables(words(&format!("{} {flag} {chain} {spec} -j ACCEPT", saved.program)));
-        Candidate { shown, kept: "", change }
+        Candidate { shown, lasts: Lasts::Itself, change }
     };
     [("", "-A"), ("prepend ", "-I")].into_iter().map(one).collect()
 }
@@ -214,11 +269,11 @@ fn proxmox(wanted: &Wanted, saved: &Saved) -> Vec<Candidate> {
         wanted.others.join(",")
     );
     let change = Change::Iptables(words(&format!("{} -I {chain} {} -j RETURN", saved.program, spec(wanted))));
-    vec![Candidate { shown, kept: "", change }]
+    vec![Candidate { shown, lasts: Lasts::Itself, change }]
 }
 
 /// Before all other rules of the chain that the kernel calls, in each table that there is; with Docker in the chain that it leaves to others.
-fn iptables(wanted: &Wanted, saved: &Saved, kept: Kept) -> Vec<Candidate> {
+fn iptables(wanted: &Wanted, saved: &Saved, kept: &Kept) -> Vec<Candidate> {
     let chains: &[(&str, &str)] = match wanted.what {
         What::Tunnel { out: false, .. } => {
             &[("filter", "INPUT"), ("mangle", "INPUT"), ("mangle", "PREROUTING"), ("raw", "PREROUTING")]
@@ -228,20 +283,18 @@ fn iptables(wanted: &Wanted, saved: &Saved, kept: Kept) -> Vec<Candidate> {
         }
         _ => &[("filter", "DOCKER-USER"), ("filter", "FORWARD"), ("mangle", "FORWARD")],
     };
-    let there = |(table, chain): &&(&str, &str)| {
-        let own = saved.text.split("\n*").find(|part| part.starts_with(&format!("{table}\n")));
-        own.is_some_and(|part| part.contains(&format!("\n:{chain} ")))
-    };
+    let there = |(table, chain): &&(&str, &str)| chains_of(&saved.text, table).any(|other| other == *chain);
     let one = |(table, chain): &(&str, &str)| {
+        let lasts = kept.iptables(saved.v6, table, chain);
         let table = if *table == "filter" { String::new() } else { format!(" -t {table}") };
         let shown = format!("{}{table} -I {chain} {} -j ACCEPT", saved.program, spec(wanted));
-        Candidate { change: Change::Iptables(words(&shown)), shown, kept: kept.iptables }
+        Candidate { change: Change::Iptables(words(&shown)), shown, lasts }
     };
     chains.iter().filter(there).map(one).collect()
 }
 
 /// Before all other rules of each chain of nft's own that the kernel calls; firewalld's are its own, and it would take the rule out again.
-fn nft(wanted: &Wanted, rules: &Ruleset, kept: Kept) -> Vec<Candidate> {
+fn nft(wanted: &Wanted, rules: &Ruleset, kept: &Kept) -> Vec<Candidate> {
     let hooks: &[&str] = match wanted.what {
         What::Tunnel { out: false, .. } => &["input", "prerouting"],
         What::Tunnel { out: true, .. } => &["output", "postrouting"],
@@ -255,7 +308,7 @@ fn nft(wanted: &Wanted, rules: &Ruleset, kept: Kept) -> Vec<Candidate> {
     let one = |base: &super::ruleset::Base| {
         let (place, rule) = (base.place.clone(), rule(wanted));
         let shown = format!("nft 'insert rule {place} {rule}'");
-        Candidate { shown, kept: kept.nft, change: Change::Nft { place, rule } }
+        Candidate { shown, lasts: kept.nft(&place), change: Change::Nft { place, rule } }
     };
     let mut found: Vec<Candidate> = Vec::new();
     for hook in hooks {
@@ -267,9 +320,25 @@ fn nft(wanted: &Wanted, rules: &Ruleset, kept: Kept) -> Vec<Candidate> {
 /// What a person runs: all of it, and where it is to be kept.
 pub fn command(parts: &[&Candidate]) -> String {
     let commands: Vec<&str> = parts.iter().map(|part| part.shown.as_str()).collect();
-    let mut kept: Vec<&str> = parts.iter().map(|part| part.kept).filter(|kept| !kept.is_empty()).collect();
-    kept.dedup();
-    let keep = if kept.is_empty() { String::new() } else { format!(" # to last, also in {}", kept.join(", ")) };
+    let (mut files, mut whys) = (Vec::new(), Vec::new());
+    for part in parts {
+        match &part.lasts {
+            Lasts::Itself => {}
+            Lasts::In(file) if files.contains(file) => {}
+            Lasts::In(file) => files.push(*file),
+            Lasts::Not(why) if whys.contains(&why.as_str()) => {}
+            Lasts::Not(why) => whys.push(why.as_str()),
+        }
+    }
+    let mut said = Vec::new();
+    if !files.is_empty() {
+        said.push(format!("to last, also in {}", files.join(", ")));
+    }
+    if !whys.is_empty() {
+        let rest = if files.is_empty() { "does not last" } else { "the rest does not last" };
+        said.push(format!("{rest}: {}", whys.join(", ")));
+    }
+    let keep = if said.is_empty() { String::new() } else { format!(" # {}", said.join("; ")) };
     commands.join(" && ") + &keep
 }
 
@@ -290,7 +359,7 @@ mod tests {
         let others = ["10.0.0.0/24".to_owned()];
         let uplinks = ["eth0".to_owned()];
         let wanted = Wanted { what, port: 4789, others: &others, uplinks: &uplinks };
-        candidates(&wanted, rules, Kept::default()).into_iter().map(|candidate| candidate.shown).collect()
+        candidates(&wanted, rules, &Kept::default()).into_iter().map(|candidate| candidate.shown).collect()
     }
 
     #[test]
@@ -341,8 +410,27 @@ mod tests {
 
     #[test]
     fn where_it_is_kept_is_said_once_and_harms_no_shell() {
-        let part = |shown: &str, kept| Candidate { shown: shown.into(), kept, change: Change::Off("x") };
-        assert_eq!(command(&[&part("a", ""), &part("b", "")]), "a && b");
-        assert_eq!(command(&[&part("a", "/etc/f"), &part("b", "/etc/f")]), "a && b # to last, also in /etc/f");
+        let part = |shown: &str, lasts: Lasts| Candidate { shown: shown.into(), lasts, change: Change::Off("x") };
+        let (file, not) = (|| Lasts::In("/etc/f"), || Lasts::Not("it is X's".into()));
+        assert_eq!(command(&[&part("a", Lasts::Itself), &part("b", Lasts::Itself)]), "a && b");
+        assert_eq!(command(&[&part("a", file()), &part("b", file())]), "a && b # to last, also in /etc/f");
+        assert_eq!(command(&[&part("a", not()), &part("b", not())]), "a && b # does not last: it is X's");
+        let both = command(&[&part("a", file()), &part("b", not())]);
+        assert_eq!(both, "a && b # to last, also in /etc/f; the rest does not last: it is X's");
+    }
+
+    #[test]
+    fn a_file_is_named_where_it_has_the_table() {
+        let v4 = ("/etc/iptables/rules.v4", "# by a person\n*filter\n:INPUT DROP [0:0]\nCOMMIT\n".to_owned());
+        let nft = ("/etc/nftables.conf", "flush ruleset\ntable inet filter {\n}\n".to_owned());
+        let kept = Kept(vec![v4, nft]);
+        let gone = || Lasts::Not("it is gone with the next boot".into());
+        assert_eq!(kept.iptables(false, "filter", "INPUT"), Lasts::In("/etc/iptables/rules.v4"));
+        assert_eq!(kept.iptables(false, "raw", "PREROUTING"), gone());
+        assert_eq!(kept.iptables(true, "filter", "INPUT"), gone(), "iptables-restore takes no IPv6 address");
+        assert_eq!(kept.nft("inet filter input"), Lasts::In("/etc/nftables.conf"));
+        assert_eq!(kept.nft("ip filter input"), gone());
+        let whose = Lasts::Not("the table is libvirt's, which writes it anew".into());
+        assert_eq!(kept.nft("ip libvirt_network guest_input"), whose);
     }
 }

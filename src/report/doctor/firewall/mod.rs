@@ -115,7 +115,7 @@ pub fn observe(
     seen.hands_over = rules.hands_over();
     let tunnels = tunnels(engine, base, peers, carriers)?;
     let stage = set(base, &tunnels, &seen.bridge_nf, &rules);
-    seen.tried = sandbox::inside(|| attempt(&stage, &tunnels, &rules, kept(), until));
+    seen.tried = sandbox::inside(|| attempt(&stage, &tunnels, &rules, &kept(), until));
     Ok(seen)
 }
 
@@ -219,15 +219,15 @@ fn beside(ip: IpAddr, n: u8) -> IpAddr {
 }
 
 fn kept() -> Kept {
-    let first = |paths: [&'static str; 2]| paths.into_iter().find(|path| Path::new(path).exists()).unwrap_or_default();
-    Kept {
-        iptables: first(["/etc/sysconfig/iptables", "/etc/iptables/rules.v4"]),
-        nft: first(["/etc/sysconfig/nftables.conf", "/etc/nftables.conf"]),
-    }
+    let read = |path: &'static str| {
+        let text = std::fs::read(path).ok()?;
+        Some((path, String::from_utf8_lossy(&text).into_owned()))
+    };
+    Kept(mend::KEPT.into_iter().flatten().filter_map(read).collect())
 }
 
 /// Tries it: what arrives without the rules and is lost with them, and what would let it through.
-fn attempt(stage: &Stage, tunnels: &[Tunnels], rules: &Ruleset, kept: Kept, until: Instant) -> Result<Tried, String> {
+fn attempt(stage: &Stage, tunnels: &[Tunnels], rules: &Ruleset, kept: &Kept, until: Instant) -> Result<Tried, String> {
     let sandbox = Sandbox::set(stage, until)?;
     let arrives = sandbox.fire(stage.cases.iter())?;
     let askable = |case: &Case| {
