@@ -389,17 +389,32 @@ on_a_host!(a_vtep_with_an_ipv6_address, {
     assert_eq!(doctor(&host), [] as [Value; 0]);
 });
 
-// Its namespace goes with it.
+/// The processes that are left of this test's own, each with the network namespace that it holds: nobody else is in this test's mount namespace.
+fn processes() -> BTreeSet<(String, String)> {
+    let of = |pid: &str, what: &str| std::fs::read_link(format!("/proc/{pid}/ns/{what}")).ok();
+    let ours = of("self", "mnt");
+    let pids = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let pids = pids.filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()) && of(pid, "mnt") == ours);
+    pids.filter_map(|pid| Some((of(&pid, "net")?.to_str()?.to_owned(), pid))).map(|(net, pid)| (pid, net)).collect()
+}
+
+// Its namespace goes with it, and with the programs that it had started there, which end by themselves.
 on_a_host!(a_look_that_is_killed_leaves_nothing, {
     let host = host();
     load("rhel.iptables");
     let before = (snapshot(), rules());
+    let started = processes();
     for wait in [5, 40, 80, 160, 320] {
         let mut child = host.command(&["doctor"]).stdout(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(wait));
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!((snapshot(), rules()), before, "after {wait} ms");
+        let end = std::time::Instant::now() + COMES;
+        while processes() != started {
+            assert!(std::time::Instant::now() < end, "after {wait} ms: {:?}, not {started:?}", processes());
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
     assert_eq!(doctor(&host).len(), 1);
 });
