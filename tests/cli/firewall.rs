@@ -165,6 +165,11 @@ fn run(mend: &str) {
         let program = words[0];
         let after = |word: &str| words[words.iter().position(|other| *other == word).unwrap() + 1];
         match program {
+            "ufw" if words[1] == "route" => {
+                let bridge = after("on");
+                assert!(command.ends_with(&format!(" allow in on {bridge} out on {bridge}")), "{command}");
+                sh(&format!("iptables -A ufw-user-forward -i {bridge} -o {bridge} -j ACCEPT"))
+            }
             "ufw" => {
                 sh(&format!("iptables -A ufw-user-input -s {} -p udp -m udp --dport 4789 -j ACCEPT", after("from")))
             }
@@ -292,12 +297,16 @@ on_a_host!(libvirts_nat_network, { is_open("libvirt.iptables") });
 const BRIDGED: &str = "-i flat-l2 -o flat-l2 -m physdev --physdev-is-bridged -j ACCEPT";
 
 on_a_host!(guests_behind_docker, { bridged("docker.iptables", &format!("iptables -I DOCKER-USER {BRIDGED}")) });
-on_a_host!(guests_behind_ufw, { bridged("ufw.iptables", "sysctl -w net.bridge.bridge-nf-call-iptables=0") });
+on_a_host!(guests_behind_ufw, { bridged("ufw.iptables", "ufw route allow in on flat-l2 out on flat-l2") });
 on_a_host!(guests_behind_rhels_iptables, {
-    bridged("rhel.iptables", "sysctl -w net.bridge.bridge-nf-call-iptables=0");
+    bridged("rhel.iptables", &format!("iptables -I FORWARD {BRIDGED}"));
 });
 on_a_host!(guests_behind_an_nftables_conf, {
-    bridged("policy-drop.nft", "sysctl -w net.bridge.bridge-nf-call-iptables=0");
+    bridged("policy-drop.nft", "nft 'insert rule inet filter forward iifname \"flat-l2\" oifname \"flat-l2\" accept'");
+});
+// firewalld would take a rule out of its table again.
+on_a_host!(guests_behind_firewalld, {
+    bridged("firewalld.nft", "sysctl -w net.bridge.bridge-nf-call-iptables=0");
 });
 on_a_host!(guests_behind_what_chooses, {
     let host = host();

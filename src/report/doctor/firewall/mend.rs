@@ -45,6 +45,8 @@ pub struct Wanted<'a> {
     pub others: &'a [String],
     /// The devices by which they come.
     pub uplinks: &'a [String],
+    /// No rule is about another bridge.
+    pub alone: bool,
 }
 
 /// The files of this host that keep rules for the next boot, with what they say: iptables-persistent's, those of RHEL's services, nftables'.
@@ -117,13 +119,6 @@ const BRIDGE_NF_WANTED: [&str; 11] = [
 /// In order of preference.
 pub fn candidates(wanted: &Wanted, rules: &Ruleset, kept: &Kept) -> Vec<Candidate> {
     let mut found = Vec::new();
-    if let What::Bridged { v6, .. } = wanted.what
-        && !rules.has(&BRIDGE_NF_WANTED)
-    {
-        let path = if *v6 { "net/bridge/bridge-nf-call-ip6tables" } else { "net/bridge/bridge-nf-call-iptables" };
-        let shown = format!("sysctl -w {}=0", path.replace('/', "."));
-        found.push(Candidate { shown, lasts: Lasts::In("/etc/sysctl.d"), change: Change::Off(path) });
-    }
     found.extend(firewalld(wanted, rules));
     for saved in rules.saved.iter().filter(|saved| saved.v6 == wanted.what.is_v6()) {
         found.extend(ufw(wanted, saved));
@@ -131,6 +126,15 @@ pub fn candidates(wanted: &Wanted, rules: &Ruleset, kept: &Kept) -> Vec<Candidat
         found.extend(iptables(wanted, saved, kept));
     }
     found.extend(nft(wanted, rules, kept));
+    // It is for all bridges of the host.
+    if let What::Bridged { v6, .. } = wanted.what
+        && wanted.alone
+        && !rules.has(&BRIDGE_NF_WANTED)
+    {
+        let path = if *v6 { "net/bridge/bridge-nf-call-ip6tables" } else { "net/bridge/bridge-nf-call-iptables" };
+        let shown = format!("sysctl -w {}=0", path.replace('/', "."));
+        found.push(Candidate { shown, lasts: Lasts::In("/etc/sysctl.d"), change: Change::Off(path) });
+    }
     found
 }
 
@@ -167,13 +171,14 @@ fn rule(wanted: &Wanted) -> String {
 
 /// A rich rule in the zone that the uplink is in: now, and for the next boot. Both take a while, and neither touches any other rule, as a reload would.
 fn firewalld(wanted: &Wanted, rules: &Ruleset) -> Vec<Candidate> {
-    let What::Tunnel { v6, out: false } = wanted.what else { return Vec::new() };
+    let What::Tunnel { out: false, .. } = wanted.what else { return Vec::new() };
+    let v6 = wanted.what.is_v6();
     let of_nft = rules.nft.contains("table inet firewalld {");
-    let saved = rules.saved.iter().find(|saved| saved.v6 == *v6 && saved.text.contains("\n:IN_public "));
+    let saved = rules.saved.iter().find(|saved| saved.v6 == v6 && saved.text.contains("\n:IN_public "));
     if !of_nft && saved.is_none() {
         return Vec::new();
     }
-    let family = if *v6 { "ipv6" } else { "ipv4" };
+    let family = if v6 { "ipv6" } else { "ipv4" };
     let port = wanted.port;
     let zones: Vec<String> = match saved {
         Some(saved) if !of_nft => zones(&saved.text, "IN_", wanted.uplinks),
@@ -346,8 +351,9 @@ pub fn command(parts: &[&Candidate]) -> String {
 mod tests {
     use super::super::ruleset::Base;
     use super::*;
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-    const IN: What = What::Tunnel { v6: false, out: false };
+    const IN: What = What::Tunnel { own: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 4789), out: false };
 
     fn saved(text: &str) -> Ruleset {
         let text =
@@ -358,7 +364,7 @@ mod tests {
     fn shown(what: &What, rules: &Ruleset) -> Vec<String> {
         let others = ["10.0.0.0/24".to_owned()];
         let uplinks = ["eth0".to_owned()];
-        let wanted = Wanted { what, port: 4789, others: &others, uplinks: &uplinks };
+        let wanted = Wanted { what, port: 4789, others: &others, uplinks: &uplinks, alone: true };
         candidates(&wanted, rules, &Kept::default()).into_iter().map(|candidate| candidate.shown).collect()
     }
 
@@ -372,7 +378,7 @@ mod tests {
         let proxmox = shown(&IN, &saved(":PVEFW-HOST-IN - [0:0]\n"));
         assert!(proxmox[0].starts_with("pvesh create /nodes/$(hostname)/firewall/rules "), "{proxmox:?}");
         assert_eq!(
-            shown(&What::Tunnel { v6: true, out: false }, &saved("")),
+            shown(&What::Tunnel { own: "[c0d1::1]:4789".parse().unwrap(), out: false }, &saved("")),
             [""; 0],
             "of the other family nobody asked"
         );
@@ -388,11 +394,11 @@ mod tests {
     }
 
     #[test]
-    fn bridged_frames_are_kept_from_a_firewall_that_does_not_want_them() {
+    fn bridged_frames_are_kept_from_a_firewall_only_where_nothing_else_helps() {
         let bridged = What::Bridged { network: "red".into(), bridge: "red-l2".into(), v6: false };
         let off = "sysctl -w net.bridge.bridge-nf-call-iptables=0";
         let rule = "-i red-l2 -o red-l2 -m physdev --physdev-is-bridged -j ACCEPT";
-        assert_eq!(shown(&bridged, &saved("")), [off.to_owned(), format!("iptables -I FORWARD {rule}")]);
+        assert_eq!(shown(&bridged, &saved("")), [format!("iptables -I FORWARD {rule}"), off.to_owned()]);
         let docker = shown(&bridged, &saved(":DOCKER-USER - [0:0]\n"));
         assert_eq!(docker, [format!("iptables -I DOCKER-USER {rule}"), format!("iptables -I FORWARD {rule}")]);
     }

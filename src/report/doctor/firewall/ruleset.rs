@@ -10,7 +10,7 @@ use std::time::Instant;
 const LONG: usize = 8 << 20;
 
 /// What one of iptables' programs printed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Saved {
     /// `iptables`, `ip6tables-legacy` …
     pub program: &'static str,
@@ -37,7 +37,7 @@ pub struct Base {
     pub hook: String,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Ruleset {
     pub saved: Vec<Saved>,
     /// `ipset save`, where a rule asks for a set.
@@ -64,9 +64,40 @@ impl Ruleset {
         self.texts().any(|text| words.iter().any(|word| text.contains(word)))
     }
 
-    /// Does a rule leave packets to a program, which may let them through? In a copy nobody listens.
-    pub fn hands_over(&self) -> bool {
-        self.texts().any(|text| text.lines().any(|line| line.contains("-j NFQUEUE") || is_queue(line)))
+    /// The rules that leave packets to a program, which may let them through: in a copy nobody listens.
+    pub fn queues(&self) -> Vec<String> {
+        self.picked(|line| queue(line).is_some())
+    }
+
+    /// The same rules, as if every such program let everything through.
+    pub fn without_queues(&self) -> Ruleset {
+        let all = |text: &str| text.lines().map(|line| let_through(line) + "\n").collect::<String>();
+        let saved = |saved: &Saved| Saved { text: all(&saved.text), ..saved.clone() };
+        Ruleset { saved: self.saved.iter().map(saved).collect(), nft: all(&self.nft), ..self.clone() }
+    }
+
+    /// Does a rule ask whose socket a packet is from? VXLAN's is nobody's.
+    pub fn asks_for_owner(&self) -> bool {
+        self.texts().flat_map(str::lines).filter(|line| OWNER.iter().any(|word| line.contains(word))).any(|line| {
+            let line = blanked(line);
+            OWNER.iter().any(|word| line.split_whitespace().any(|other| other == *word))
+        })
+    }
+
+    /// The rules that ask for what a device that plays a VRF does not have: where the route back leads, a group, a kind.
+    pub fn only_with_vrf(&self, v6: bool) -> Vec<String> {
+        let of_other = if v6 { "meta nfproto ipv4" } else { "meta nfproto ipv6" };
+        let asks = |line: &str| {
+            if !line.contains("fib") && !VRF.iter().any(|word| line.contains(word)) {
+                return false;
+            }
+            let line = blanked(line);
+            let has = |word: &str| line.split_whitespace().any(|other| other == word);
+            let back = has("fib") && (has("iif") || has("oif") || has("oifname"));
+            !line.contains(of_other) && (back || VRF.iter().any(|word| has(word)))
+        };
+        let other = |saved: &&Saved| saved.v6 == v6;
+        picked(self.saved.iter().filter(other), &self.nft, asks)
     }
 
     /// The words of nft's that may be names of devices: it loads no rule for one that is not there (`iif`, `flowtable`, family netdev).
@@ -75,24 +106,95 @@ impl Ruleset {
         self.nft.split(apart).filter(|word| !word.is_empty()).collect()
     }
 
-    /// The rules that have one of these words, with their counters, as they were printed.
-    pub fn naming(&self, words: &[&str]) -> Vec<String> {
-        let names = |line: &str| {
-            let apart = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
-            line.split(apart).any(|part| words.contains(&part))
-        };
-        let is_rule = |line: &&str| !line.starts_with([':', '#', '*']) && names(line);
-        let mut found = Vec::new();
-        for saved in &self.saved {
-            found.extend(saved.text.lines().filter(is_rule).map(|line| format!("{}: {line}", saved.program)));
-        }
-        found.extend(self.nft.lines().map(str::trim).filter(is_rule).map(|line| format!("nft: {line}")));
-        found
+    /// The rules that have one of these words, with their counters, as they were printed; none where the time was up first.
+    pub fn naming(&self, words: &[&str], until: Instant) -> Option<Vec<String>> {
+        let mut late = false;
+        let found = self.picked(|line| {
+            late = late || Instant::now() >= until;
+            !late && words.iter().any(|word| names(line, word))
+        });
+        (!late).then_some(found)
+    }
+
+    fn picked(&self, is: impl FnMut(&str) -> bool) -> Vec<String> {
+        picked(self.saved.iter(), &self.nft, is)
+    }
+
+    /// Every word that may be a name, or the beginning of names (`vnet+`, `vnet*`).
+    pub fn all_words(&self) -> BTreeSet<&str> {
+        let apart = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | '*'));
+        self.texts().flat_map(|text| text.split(apart)).filter(|word| !word.is_empty()).collect()
     }
 }
 
-fn is_queue(line: &str) -> bool {
-    line.trim_start().starts_with("queue ") || line.contains(" queue ") && !line.contains('"')
+fn picked<'a>(saved: impl Iterator<Item = &'a Saved>, nft: &str, mut is: impl FnMut(&str) -> bool) -> Vec<String> {
+    let mut is_rule = |line: &&str| !line.starts_with([':', '#', '*']) && is(line);
+    let mut found = Vec::new();
+    for saved in saved {
+        found.extend(saved.text.lines().filter(&mut is_rule).map(|line| format!("{}: {line}", saved.program)));
+    }
+    found.extend(nft.lines().map(str::trim).filter(&mut is_rule).map(|line| format!("nft: {line}")));
+    found
+}
+
+/// Does a rule have this word, or one that begins so?
+fn names(line: &str, word: &str) -> bool {
+    // Of an IPv6 address a colon is a part; of ports it is between.
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || c == ':' && word.contains(':');
+    let whole = |(at, _): (usize, &str)| !line[..at].ends_with(inner) && !line[at + word.len()..].starts_with(inner);
+    line.match_indices(word).any(whole)
+        || line.contains(['+', '*']) && line.split([' ', '"']).any(|part| is_beginning(part, word))
+}
+
+/// `vnet+`, `vnet*`
+pub fn is_beginning(part: &str, word: &str) -> bool {
+    part.strip_suffix(['+', '*']).is_some_and(|begin| !begin.is_empty() && word.starts_with(begin))
+}
+
+/// `-m owner` (iptables-extensions(8)), `meta skuid`, `socket cgroupv2` (nft(8)).
+const OWNER: [&str; 7] = ["--uid-owner", "--gid-owner", "--socket-exists", "skuid", "skgid", "cgroup", "cgroupv2"];
+/// Of iptables-extensions(8) and nft(8), beside `fib`.
+const VRF: [&str; 7] = ["rpfilter", "devgroup", "iifgroup", "oifgroup", "iifkind", "oifkind", "sdifname"];
+
+/// As long as the line, with blanks for what is quoted: names and comments say anything.
+fn blanked(line: &str) -> String {
+    let parts = line.split('"').enumerate();
+    let blank = |(n, part): (usize, &str)| if n % 2 == 0 { part.to_owned() } else { " ".repeat(part.len()) };
+    parts.map(blank).collect::<Vec<_>>().join("\"")
+}
+
+/// Where in the line a packet is left to a program: iptables' `-j NFQUEUE` with its options, nft's `queue`, which a comment may follow, or another element.
+fn queue(line: &str) -> Option<std::ops::Range<usize>> {
+    if !line.contains("queue") && !line.contains("NFQUEUE") {
+        return None;
+    }
+    let line = blanked(line);
+    if let Some(at) = line.find("-j NFQUEUE") {
+        return Some(at..line.len());
+    }
+    let heads = ["table ", "chain ", "set ", "map ", "-A ", ":", "["];
+    if heads.iter().any(|head| line.trim_start().starts_with(head)) {
+        return None;
+    }
+    let is_verdict = |(at, _): &(usize, &str)| {
+        let before = line[..*at].split_whitespace().last().unwrap_or_default();
+        let (left, right) = (line[..*at].chars().last(), line[at + 5..].chars().next());
+        left.is_none_or(char::is_whitespace)
+            && right.is_none_or(|c| c.is_whitespace() || c == ',')
+            && !matches!(before, "jump" | "goto")
+    };
+    let at = line.match_indices("queue").find(is_verdict)?.0;
+    let end = [" comment ", ", ", " }"].iter().filter_map(|end| line[at..].find(end)).min();
+    Some(at..end.map_or(line.len(), |end| at + end))
+}
+
+fn let_through(line: &str) -> String {
+    let mut line = line.to_owned();
+    while let Some(range) = queue(&line) {
+        let accept = if line[range.clone()].starts_with('-') { "-j ACCEPT" } else { "accept" };
+        line.replace_range(range, accept);
+    }
+    line
 }
 
 /// Asks whichever of the programs are there. One that is not installed is missed only where the kernel has something that it would print; each other failure
@@ -238,20 +340,64 @@ mod tests {
 
     #[test]
     fn the_rules_that_name_something_are_shown_with_their_counters() {
-        let shown = rules().naming(&["4789"]);
+        let naming = |word: &str| rules().naming(&[word], Instant::now() + std::time::Duration::from_secs(9)).unwrap();
+        let shown = naming("4789");
         let wanted = [
             "iptables: [7:84] -A INPUT -p udp -m udp --dport 4789 -j DROP",
             "nft: udp dport { 53, 4789 } counter packets 3 bytes 99 drop",
         ];
         assert_eq!(shown, wanted);
-        assert_eq!(rules().naming(&["478"]), [""; 0]);
+        assert_eq!((naming("478"), naming("99"), naming("INPUT").len()), (vec![], naming("4789")[1..].to_vec(), 1));
+        assert_eq!(rules().naming(&["4789"], Instant::now()), None, "time was up");
+    }
+
+    #[test]
+    fn a_name_is_a_whole_word_or_begins_so() {
+        let line = "-A x -i vnet+ -m physdev --physdev-in tap0.1 -s fd00::1/128 --dports 53:4789";
+        for word in ["vnet7", "tap0.1", "fd00::1", "4789", "53"] {
+            assert!(names(line, word), "{word}");
+        }
+        for word in ["tap0", "fd00:", "vne", "478"] {
+            assert!(!names(line, word), "{word}");
+        }
+        assert!(names("iifname \"tap*\" drop", "tap0"));
     }
 
     #[test]
     fn what_is_left_to_a_program() {
-        assert!(!rules().hands_over() && !rules().is_empty() && Ruleset::default().is_empty());
-        let queue = Ruleset { nft: "\t\tudp dport 4789 queue to 0".into(), ..Ruleset::default() };
-        assert!(queue.hands_over());
+        assert!(rules().queues().is_empty() && !rules().is_empty() && Ruleset::default().is_empty());
+        for (line, through) in [
+            ("\t\tudp dport 4789 queue to 0", "\t\tudp dport 4789 accept"),
+            ("iifname \"eth0\" udp dport 4789 queue to 0", "iifname \"eth0\" udp dport 4789 accept"),
+            ("queue flags bypass,fanout to 1-3 comment \"a queue b\"", "accept comment \"a queue b\""),
+            (
+                "tcp dport vmap { 22 : accept, 23 : queue, 24 : queue to 0 }",
+                "tcp dport vmap { 22 : accept, 23 : accept, 24 : accept }",
+            ),
+            (
+                "[1:2] -A x -m comment --comment \"-j NFQUEUE\" -j NFQUEUE --queue-num 1",
+                "[1:2] -A x -m comment --comment \"-j NFQUEUE\" -j ACCEPT",
+            ),
+        ] {
+            let rules = Ruleset { nft: line.into(), ..Ruleset::default() };
+            assert_eq!((rules.queues().len(), rules.without_queues().nft), (1, format!("{through}\n")), "{line}");
+        }
+        for line in
+            ["iifname \"a queue b\" drop", "chain queue {", "jump queue", "-A x -j DROP", "[0:0] -A queue -j DROP"]
+        {
+            let rules = Ruleset { nft: line.into(), ..Ruleset::default() };
+            assert_eq!((rules.queues().len(), rules.without_queues().nft), (0, format!("{line}\n")), "{line}");
+        }
         assert!(rules().words().contains("lo"));
+    }
+
+    #[test]
+    fn what_a_copy_cannot_play() {
+        let of = |line: &str| Ruleset { nft: line.into(), ..Ruleset::default() };
+        let firewalld = of("meta nfproto ipv6 fib saddr . mark . iif oif missing drop");
+        assert_eq!((firewalld.only_with_vrf(true).len(), firewalld.only_with_vrf(false).len()), (1, 0));
+        assert_eq!(of("fib daddr type local drop").only_with_vrf(true), [""; 0]);
+        assert_eq!(of("-A x -m rpfilter --invert -j DROP").only_with_vrf(false).len(), 1);
+        assert!(of("meta skuid 0 accept").asks_for_owner() && !of("comment \"skuid\" accept").asks_for_owner());
     }
 }

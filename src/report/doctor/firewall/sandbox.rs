@@ -102,8 +102,9 @@ impl Sandbox {
         run(command, "", self.until, program)
     }
 
-    pub fn setting(&self, path: &str, value: &str) {
-        set(path, value);
+    /// Was it set?
+    pub fn setting(&self, path: &str, value: &str) -> bool {
+        std::fs::write(format!("/proc/sys/{path}"), value).is_ok()
     }
 
     /// Sends all packets of these cases; the numbers of those that arrived.

@@ -6,7 +6,7 @@
 
 use super::frames::{Kind, Mac, frame, vxlan};
 use ipnet::IpNet;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,8 +16,8 @@ const TRIED: [Kind; 3] = [Kind::Tcp(22), Kind::Tcp(443), Kind::Udp(4000)];
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    /// VXLAN from, or to, the other VTEPs.
-    Tunnel { v6: bool, out: bool },
+    /// VXLAN from, or to, the other VTEPs, where this host's end is there.
+    Tunnel { own: SocketAddr, out: bool },
     /// Frames between ports of this network's bridge.
     Bridged { network: String, bridge: String, v6: bool },
     /// What a VRF forwards to this bridge.
@@ -27,7 +27,8 @@ pub enum What {
 impl What {
     pub fn is_v6(&self) -> bool {
         match self {
-            What::Tunnel { v6, .. } | What::Bridged { v6, .. } | What::Routed { v6, .. } => *v6,
+            What::Tunnel { own, .. } => own.is_ipv6(),
+            What::Bridged { v6, .. } | What::Routed { v6, .. } => *v6,
         }
     }
 }
@@ -52,7 +53,7 @@ pub enum To {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shot {
-    /// `10.0.0.2`, for people.
+    /// Whose it is, for people: `10.0.0.2`, another VTEP; `tap0`, a guest's port; `10.1.0.60`, a guest. It is lost where none of its packets arrives.
     pub said: String,
     pub from: From,
     pub to: To,
@@ -65,8 +66,8 @@ pub struct Shot {
 pub struct Case {
     pub what: What,
     pub shots: Vec<Shot>,
-    /// Each packet counts; otherwise only that none arrives.
-    pub each: bool,
+    /// Those whom they are from or to are there indeed.
+    pub known: bool,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +83,8 @@ pub struct Stage {
     /// Where this host hears VXLAN.
     pub listen: Vec<SocketAddr>,
     pub cases: Vec<Case>,
+    /// The bridges of the host, with their ports.
+    pub bridges: BTreeMap<String, Vec<String>>,
     made: HashMap<String, Option<usize>>,
     shots: u32,
 }
@@ -100,10 +103,29 @@ pub struct Uplink {
 pub struct Tunnels {
     pub own: IpAddr,
     pub port: u16,
-    /// Each by the device that the route to it leaves by.
+    /// Those that are asked about, each by the device that the route to it leaves by.
     pub peers: Vec<(IpAddr, Uplink)>,
+    /// All of them.
+    pub all: Vec<IpAddr>,
     /// They are other VTEPs indeed.
     pub known: bool,
+}
+
+impl Tunnels {
+    pub fn end(&self) -> SocketAddr {
+        (self.own, self.port).into()
+    }
+}
+
+/// A guest's port and, of the same guest, its MAC and its address, for a rule may want them together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guest {
+    pub device: String,
+    /// As far as it is known.
+    pub mac: Option<Mac>,
+    pub ip: IpAddr,
+    /// An address of the same subnet that no guest of this host has.
+    pub other: IpAddr,
 }
 
 pub fn near_mac(n: usize) -> Mac {
@@ -209,47 +231,73 @@ impl Stage {
             outward.push(self.shot(said, from, To::Far(n), vxlan));
         }
         for (shots, out) in [(inward, false), (outward, true)] {
-            self.cases.push(Case { what: What::Tunnel { v6, out }, shots, each: tunnels.known });
+            self.cases.push(Case { what: What::Tunnel { own: tunnels.end(), out }, shots, known: tunnels.known });
         }
     }
 
-    /// Frames between these two ports of a bridge, both ways.
-    pub fn bridged(&mut self, network: &str, bridge: &str, ports: [&str; 2], ips: (IpAddr, IpAddr)) {
-        let n = self.bridge(bridge, &ports);
+    /// Frames between each of these guests of one bridge, and of one family, and its VXLAN port, both ways.
+    pub fn bridged(&mut self, network: &str, bridge: &str, vxlan: &str, guests: &[Guest]) {
+        let ports: Vec<&str> = guests.iter().map(|guest| guest.device.as_str()).chain([vxlan]).collect();
+        let numbers = self.bridge(bridge, &ports);
+        let tunnel = numbers[guests.len()];
         let mut shots = Vec::new();
-        for (from, to, ips) in [(n[0], n[1], ips), (n[1], n[0], (ips.1, ips.0))] {
-            let macs = (far_mac(to), far_mac(from));
+        for (guest, n) in guests.iter().zip(numbers) {
+            let (mac, ips) = (guest.mac.unwrap_or(far_mac(n)), (guest.ip, guest.other));
             for kind in TRIED {
-                shots.push(self.shot("", From::Far(from), To::Far(to), |id| frame(macs, ips, kind, id)));
+                let out = (far_mac(tunnel), mac);
+                let back = (mac, far_mac(tunnel));
+                let (from, to) = (From::Far(n), To::Far(tunnel));
+                shots.push(self.shot(&guest.device, from, to, |id| frame(out, ips, kind, id)));
+                let (from, to) = (From::Far(tunnel), To::Far(n));
+                shots.push(self.shot(&guest.device, from, to, |id| frame(back, (ips.1, ips.0), kind, id)));
             }
         }
-        let what = What::Bridged { network: network.into(), bridge: bridge.into(), v6: ips.0.is_ipv6() };
-        self.cases.push(Case { what, shots, each: false });
+        let v6 = guests.iter().any(|guest| guest.ip.is_ipv6());
+        let what = What::Bridged { network: network.into(), bridge: bridge.into(), v6 };
+        self.cases.push(Case { what, shots, known: true });
     }
 
-    /// What a VRF forwards to a bridge, out of this port of it (none: it has no port here, and is a device itself).
-    pub fn routed(&mut self, network: &str, vrf: &str, (out, port): (&str, Option<&str>), ips: (IpAddr, IpAddr)) {
+    /// What a VRF forwards to a bridge, out of this port of it (none: it has no port here, and is a device itself): for each guest from the first of these addresses
+    /// to the second.
+    pub fn routed(
+        &mut self,
+        network: &str,
+        vrf: &str,
+        (out, port): (&str, Option<&str>),
+        ips: &[(&Guest, IpAddr, IpAddr)],
+    ) {
         let from = self.device(vrf);
         let to = match port {
             Some(port) => self.bridge(out, &[port])[0],
             None => self.device(out),
         };
-        let (v6, target) = (ips.1.is_ipv6(), ips.1);
-        self.line(format_args!("route replace {target} dev {out}"));
-        self.line(format_args!("neigh replace {target} lladdr {} dev {out} nud permanent", shown(far_mac(to))));
         let macs = (near_mac(from), far_mac(from));
-        let shots =
-            TRIED.map(|kind| self.shot("", From::Far(from), To::Far(to), |id| frame(macs, ips, kind, id))).to_vec();
+        let (mut shots, mut v6) = (Vec::new(), false);
+        for (guest, source, target) in ips {
+            v6 = target.is_ipv6();
+            self.line(format_args!("route replace {target} dev {out}"));
+            self.line(format_args!("neigh replace {target} lladdr {} dev {out} nud permanent", shown(far_mac(to))));
+            for kind in TRIED {
+                let make = |id| frame(macs, (*source, *target), kind, id);
+                shots.push(self.shot(guest.ip.to_string(), From::Far(from), To::Far(to), make));
+            }
+        }
         let what = What::Routed { network: network.into(), vrf: vrf.into(), out: out.into(), v6 };
-        self.cases.push(Case { what, shots, each: false });
+        self.cases.push(Case { what, shots, known: true });
     }
 }
 
 impl Case {
-    /// Of what was sent, what did not arrive, where that says something.
-    pub fn lost(&self, arrived: &std::collections::BTreeSet<u32>) -> Vec<&Shot> {
-        let lost: Vec<&Shot> = self.shots.iter().filter(|shot| !arrived.contains(&shot.id)).collect();
-        if self.each || lost.len() == self.shots.len() { lost } else { Vec::new() }
+    /// The packets of those of whose packets none arrived.
+    pub fn lost(&self, arrived: &BTreeSet<u32>) -> Vec<&Shot> {
+        let came: BTreeSet<&str> =
+            self.shots.iter().filter(|shot| arrived.contains(&shot.id)).map(|shot| shot.said.as_str()).collect();
+        self.shots.iter().filter(|shot| !came.contains(shot.said.as_str())).collect()
+    }
+
+    /// How many they are whose packets are sent.
+    pub fn of(&self) -> usize {
+        self.shots.iter().map(|shot| shot.said.as_str()).collect::<BTreeSet<_>>().len()
     }
 }
 
@@ -262,24 +310,31 @@ mod tests {
         let mut stage = Stage::new(Vec::new());
         let uplink = Uplink { name: "eth0".into(), port: None, addresses: vec!["192.0.2.1/24".parse().unwrap()] };
         let peers = ["192.0.2.2", "192.0.2.3"].map(|peer| (peer.parse().unwrap(), uplink.clone())).to_vec();
-        stage.tunnels(&Tunnels { own: "10.0.0.1".parse().unwrap(), port: 4789, peers, known: true });
-        let ips = ("10.1.0.2".parse().unwrap(), "10.1.0.3".parse().unwrap());
-        stage.bridged("red", "red-l2", ["tap0", "vxlan20"], ips);
-        stage.routed("red", "red", ("red-l2", Some("vxlan20")), ips);
+        let all = peers.iter().map(|(peer, _)| *peer).collect();
+        stage.tunnels(&Tunnels { own: "10.0.0.1".parse().unwrap(), port: 4789, peers, all, known: true });
+        let guest = |device: &str, ip: &str| {
+            let mac = Some([0x52, 0x54, 0, 0, 0, 1]);
+            Guest { device: device.into(), mac, ip: ip.parse().unwrap(), other: "10.1.0.3".parse().unwrap() }
+        };
+        let guests = [guest("tap0", "10.1.0.2"), guest("tap1", "10.1.0.4")];
+        stage.bridged("red", "red-l2", "vxlan20", &guests);
+        stage.routed("red", "red", ("red-l2", Some("vxlan20")), &[(&guests[0], guests[0].other, guests[0].ip)]);
         stage.bystander("eth0");
         stage.bystander("docker0");
-        assert_eq!(stage.devices, ["eth0", "tap0", "vxlan20", "red"]);
+        assert_eq!(stage.devices, ["eth0", "tap0", "tap1", "vxlan20", "red"]);
         assert_eq!(stage.script.matches("link add dev eth0 ").count(), 1);
         assert_eq!(stage.script.matches("link add dev red-l2 type bridge").count(), 1);
         assert!(stage.script.contains("link add dev docker0 type bridge"), "{}", stage.script);
         let mut ids: Vec<u32> = stage.cases.iter().flat_map(|case| &case.shots).map(|shot| shot.id).collect();
-        assert_eq!(ids.len(), 2 + 2 + 6 + 3);
+        assert_eq!(ids.len(), 2 + 2 + 12 + 3);
         ids.sort_unstable();
         ids.dedup();
-        assert_eq!(ids, (1..=13).collect::<Vec<_>>());
+        assert_eq!(ids, (1..=19).collect::<Vec<_>>());
         let (tunnel, bridged) = (&stage.cases[0], &stage.cases[2]);
         assert_eq!(tunnel.lost(&[1].into()).len(), 1, "each VTEP counts");
-        assert_eq!(bridged.lost(&[5].into()).len(), 0, "a firewall that chooses is none that drops");
-        assert_eq!(bridged.lost(&[].into()).len(), 6);
+        assert_eq!(bridged.lost(&[5, 11].into()).len(), 0, "a firewall that chooses is none that drops");
+        assert_eq!((bridged.of(), bridged.lost(&[].into()).len()), (2, 12));
+        let lost: Vec<&str> = bridged.lost(&[5].into()).into_iter().map(|shot| shot.said.as_str()).collect();
+        assert_eq!(lost, ["tap1"; 6], "one guest's filter is not its network's");
     }
 }
