@@ -91,6 +91,8 @@ pub struct Engine {
     pub awaited: Option<Guest>,
     /// The guest with this MAC answers for this address: it is not given up, though another VTEP has it.
     pub stands: Option<(Mac, IpAddr)>,
+    /// Until when a report asks FRR.
+    report_until: Option<Instant>,
     /// A duplicate may be waited for: nobody else waits for this process.
     may_wait: bool,
     /// When the call began that somebody waits for, in µs since boot; none in the agent.
@@ -123,6 +125,7 @@ impl Engine {
             journal,
             dry_run: false,
             stands: None,
+            report_until: None,
             planned: Plan::new(),
             awaited: None,
             may_wait: true,
@@ -262,8 +265,21 @@ impl Engine {
 
     /// FRR, where the configuration names it.
     pub fn frr(&mut self) -> Result<Option<Frr>, EngineError> {
+        let last = self.report_until;
         let speaker = &self.config()?.speaker;
-        Ok((speaker.kind == SpeakerKind::Frr).then(|| Frr::new(&speaker.socket_dir).with_vtysh(&speaker.vtysh)))
+        if speaker.kind != SpeakerKind::Frr {
+            return Ok(None);
+        }
+        let frr = Frr::new(&speaker.socket_dir).with_vtysh(&speaker.vtysh);
+        Ok(Some(match last {
+            Some(last) => frr.for_report(last),
+            None => frr,
+        }))
+    }
+
+    /// A report begins: who asked for it waits, so all its questions to FRR have one deadline.
+    pub fn begin_report(&mut self) {
+        self.report_until = Some(Instant::now() + Frr::REPORT);
     }
 
     /// The FRR that has a VRF's part, to take it out again: whatever config.toml says of it by now, and also where it cannot be read.

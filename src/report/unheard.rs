@@ -46,8 +46,7 @@ pub struct Speaker {
 
 impl Speaker {
     /// Asks whether it answers at all.
-    pub fn of(frr: Frr) -> Speaker {
-        let mut frr = frr.for_report();
+    pub fn of(mut frr: Frr) -> Speaker {
         let unheard = Unheard::before(&mut frr).err();
         Speaker { frr, unheard }
     }

@@ -107,9 +107,8 @@ impl Frr {
         }
     }
 
-    /// For a report that begins now: all its questions together get [`Frr::REPORT`], of which its lists [`Frr::LISTS`].
-    pub fn for_report(self) -> Frr {
-        let last = Instant::now() + Frr::REPORT;
+    /// For a report that asks no more from then on; its lists get [`Frr::LISTS`] of that.
+    pub fn for_report(self, last: Instant) -> Frr {
         let until = |vty: Vty| vty.for_report(last, Frr::OF_REPORT);
         Frr { zebra: until(self.zebra), bgpd: until(self.bgpd), lists: Some(Frr::LISTS), ..self }
     }

@@ -32,7 +32,7 @@ impl Fake {
     }
 
     fn frr(&self) -> Frr {
-        Frr::new(&self.0).for_report()
+        Frr::new(&self.0).for_report(Instant::now() + Frr::REPORT)
     }
 }
 

@@ -196,6 +196,7 @@ struct Base {
 
 impl Base {
     fn observe(engine: &mut Engine) -> Result<Base, EngineError> {
+        engine.begin_report();
         let config = engine.config()?.clone();
         let (plan, troubles) = engine.drift()?;
         Ok(Base {

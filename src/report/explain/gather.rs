@@ -31,6 +31,7 @@ pub fn explain(engine: &mut Engine, text: &str) -> Result<Explanation, EngineErr
 }
 
 fn look(engine: &mut Engine, text: &str) -> Result<Explanation, EngineError> {
+    engine.begin_report();
     let asked = Asked::of(text);
     let records = engine.register.guests().into_iter().collect::<Result<Vec<_>, _>>()?;
     let networks = engine.register.networks().into_iter().collect::<Result<Vec<_>, _>>()?;

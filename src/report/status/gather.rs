@@ -29,7 +29,8 @@ pub fn settled(engine: &mut Engine) -> Result<Status, EngineError> {
 
 /// Gathers it.
 pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
-    let mut frr = engine.frr()?.map(Frr::for_report);
+    engine.begin_report();
+    let mut frr = engine.frr()?;
     let now = Now::of(engine)?;
     let records = engine.register.guests().into_iter().collect::<Result<Vec<_>, _>>()?;
     let up = engine.register.networks().into_iter().collect::<Result<Vec<_>, _>>()?;
