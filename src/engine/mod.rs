@@ -265,14 +265,15 @@ impl Engine {
 
     /// FRR, where the configuration names it.
     pub fn frr(&mut self) -> Result<Option<Frr>, EngineError> {
-        let last = self.report_until;
+        // What a report only plans it waits for as for the rest of itself.
+        let until = self.report_until.filter(|_| self.dry_run);
         let speaker = &self.config()?.speaker;
         if speaker.kind != SpeakerKind::Frr {
             return Ok(None);
         }
         let frr = Frr::new(&speaker.socket_dir).with_vtysh(&speaker.vtysh);
-        Ok(Some(match last {
-            Some(last) => frr.for_report(last),
+        Ok(Some(match until {
+            Some(until) => frr.for_report(until),
             None => frr,
         }))
     }
@@ -280,6 +281,12 @@ impl Engine {
     /// A report begins: who asked for it waits, so all its questions to FRR have one deadline.
     pub fn begin_report(&mut self) {
         self.report_until = Some(Instant::now() + Frr::REPORT);
+    }
+
+    /// The FRR that a report asks. It has to have begun.
+    pub fn frr_for_report(&mut self) -> Result<Option<Frr>, EngineError> {
+        let until = self.report_until.unwrap_or_else(Instant::now);
+        Ok(self.frr()?.map(|frr| frr.for_report(until)))
     }
 
     /// The FRR that has a VRF's part, to take it out again: whatever config.toml says of it by now, and also where it cannot be read.

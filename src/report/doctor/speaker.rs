@@ -78,7 +78,7 @@ impl Seen {
 }
 
 pub fn observe(engine: &mut Engine, base: &Base, files: &frr_files::Seen) -> Result<Seen, EngineError> {
-    let Some(mut frr) = engine.frr()? else { return Ok(Seen(Answer::None)) };
+    let Some(mut frr) = engine.frr_for_report()? else { return Ok(Seen(Answer::None)) };
     Ok(Seen(match ask(&mut frr, base) {
         Ok(said) => Answer::Said(Box::new(said)),
         Err(unheard) => Answer::Unheard(unheard, files.bgpd_is_off),

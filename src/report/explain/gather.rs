@@ -36,7 +36,7 @@ fn look(engine: &mut Engine, text: &str) -> Result<Explanation, EngineError> {
     let records = engine.register.guests().into_iter().collect::<Result<Vec<_>, _>>()?;
     let networks = engine.register.networks().into_iter().collect::<Result<Vec<_>, _>>()?;
     let here = find::here(&asked, &records)?;
-    let mut speaker = engine.frr()?.map(Speaker::of);
+    let mut speaker = engine.frr_for_report()?.map(Speaker::of);
     let world = entries::world(engine, speaker.as_mut(), &asked, &here, &networks)?;
     let mut chains = Vec::new();
     for (guest, endpoint) in here {

@@ -30,7 +30,7 @@ pub fn settled(engine: &mut Engine) -> Result<Status, EngineError> {
 /// Gathers it.
 pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
     engine.begin_report();
-    let mut frr = engine.frr()?;
+    let mut frr = engine.frr_for_report()?;
     let now = Now::of(engine)?;
     let records = engine.register.guests().into_iter().collect::<Result<Vec<_>, _>>()?;
     let up = engine.register.networks().into_iter().collect::<Result<Vec<_>, _>>()?;
