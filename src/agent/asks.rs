@@ -9,6 +9,7 @@ use crate::kernel::Event;
 use crate::model::{Address, IfName, Mac, Source};
 use crate::plan::whose::{Answer, Claim, Holder};
 use crate::snoop::{Asked, Moved, Probe};
+use rustix::io::Errno;
 use std::io;
 use std::net::IpAddr;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -289,7 +290,7 @@ impl Agent {
 
 /// The device is not there any more, or down: who is behind it does not answer.
 fn is_gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO | libc::ENETDOWN))
+    matches!(Errno::from_io_error(error), Some(Errno::NODEV | Errno::NXIO | Errno::NETDOWN))
 }
 
 impl Ask {
