@@ -6,7 +6,7 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::fabric::{Capture, Container, Host, echo, wait_until};
+use crate::fabric::{Agent, Capture, Container, Host, echo, wait_until};
 use crate::tenant::{Configured, SOON, joined, remembers};
 
 const MANY: usize = 10;
@@ -134,6 +134,8 @@ lab_test! {
         expect_known(comp1, &there);
         expect_known(comp2, &here);
 
+        // What the agents ask and announce is for the guests of their own hosts.
+        let agents = [comp1, comp2].map(Agent::start);
         let captures = [comp1, comp2].map(|host| Capture::on(host, VXLAN));
         let all = || here.0.iter().chain(&there.0);
         for guest in all() {
@@ -159,7 +161,7 @@ lab_test! {
         }
         let flooded: Vec<_> = crossed(&captures).into_iter().filter(|words| words.ends_with("to all")).collect();
         assert!(flooded.is_empty(), "{flooded:?}");
-        drop(captures);
+        drop((captures, agents));
 
         // By hand, and no agent runs: nobody knows it any more, and it is found as on any segment.
         let (lost, [v4, v6]) = (&there.0[MANY - 1], there.0[MANY - 1].ips);
