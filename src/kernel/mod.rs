@@ -19,6 +19,7 @@ mod error;
 mod events;
 mod hears;
 pub mod netlink;
+mod nft_tables;
 mod nftables;
 mod observe;
 mod routing;
@@ -28,6 +29,7 @@ mod ways;
 
 pub use error::{KernelError, NetlinkError};
 pub use events::{Event, Events};
+pub use nft_tables::{NftTable, nft_tables};
 pub use nftables::Tables;
 pub use observe::sysctl;
 

@@ -11,6 +11,7 @@ mod events;
 #[path = "../common/inside.rs"]
 mod inside;
 mod links;
+mod nft_tables;
 mod reading;
 mod routing;
 mod rules;

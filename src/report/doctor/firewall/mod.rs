@@ -13,7 +13,6 @@ mod mend;
 mod ruleset;
 mod sandbox;
 mod stage;
-mod tables;
 mod told;
 mod tried;
 

@@ -1,7 +1,7 @@
 //! The host's rules as its programs print them, and what can be told of them without evaluating one.
 
-use super::tables;
 use crate::exec;
+use crate::kernel::nft_tables;
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Instant;
@@ -217,7 +217,7 @@ pub fn observe(until: Instant) -> Ruleset {
         }
     }
     let saved = std::mem::take(&mut rules.saved);
-    let missed = || match tables::observe() {
+    let missed = || match nft_tables() {
         Ok(tables) => {
             let left = tables.into_iter().find(|table| !is_iptables(&saved, &table.family, &table.name))?;
             Some(format!("the kernel has table {} {}", left.family, left.name))

@@ -3,6 +3,7 @@
 use netlink_packet_core::NetlinkBuffer;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
+use rustix::io::Errno;
 use std::io;
 use std::time::Duration;
 
@@ -23,17 +24,20 @@ const NFGENMSG: usize = 4;
 /// The kernel answers at once.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// A table of nftables.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Table {
+pub struct NftTable {
+    /// As nft(8) calls it: `ip`, `inet`.
     pub family: String,
+    /// Its name.
     pub name: String,
 }
 
-/// Those that look at IP packets.
-pub fn observe() -> io::Result<Vec<Table>> {
+/// Those that look at IP packets, in this thread's network namespace; none where the kernel has no nftables.
+pub fn nft_tables() -> io::Result<Vec<NftTable>> {
     let socket = match Socket::new(NETLINK_NETFILTER) {
         // A kernel without any netfilter.
-        Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(Vec::new()),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::PROTONOSUPPORT) => return Ok(Vec::new()),
         socket => socket?,
     };
     rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Recv, Some(PATIENCE))?;
@@ -52,7 +56,7 @@ pub fn observe() -> io::Result<Vec<Table>> {
 }
 
 /// Was that the last of them?
-fn read(mut rest: &[u8], tables: &mut Vec<Table>) -> io::Result<bool> {
+fn read(mut rest: &[u8], tables: &mut Vec<NftTable>) -> io::Result<bool> {
     while !rest.is_empty() {
         let message = NetlinkBuffer::new_checked(rest).map_err(|_| io::ErrorKind::InvalidData)?;
         let payload = message.payload();
@@ -61,7 +65,11 @@ fn read(mut rest: &[u8], tables: &mut Vec<Table>) -> io::Result<bool> {
             ERROR => {
                 let code = payload.first_chunk().map_or(0, |code| -i32::from_ne_bytes(*code));
                 // A kernel without nf_tables has none of its tables (net/netfilter/nfnetlink.c `nfnetlink_rcv_msg`).
-                return if code == libc::EINVAL { Ok(true) } else { Err(io::Error::from_raw_os_error(code)) };
+                return if code == Errno::INVAL.raw_os_error() {
+                    Ok(true)
+                } else {
+                    Err(io::Error::from_raw_os_error(code))
+                };
             }
             NEW => tables.extend(table(payload)),
             _ => {}
@@ -71,7 +79,7 @@ fn read(mut rest: &[u8], tables: &mut Vec<Table>) -> io::Result<bool> {
     Ok(false)
 }
 
-fn table(payload: &[u8]) -> Option<Table> {
+fn table(payload: &[u8]) -> Option<NftTable> {
     // `NFPROTO_INET` and so on, include/uapi/linux/netfilter.h.
     let family = match payload.first()? {
         1 => "inet",
@@ -84,29 +92,5 @@ fn table(payload: &[u8]) -> Option<Table> {
     let (length, kind) = (half(NFGENMSG)?, half(NFGENMSG + 2)?);
     let name = payload.get(NFGENMSG + 4..NFGENMSG + usize::from(length)).filter(|_| kind == NAME)?;
     let name = String::from_utf8_lossy(name).trim_end_matches('\0').to_owned();
-    Some(Table { family: family.into(), name })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use nix::sched::{CloneFlags, unshare};
-
-    #[test]
-    fn the_kernel_tells_its_tables() {
-        if !rustix::process::geteuid().is_root() {
-            return eprintln!("SKIP the_kernel_tells_its_tables: not root");
-        }
-        let seen = std::thread::spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            let before = observe().unwrap();
-            let words = "add table ip6 own; add table bridge own; add table netdev a";
-            assert!(std::process::Command::new("nft").arg(words).status().unwrap().success());
-            (before, observe().unwrap())
-        });
-        let (before, after) = seen.join().unwrap();
-        let table = |family: &str, name: &str| Table { family: family.into(), name: name.into() };
-        assert_eq!(before, []);
-        assert_eq!(after, [table("ip6", "own"), table("netdev", "a")]);
-    }
+    Some(NftTable { family: family.into(), name })
 }
