@@ -2,6 +2,7 @@
 
 use super::daemon::Agent;
 use super::due::Task;
+use super::followers;
 use super::index::{Key, Port};
 use crate::engine::{Claimed, Learned};
 use crate::journal::Message;
@@ -177,7 +178,7 @@ impl Agent {
             (Why::Lost, Answer::Yes) => self.take_back(&port, ask.address),
             (Why::Lost, _) => {
                 let by = self.index.index_of(&port.bridge).and_then(|bridge| self.holders.of(bridge, ip));
-                by.into_iter().for_each(|by| self.claims.lost(&port.bridge, ip, port.mac, by, Instant::now()));
+                by.into_iter().for_each(|by| self.claims.lost(&port.bridge, ip, port.mac, by.mac, Instant::now()));
                 self.due.put(Task::Guest(port.key.clone()), Instant::now());
             }
             (Why::Probed, Answer::Yes) => self.say_whose(&port, ip),
@@ -208,7 +209,8 @@ impl Agent {
             return;
         }
         let bridge = self.index.index_of(&port.bridge);
-        let Some(of) = bridge.and_then(|bridge| self.holders.of(bridge, ip)) else { return };
+        let holder = bridge.and_then(|bridge| self.holders.of(bridge, ip));
+        let Some(of) = holder.map(|holder| holder.mac) else { return };
         if of == port.mac
             || !self.index.ports_of(&port.bridge, of).is_empty()
             || !self.claims.may_probe(&port.device, Instant::now())
@@ -226,9 +228,9 @@ impl Agent {
     fn say_whose(&mut self, port: &Port, ip: IpAddr) {
         let (device, bridge) = (self.index.index_of(&port.device), self.index.index_of(&port.bridge));
         let (Some(device), Some(bridge), Some(announcer)) = (device, bridge, &self.announcer) else { return };
-        let Some(mac) = self.holders.of(bridge, ip).filter(|_| ip.is_ipv6()) else { return };
-        let entry = self.engine.kernel().and_then(|kernel| Ok(kernel.neigh(bridge, ip)?));
-        let router = entry.ok().flatten().is_some_and(|neigh| neigh.router);
+        let Some(followers::Holder { mac, router }) = self.holders.of(bridge, ip).filter(|_| ip.is_ipv6()) else {
+            return;
+        };
         if let Err(error) = announcer.tell(device, &Moved { ip, mac, router }) {
             self.warn(port, &format!("it is not told that {ip} is {mac}'s: {error}"));
         }

@@ -26,10 +26,13 @@ pub struct Holders {
     told: usize,
 }
 
+/// Who has an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Holder {
-    mac: Mac,
-    router: bool,
+pub struct Holder {
+    /// The MAC behind it.
+    pub mac: Mac,
+    /// Does it route IPv6 by it?
+    pub router: bool,
 }
 
 impl Holders {
@@ -62,8 +65,8 @@ impl Holders {
     }
 
     /// Who has it there.
-    pub fn of(&self, bridge: u32, ip: IpAddr) -> Option<Mac> {
-        self.of.get(&bridge)?.get(&ip).map(|holder| holder.mac)
+    pub fn of(&self, bridge: u32, ip: IpAddr) -> Option<Holder> {
+        self.of.get(&bridge)?.get(&ip).copied()
     }
 
     /// All who have an address on this bridge; what has moved since they were known is to be told.

@@ -108,10 +108,7 @@ impl Agent {
                 }
                 Said::Released { ip, .. } if !port.has(ip) => {}
                 Said::Released { ip, .. } => {
-                    let its = |e: &Endpoint, a: &Address| e.device == port.device && a.ip == ip;
-                    let changes = |gone: &Result<usize, _>| matches!(gone, Ok(1..));
-                    let gone = self.paced(&port, changes, |engine| engine.forget(&port.guest, "released", its));
-                    self.changed(&port.key, gone);
+                    self.give_up(&port, "released", |a| a.ip == ip);
                 }
             }
         }
@@ -265,9 +262,14 @@ impl Agent {
 
     /// Its server gave it to this guest no longer.
     pub(super) fn end_lease(&mut self, port: &Port, ip: IpAddr) {
-        let its = |e: &Endpoint, a: &Address| e.device == port.device && a.ip == ip && a.source == Source::Lease;
+        self.give_up(port, "lease ended", |a| a.ip == ip && a.source == Source::Lease);
+    }
+
+    /// Withdraws those of a port's learned addresses.
+    fn give_up(&mut self, port: &Port, why: &str, its: impl Fn(&Address) -> bool) {
+        let of_port = |e: &Endpoint, a: &Address| e.device == port.device && its(a);
         let changes = |gone: &Result<usize, _>| matches!(gone, Ok(1..));
-        let gone = self.paced(port, changes, |engine| engine.forget(&port.guest, "lease ended", its));
+        let gone = self.paced(port, changes, |engine| engine.forget(&port.guest, why, of_port));
         self.changed(&port.key, gone);
     }
 

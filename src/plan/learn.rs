@@ -115,11 +115,11 @@ pub fn with(ips: &[Address], new: Address, mac: Mac, heard: &[IpAddr]) -> Option
     Some(ips)
 }
 
-/// An IPv6 address that is not made of the MAC (RFC 4291 Appendix A), and not link-local.
+/// An IPv6 address that is not made of the MAC, and not link-local.
 fn is_made_up(ip: IpAddr, mac: Mac) -> bool {
-    let [a, b, c, d, e, f] = mac.octets();
     let IpAddr::V6(ip) = ip else { return false };
-    !ip.is_unicast_link_local() && ip.octets()[8..] != [a ^ 2, b, c, 0xff, 0xfe, d, e, f]
+    let [a, b, c, d, e, f, g, h, ..] = ip.octets();
+    !ip.is_unicast_link_local() && ip != mac.in_prefix([a, b, c, d, e, f, g, h])
 }
 
 /// Of the same /64.

@@ -56,6 +56,28 @@ enum Line {
     Jump(u16, u32, Way, Way),
 }
 
+/// Where all filters end: what is to come from the port, and the two ways out.
+const END: [Line; 7] = [
+    Line::Named(Way::FromGuest),
+    Line::Plain(LOAD_WORD, PACKET_TYPE),
+    Line::Jump(JUMP_EQUAL, PACKET_OUTGOING, Way::Refuse, Way::Accept),
+    Line::Named(Way::Accept),
+    Line::Plain(RETURN, SNAP as u32),
+    Line::Named(Way::Refuse),
+    Line::Plain(RETURN, 0),
+];
+
+/// Goes on where there is this MAC, loaded by a word and a half word.
+fn is_mac(mac: Mac, (load_word, load_half): (u16, u16), at: u32) -> [Line; 4] {
+    let [a, b, c, d, e, f] = mac.octets();
+    [
+        Line::Plain(load_word, at),
+        Line::Jump(JUMP_EQUAL, u32::from_be_bytes([a, b, c, d]), Way::Next, Way::Refuse),
+        Line::Plain(load_half, at + 4),
+        Line::Jump(JUMP_EQUAL, u16::from_be_bytes([e, f]).into(), Way::Next, Way::Refuse),
+    ]
+}
+
 /// Which of a server's answers to this port's guest get in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answers {
@@ -70,15 +92,6 @@ pub fn addresses(guest: Mac, answers: &Answers) -> Vec<SockFilter> {
     use Line::{Jump, Named, Plain};
     use Way::{Accept, Answer4, Answer6, FromGuest, Ip4, Ip6, Next, Refuse, ToGuest, Udp6};
     let equal = |value: u16, yes, no| Jump(JUMP_EQUAL, value.into(), yes, no);
-    let [a, b, c, d, e, f] = guest.octets();
-    let is_guests = |load_word, word, load_half, half| {
-        [
-            Plain(load_word, word),
-            Jump(JUMP_EQUAL, u32::from_be_bytes([a, b, c, d]), Next, Refuse),
-            Plain(load_half, half),
-            equal(u16::from_be_bytes([e, f]), Next, Refuse),
-        ]
-    };
     let mut lines = vec![
         // A tagged frame is of another segment; the kernel has taken the tag out of its bytes (skb_vlan_untag, before any packet socket).
         Plain(LOAD_WORD, VLAN_TAG_PRESENT),
@@ -114,7 +127,7 @@ pub fn addresses(guest: Mac, answers: &Answers) -> Vec<SockFilter> {
     ];
     // chaddr and xid, behind the headers of IPv4 and UDP (RFC 2131 §2).
     lines.push(Named(Answer4));
-    lines.extend(is_guests(LOAD_WORD_X, 14 + 8 + 28, LOAD_HALF_X, 14 + 8 + 32));
+    lines.extend(is_mac(guest, (LOAD_WORD_X, LOAD_HALF_X), 14 + 8 + 28));
     lines.push(Plain(LOAD_WORD_X, 14 + 8 + 4));
     let of = |answers: &Answers, kind: fn(&Xid) -> Option<u32>| match answers {
         Answers::All => vec![Jump(JUMP_EQUAL, 0, ToGuest, ToGuest)],
@@ -126,21 +139,11 @@ pub fn addresses(guest: Mac, answers: &Answers) -> Vec<SockFilter> {
     lines.extend(of(answers, |xid| matches!(xid, Xid::V4(_)).then(|| xid.number())));
     // The frame's destination, and the transaction behind the kind of message (RFC 8415 §8).
     lines.push(Named(Answer6));
-    lines.extend(is_guests(LOAD_WORD, 0, LOAD_HALF, 4));
+    lines.extend(is_mac(guest, (LOAD_WORD, LOAD_HALF), 0));
     lines.extend([Plain(LOAD_WORD, 14 + 40 + 8), Plain(AND, 0xff_ffff)]);
     lines.extend(of(answers, |xid| matches!(xid, Xid::V6(_)).then(|| xid.number())));
-    lines.extend([
-        Named(FromGuest),
-        Plain(LOAD_WORD, PACKET_TYPE),
-        Jump(JUMP_EQUAL, PACKET_OUTGOING, Refuse, Accept),
-        Named(ToGuest),
-        Plain(LOAD_WORD, PACKET_TYPE),
-        Jump(JUMP_EQUAL, PACKET_OUTGOING, Accept, Refuse),
-        Named(Accept),
-        Plain(RETURN, SNAP as u32),
-        Named(Refuse),
-        Plain(RETURN, 0),
-    ]);
+    lines.extend([Named(ToGuest), Plain(LOAD_WORD, PACKET_TYPE), Jump(JUMP_EQUAL, PACKET_OUTGOING, Accept, Refuse)]);
+    lines.extend(END);
     assemble(&lines)
 }
 
@@ -148,16 +151,11 @@ pub fn addresses(guest: Mac, answers: &Answers) -> Vec<SockFilter> {
 /// in the queue.
 pub fn answers_of(guest: Mac) -> Vec<SockFilter> {
     use Line::{Jump, Named, Plain};
-    use Way::{Accept, FromGuest, Ip6, Next, Refuse};
+    use Way::{FromGuest, Ip6, Next, Refuse};
     let equal = |value: u16, yes, no| Jump(JUMP_EQUAL, value.into(), yes, no);
-    let [a, b, c, d, e, f] = guest.octets();
-    assemble(&[
-        Plain(LOAD_WORD, VLAN_TAG_PRESENT),
-        Jump(JUMP_EQUAL, 0, Next, Refuse),
-        Plain(LOAD_WORD, 6),
-        Jump(JUMP_EQUAL, u32::from_be_bytes([a, b, c, d]), Next, Refuse),
-        Plain(LOAD_HALF, 6 + 4),
-        equal(u16::from_be_bytes([e, f]), Next, Refuse),
+    let mut lines = vec![Plain(LOAD_WORD, VLAN_TAG_PRESENT), Jump(JUMP_EQUAL, 0, Next, Refuse)];
+    lines.extend(is_mac(guest, (LOAD_WORD, LOAD_HALF), 6));
+    lines.extend([
         Plain(LOAD_HALF, 12),
         equal(IPV6, Ip6, Next),
         equal(ARP, FromGuest, Refuse),
@@ -166,14 +164,9 @@ pub fn answers_of(guest: Mac) -> Vec<SockFilter> {
         equal(ICMPV6.into(), Next, Refuse),
         Plain(LOAD_BYTE, 14 + 40),
         Jump(JUMP_EQUAL, 136, FromGuest, Refuse),
-        Named(FromGuest),
-        Plain(LOAD_WORD, PACKET_TYPE),
-        Jump(JUMP_EQUAL, PACKET_OUTGOING, Refuse, Accept),
-        Named(Accept),
-        Plain(RETURN, SNAP as u32),
-        Named(Refuse),
-        Plain(RETURN, 0),
-    ])
+    ]);
+    lines.extend(END);
+    assemble(&lines)
 }
 
 /// Lets in nothing: for a port that is too loud, whose frames then cost no copy and no memory either.
@@ -183,9 +176,9 @@ pub fn nothing() -> Vec<SockFilter> {
 
 /// Lets in what DHCP servers say that are behind the port.
 pub fn servers() -> Vec<SockFilter> {
-    use Line::{Jump, Named, Plain};
-    use Way::{Accept, Next, Refuse};
-    assemble(&[
+    use Line::{Jump, Plain};
+    use Way::{Next, Refuse};
+    let mut lines = vec![
         Plain(LOAD_HALF, 12),
         Jump(JUMP_EQUAL, IPV4.into(), Next, Refuse),
         Plain(LOAD_BYTE, 14 + 9),
@@ -195,13 +188,9 @@ pub fn servers() -> Vec<SockFilter> {
         Plain(LOAD_X_IHL, 14),
         Plain(LOAD_HALF_X, 14),
         Jump(JUMP_EQUAL, DHCP_SERVER.into(), Next, Refuse),
-        Plain(LOAD_WORD, PACKET_TYPE),
-        Jump(JUMP_EQUAL, PACKET_OUTGOING, Refuse, Accept),
-        Named(Accept),
-        Plain(RETURN, SNAP as u32),
-        Named(Refuse),
-        Plain(RETURN, 0),
-    ])
+    ];
+    lines.extend(END);
+    assemble(&lines)
 }
 
 /// Lets in all there is: for a port of one's own.

@@ -11,7 +11,7 @@ use super::packet::Packet;
 use super::xids::Xids;
 use crate::model::Mac;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// So many frames are read at once; what is in the queue beyond that waits for the next call.
@@ -82,7 +82,7 @@ fn question(asked: &Asked) -> Vec<u8> {
         }
         IpAddr::V6(ip) => {
             // One without a source is answered to all (RFC 4861 §7.2.4), and that answer leaves no host where neighbours are suppressed.
-            let source = link_local(asked.from).octets();
+            let source = asked.from.link_local().octets();
             let mut message = [&[135, 0, 0, 0, 0, 0, 0, 0][..], &ip.octets(), &[1, 1], &from].concat();
             let sum = checksum(&[&source, &ip.octets(), &[0, 0, 0, message.len() as u8, 0, 0, 0, ICMPV6], &message]);
             message[2..4].copy_from_slice(&sum.to_be_bytes());
@@ -90,12 +90,6 @@ fn question(asked: &Asked) -> Vec<u8> {
             [&to[..], &from, &IPV6.to_be_bytes(), &header, &source, &ip.octets(), &message].concat()
         }
     }
-}
-
-/// RFC 4291 Appendix A.
-fn link_local(mac: Mac) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.octets();
-    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
 /// RFC 1071; each part is of even length.
