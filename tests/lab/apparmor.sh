@@ -12,7 +12,8 @@ rm -rf "$root"
 mkdir -p "$root"
 echo "lab: fetching libvirt's AppArmor profile" >&2
 cd "$root"
-download() { apt-get download -qq -o APT::Sandbox::User=root apparmor libvirt-daemon-system; }
+# The profile moved from the one to the other in trixie.
+download() { apt-get download -qq -o APT::Sandbox::User=root apparmor libvirt-daemon libvirt-daemon-system; }
 download 2>/dev/null || { apt-get update -qq; download; }
 for package in *.deb; do dpkg-deb -x "$package" .; done
 # What an administrator would add; the package's installation makes it, empty.

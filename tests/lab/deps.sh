@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the lab needs on a Debian (bookworm is what is tested). Does nothing, quickly, when all is there.
+# Installs what the lab needs on a Debian (trixie and bookworm are what is tested). Does nothing, quickly, when all is there.
 set -euo pipefail
 
 packages=(
@@ -16,6 +16,10 @@ packages=(
     xz-utils                                                # libvirt's source package, for tests/libvirt
     valgrind strace                                         # count what a hook does (benches/common/count.rs)
 )
+# In trixie libvirt's drivers are packages of their own, which nothing depends on.
+. /etc/os-release
+[ "${VERSION_ID:-0}" -lt 13 ] 2>/dev/null ||
+    packages+=(libvirt-daemon-driver-network libvirt-daemon-driver-nwfilter libvirt-daemon-driver-secret)
 
 missing=()
 for package in "${packages[@]}"; do

@@ -34,7 +34,12 @@ install -m 755 "$here/guest/init" "$images/initramfs/init"
 mkdir "$images/initramfs/modules"
 number=10
 for module in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover virtio_net; do
-    cp "$(find lib/modules -name "$module.ko")" "$images/initramfs/modules/$number-$module.ko"
+    # Compressed from trixie on; merged /usr since then, too.
+    found=$(find lib usr/lib -path '*modules*' \( -name "$module.ko" -o -name "$module.ko.xz" \) 2>/dev/null | head -n 1)
+    case $found in
+        *.xz) xz -dc "$found" >"$images/initramfs/modules/$number-$module.ko" ;;
+        *) cp "$found" "$images/initramfs/modules/$number-$module.ko" ;;
+    esac
     number=$((number + 1))
 done
 (cd "$images/initramfs" && find . | cpio --quiet -o -H newc | gzip -1) >"$images/initramfs.gz"

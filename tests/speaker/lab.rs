@@ -19,7 +19,9 @@ ip address add 10.0.0.1/32 dev lo
 cat > /etc/frr/bgpd.conf
 chmod 644 /etc/frr/bgpd.conf
 chown frr:frr "$1"
-for daemon in zebra bgpd; do
+# FRR 10's, first; its own sockets are in /run/frr whatever it is told.
+mgmtd=; [ ! -e /usr/lib/frr/mgmtd ] || { mgmtd=mgmtd; install -d -o frr -g frr /run/frr; }
+for daemon in $mgmtd zebra bgpd; do
     /usr/lib/frr/$daemon --vty_socket "$1" -z "$1/zserv.api" -i "$1/$daemon.pid" -f /etc/frr/$daemon.conf >"$1/$daemon.out" 2>&1 &
 done
 set +e

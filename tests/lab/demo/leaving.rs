@@ -8,7 +8,8 @@ use super::{GREEN, RED, Stage};
 
 const LOOK: [(&str, &str); 4] = [
     ("network devices", "ls /sys/class/net"),
-    ("FRR's running configuration", "vtysh -c 'show running-config'"),
+    // FRR 10 keeps an empty `vrf X` of a VRF that is gone.
+    ("FRR's running configuration", r"vtysh -c 'show running-config' | sed '/^vrf /{N;/\nexit-vrf$/{N;d}}'"),
     // The kernel adds its l3mdev rule with the first VRF and keeps it for ever (drivers/net/vrf.c `vrf_add_fib_rules`).
     ("routing rules", "(ip rule; ip -6 rule) | grep -v l3mdev"),
     ("routes", "ip route show table all proto bgp; ip route show table all type unreachable"),

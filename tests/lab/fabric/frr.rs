@@ -154,10 +154,12 @@ fn in_front() -> String {
 /// On each node: starts the daemons that it is given.
 pub const START: &str = "/run/frr-start";
 
-/// FRR 10's daemons keep their standard error, which nobody would see the end of.
+/// FRR 10's daemons keep their standard error, which nobody would see the end of. Where there is a mgmtd it runs, and first: without it no VRF is taken.
 fn start_script() -> String {
     format!(
-        "for daemon; do {} /usr/lib/frr/$daemon -d -A 127.0.0.1 -s 90000000 >>/var/log/frr/start.log 2>&1; done\nvtysh -b\n",
+        "mgmtd=/usr/lib/frr/mgmtd; pid=/run/frr/mgmtd.pid\n\
+         [ ! -s $mgmtd ] || kill -0 $(cat $pid 2>/dev/null || echo -) 2>/dev/null || set -- mgmtd \"$@\"\n\
+         for daemon; do {} /usr/lib/frr/$daemon -d -A 127.0.0.1 -s 90000000 >>/var/log/frr/start.log 2>&1; done\nvtysh -b\n",
         in_front()
     )
 }
@@ -244,13 +246,13 @@ impl<'a> OtherFrr<'a> {
             let yang = format!("mkdir -p {YANG}; mount --bind {}{YANG} {YANG}", root.display());
             node.sh(&format!("chmod 755 /run/frr-other; {mounts}{yang}"));
         }
-        other.start(&["mgmtd", "zebra", "bgpd"]);
+        other.start();
         other
     }
 
-    fn start(&self, daemons: &[&str]) {
+    fn start(&self) {
         for node in self.0.nodes() {
-            start_daemons(node, daemons);
+            start_daemons(node, &["zebra", "bgpd"]);
         }
         start_reflector(self.0.spine1(), self.0.nodes().len() - 1);
         for node in self.0.nodes().split_off(1) {
@@ -277,7 +279,7 @@ impl Drop for OtherFrr<'_> {
                 let paths = PROGRAMS.join(" ");
                 node.sh(&format!("for path in {YANG} {paths}; do ! mountpoint -q $path || umount $path; done"));
             }
-            self.start(&["zebra", "bgpd"]);
+            self.start();
             assert!(died.is_empty(), "{died}");
         };
         // A second panic, in the clearing up after the first, would end all the other tests as well.

@@ -27,8 +27,8 @@ echo 1 >/proc/sys/net/ipv4/ip_forward
 echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
 
 # libvirtd looks these up even when qemu.conf says root; they come with libvirt-daemon-system, which wants systemd.
-echo libvirt-qemu:x:64055:64055::/:/usr/sbin/nologin >>/etc/passwd
-echo libvirt-qemu:x:64055: >>/etc/group
+getent passwd libvirt-qemu >/dev/null || echo libvirt-qemu:x:64055:64055::/:/usr/sbin/nologin >>/etc/passwd
+getent group libvirt-qemu >/dev/null || echo libvirt-qemu:x:64055: >>/etc/group
 # UML's kernel has nf_tables for bridges only.
 if ! iptables --new-chain lab-probe 2>/dev/null; then
     for tables in iptables ip6tables; do ln -sf /usr/sbin/$tables-legacy /etc/alternatives/$tables; done
