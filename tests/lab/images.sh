@@ -33,12 +33,14 @@ tree "$images/initramfs"
 install -m 755 "$here/guest/init" "$images/initramfs/init"
 mkdir "$images/initramfs/modules"
 number=10
+modules=$(find . -maxdepth 4 -path '*lib/modules/*' -type d -prune | head -n 1)
 for module in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover virtio_net; do
-    # Compressed from trixie on; merged /usr since then, too.
-    found=$(find lib usr/lib -path '*modules*' \( -name "$module.ko" -o -name "$module.ko.xz" \) 2>/dev/null | head -n 1)
+    # Compressed from trixie on, and most of them built in.
+    found=$(find "$modules" -name "$module.ko" -o -name "$module.ko.xz")
     case $found in
-        *.xz) xz -dc "$found" >"$images/initramfs/modules/$number-$module.ko" ;;
-        *) cp "$found" "$images/initramfs/modules/$number-$module.ko" ;;
+        *.ko) cp "$found" "$images/initramfs/modules/$number-$module.ko" ;;
+        *.ko.xz) xz -dc "$found" >"$images/initramfs/modules/$number-$module.ko" ;;
+        *) grep -q "/$module.ko$" "$modules/modules.builtin" || { echo "lab: the guests' kernel has no $module" >&2; exit 1; } ;;
     esac
     number=$((number + 1))
 done
