@@ -267,16 +267,23 @@ fn number(value: &Value) -> Option<u128> {
 }
 
 fn nft(words: &[&str]) -> Result<Ended, GuardError> {
-    let mut command = Command::new("nft");
-    command.args(words).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
-    let ended = exec::run_up_to(MOST, command, Instant::now() + PATIENCE).map_err(GuardError::NotThere)?;
-    let ended = ended.ok_or(GuardError::Slow)?;
-    if ended.status.success() {
-        return Ok(ended);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let mut command = Command::new("nft");
+        command.args(words).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
+        let ended = exec::run_up_to(MOST, command, until).map_err(GuardError::NotThere)?;
+        let ended = ended.ok_or(GuardError::Slow)?;
+        if ended.status.success() {
+            return Ok(ended);
+        }
+        let words = ended.output.lines().find(|line| line.contains("Error")).unwrap_or(&ended.output);
+        // Somebody changed the rules between its reading and its writing (NFT_MSG_GETGEN); it asks again by itself, but not always.
+        if words.contains("Interrupted system call") {
+            continue;
+        }
+        let words = one_line(words.trim()).chars().take(300).collect();
+        return Err(GuardError::Refused { words, missing: ended.output.contains("No such file or directory") });
     }
-    let words = ended.output.lines().find(|line| line.contains("Error")).unwrap_or(&ended.output);
-    let words = one_line(words.trim()).chars().take(300).collect();
-    Err(GuardError::Refused { words, missing: ended.output.contains("No such file or directory") })
 }
 
 #[cfg(test)]
