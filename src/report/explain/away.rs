@@ -191,7 +191,8 @@ fn import(s: &Segment, frr: &Frr, mac: Mac) -> Finding {
     let vni = s.network.vni;
     let targets = frr.targets.clone().unwrap_or_default();
     let path = best(frr, mac);
-    let fits = path.is_some_and(|p| p.targets.iter().any(|t| targets.import.contains(t)));
+    let lines = import_lines(frr, vni.get());
+    let fits = path.is_some_and(|p| p.targets.iter().any(|t| takes(&targets.import, !lines.is_empty(), t)));
     if path.is_none() {
         return Finding::broken("zebra does not have it", None);
     }
@@ -203,7 +204,6 @@ fn import(s: &Segment, frr: &Frr, mac: Mac) -> Finding {
     }
     let has = path.map(|p| p.targets.join(" ")).unwrap_or_default();
     let evidence = format!("its route has RT {has}, and VNI {vni} takes {}", targets.import.join(" "));
-    let lines = import_lines(frr, vni.get());
     if lines.is_empty() {
         let hint = format!(
             "let the VTEP that announces it export a target of these, or 'route-target import' its own below 'vni {vni}'"
@@ -212,6 +212,14 @@ fn import(s: &Segment, frr: &Frr, mac: Mac) -> Finding {
     }
     let undo: Vec<String> = lines.iter().map(|line| format!("no {line}")).collect();
     Finding::broken(evidence, mend::evpn(&frr.running, &[&[format!("vni {vni}")][..], &undo].concat()))
+}
+
+/// Does a VNI with these targets take a route that has this one? What nobody configured counts for every AS (bgp_evpn.c `map_vni_to_rt`,
+/// `mask_ecom_global_admin`), which FRR 10.8 shows as `*:20`.
+fn takes(import: &[String], configured: bool, target: &str) -> bool {
+    let number = |target: &str| target.rsplit(':').next().map(str::to_owned);
+    let any_as = |wanted: &String| !configured || wanted.starts_with("*:");
+    import.iter().any(|wanted| wanted == target || any_as(wanted) && number(wanted) == number(target))
 }
 
 /// What the running configuration says of what this VNI takes.

@@ -155,6 +155,14 @@ const FAULTS: &[Fault] = &[
         ),
     ),
     (
+        "its VTEP is of another AS, which counts for nothing where no target is configured",
+        |s| {
+            s.frr().known.as_mut().unwrap().state = MacState::Absent;
+            s.frr().received.iter_mut().for_each(|p| p.targets = vec!["65000:20".into()]);
+        },
+        ("import", MAC, READ_AGAIN),
+    ),
+    (
         "its VTEP gives other targets",
         |s| {
             s.frr().received.iter_mut().for_each(|p| p.targets = vec!["65000:9".into()]);
