@@ -88,8 +88,15 @@ fn type_2(stage: &mut Stage, guests: &[&Guest]) {
         let there = guest.other_host(stage.fabric);
         for ip in ["", guest.ip.as_str()] {
             let more = if ip.is_empty() { String::new() } else { format!(" ip {ip}") };
-            let command = format!("show bgp l2vpn evpn route vni {} mac {}{more} json", guest.tenant.vni, guest.mac);
-            let route = there.show("bgpd", &command);
+            // FRR 10 keeps a MAC's route in another table than the VNI's; this one has them all in every version.
+            let command = format!("show bgp l2vpn evpn route rd all mac {}{more} json", guest.mac);
+            let answer = there.show("bgpd", &command);
+            let of_rd = answer.as_object().into_iter().flatten().filter_map(|(_, routes)| routes.as_object()).flatten();
+            // The other tenant may have the same MAC.
+            let is_theirs = |route: &&Value| {
+                text(route, "/paths/0/0/extendedCommunity/string").contains(&format!(":{} ", guest.tenant.vni))
+            };
+            let route = of_rd.map(|(_, route)| route).find(is_theirs).cloned().unwrap_or_default();
             let (vni, vtep) = (text(&route, "/paths/0/0/vni"), text(&route, "/paths/0/0/nexthops/0/ip"));
             let community = text(&route, "/paths/0/0/extendedCommunity/string");
             let of = |prefix: &str| {

@@ -25,6 +25,18 @@ fn is_the_hosts(line: &str) -> bool {
         || is_route && !of_a_tenant
 }
 
+/// FRR 10 keeps a VRF that is gone, with nothing in it (docs/frr.md).
+fn without_empty_vrfs(config: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = Vec::new();
+    for line in config.lines().filter(|line| *line != "!") {
+        match lines.last() {
+            Some(last) if line == "exit-vrf" && last.starts_with("vrf ") => drop(lines.pop()),
+            _ => lines.push(line),
+        }
+    }
+    lines
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traces(Vec<String>);
 
@@ -36,7 +48,7 @@ impl Traces {
         for daemon in ["zebra", "bgpd"] {
             let config = host.vty(daemon, "show running-config").unwrap_or_else(|_| "not running".into());
             assert!(config.starts_with("frr version") || config == "not running", "{daemon}: {config}");
-            lines.extend(config.lines().filter(|line| *line != "!").map(|line| format!("{daemon}: {line}")));
+            lines.extend(without_empty_vrfs(&config).into_iter().map(|line| format!("{daemon}: {line}")));
         }
         Traces(lines)
     }
