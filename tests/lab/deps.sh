@@ -13,7 +13,7 @@ packages=(
     isc-dhcp-client                                         # DHCPv6, which busybox does not speak
     systemd network-manager                                 # starts the packages' service; what else manages a host's network
     iproute2 iputils-ping tcpdump procps util-linux
-    xz-utils                                                # libvirt's source package, for tests/libvirt
+    xz-utils debootstrap                                    # for libvirt's source package, and another suite's userland
     valgrind strace                                         # count what a hook does (benches/common/count.rs)
 )
 # In trixie libvirt's drivers are packages of their own, which nothing depends on.

@@ -221,10 +221,10 @@ const PROGRAMS: &[&str] = &["/usr/lib/frr/mgmtd", "/usr/lib/frr/zebra", "/usr/li
 pub struct OtherFrr<'a>(&'a Fabric);
 
 impl<'a> OtherFrr<'a> {
-    /// Of one that frr-other.sh has unpacked; FRR 10 or newer, where mgmtd runs, and first.
+    /// Of one that other.sh has unpacked; FRR 10 or newer, where mgmtd runs, and first.
     pub fn of(fabric: &'a Fabric, suite: &str) -> OtherFrr<'a> {
         let root = project().join(format!("target/lab/frr-{suite}/root"));
-        assert!(root.exists(), "FRR of {suite} is not there: tests/lab/frr-other.sh {suite}");
+        assert!(root.exists(), "FRR of {suite} is not there: tests/lab/other.sh {suite} frr");
         let libraries = root.join("usr/lib/x86_64-linux-gnu");
         // Its own loader and libraries, of a newer libc than the host's. A program is known by the name that it is called by.
         let wrapper = format!(
