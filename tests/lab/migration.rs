@@ -322,6 +322,21 @@ fn floor(red: &Red, monitor: &Monitor) -> Vec<(&'static str, Vec<f64>)> {
     floor
 }
 
+/// Does the guest's NIC hear nothing, while QEMU is handed a second's worth of pings? Then the fabric has done its part.
+fn is_deaf(vm: &mut Vm, capture: &Capture) -> bool {
+    let heard = |vm: &mut Vm| {
+        vm.exec("cat /sys/class/net/eth0/statistics/rx_packets; grep virtio /proc/interrupts; ip -s link show eth0").1
+    };
+    let (handed, before) = (capture.sent_to_guest().len(), heard(vm));
+    wait_until("a second's worth of pings at the guest's tap", SOON, || capture.sent_to_guest().len() > handed + 100);
+    let after = heard(vm);
+    eprintln!(
+        "lab: no answers; while {} frames came out of its tap the guest had\n{before}\nand then\n{after}",
+        capture.sent_to_guest().len() - handed
+    );
+    before.lines().next() == after.lines().next()
+}
+
 /// One migration under pings.
 struct Run {
     title: &'static str,
@@ -336,8 +351,8 @@ struct Run {
 }
 
 impl Run {
-    /// None if the guest answers on its console as little as on the network. Under TCG some guests that move while busy spin on
-    /// the target for ever, all tables being right; why is not known.
+    /// None if the guest answers on its console as little as on the network, or its NIC is deaf. Under TCG some guests that move while busy spin on
+    /// the target for ever, or get no more interrupts, all tables being right; why is not known.
     fn of(
         title: &'static str,
         red: &Red,
@@ -368,8 +383,18 @@ impl Run {
             eprintln!("lab: {title}: the guest is dead on {}; its last words:\n{tail}", target.name());
             return None;
         }
-        let (answered, seconds) = (pinger.answered(), 2);
-        wait_until("two seconds' worth of answers", PATIENCE, || pinger.answered() > answered + seconds * 100);
+        let (answered, seconds, began) = (pinger.answered(), 2, Instant::now());
+        let mut deaf = None;
+        wait_until("two seconds' worth of answers", PATIENCE, || {
+            if deaf.is_none() && began.elapsed() > SOON {
+                deaf = Some(is_deaf(vm, &capture));
+            }
+            deaf == Some(true) || pinger.answered() > answered + seconds * 100
+        });
+        if deaf == Some(true) {
+            eprintln!("lab: {title}: the guest is deaf on {}", target.name());
+            return None;
+        }
         let window = paused - Duration::from_secs(1)..resumed + Duration::from_secs(3);
         let said = monitor.transcript().lines().split_off(from);
         let said = said.into_iter().filter(|line| is_about(&line.text, MAC, IP)).collect();
