@@ -31,6 +31,10 @@ impl Scene {
         let far = container_on("red", FAR_MAC, Some(FAR_IP)) + "lxc.net.0.link = far-l2\n";
         let far = Container::start(comp2, "far", &far);
         wait_until("a ping between the hosts", SOON, || near.run(&["ping", "-c", "1", "-W", "1", FAR_IP]).code == 0);
+        // The ping went by the subnet's route.
+        wait_until("the far guest's own route", SOON, || {
+            comp1.ok(&["ip", "route", "show", "vrf", "red"]).contains(&format!("{FAR_IP} "))
+        });
         let mut scene = Scene { comp1, near, _far: far, _configured: configured, before: Vec::new() };
         scene.before = scene.tables();
         scene
