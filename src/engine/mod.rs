@@ -93,6 +93,8 @@ pub struct Engine {
     pub stands: Option<(Mac, IpAddr)>,
     /// Until when a report asks FRR.
     report_until: Option<Instant>,
+    /// Why FRR does not answer, where who looks for drift knows: it is not asked for VRFs.
+    speaker_silent: Option<String>,
     /// A duplicate may be waited for: nobody else waits for this process.
     may_wait: bool,
     /// When the call began that somebody waits for, in µs since boot; none in the agent.
@@ -126,6 +128,7 @@ impl Engine {
             dry_run: false,
             stands: None,
             report_until: None,
+            speaker_silent: None,
             planned: Plan::new(),
             awaited: None,
             may_wait: true,
@@ -265,28 +268,30 @@ impl Engine {
 
     /// FRR, where the configuration names it.
     pub fn frr(&mut self) -> Result<Option<Frr>, EngineError> {
-        // What a report only plans it waits for as for the rest of itself.
-        let until = self.report_until.filter(|_| self.dry_run);
         let speaker = &self.config()?.speaker;
         if speaker.kind != SpeakerKind::Frr {
             return Ok(None);
         }
         let frr = Frr::new(&speaker.socket_dir).with_vtysh(&speaker.vtysh);
-        Ok(Some(match until {
-            Some(until) => frr.for_report(until),
-            None => frr,
-        }))
+        Ok(Some(self.in_time(frr)))
     }
 
-    /// A report begins: who asked for it waits, so all its questions to FRR have one deadline.
+    /// With the deadline of the report, in one.
+    fn in_time(&self, frr: Frr) -> Frr {
+        match self.report_until {
+            Some(until) => frr.for_report(until),
+            None => frr,
+        }
+    }
+
+    /// A report begins: who asked for it waits, so all questions to FRR have one deadline until it ends.
     pub fn begin_report(&mut self) {
         self.report_until = Some(Instant::now() + Frr::REPORT);
     }
 
-    /// The FRR that a report asks. It has to have begun.
-    pub fn frr_for_report(&mut self) -> Result<Option<Frr>, EngineError> {
-        let until = self.report_until.unwrap_or_else(Instant::now);
-        Ok(self.frr()?.map(|frr| frr.for_report(until)))
+    /// A report has ended: what follows waits for FRR as any event does.
+    pub fn end_report(&mut self) {
+        self.report_until = None;
     }
 
     /// The FRR that has a VRF's part, to take it out again: whatever config.toml says of it by now, and also where it cannot be read.
@@ -294,7 +299,7 @@ impl Engine {
         record.speaker.as_ref()?;
         let speaker = self.config().map(|config| config.speaker.clone()).unwrap_or_default();
         let dir = record.socket_dir.as_ref().unwrap_or(&speaker.socket_dir);
-        Some(Frr::new(dir).with_vtysh(&speaker.vtysh))
+        Some(self.in_time(Frr::new(dir).with_vtysh(&speaker.vtysh)))
     }
 
     /// Carries out what happened.

@@ -114,11 +114,15 @@ pub struct HostLacks {
     pub no_tunnel: Option<String>,
 }
 
-/// What is missing of a network on this host; nothing is locked or written.
-pub fn host_lacks(engine: &mut Engine, world: &World, record: &NetworkRecord) -> Result<HostLacks, EngineError> {
-    let mut frr = engine.frr()?;
+/// What is missing of a network on this host, by what FRR has of all VRFs; nothing is locked or written.
+pub fn host_lacks(
+    engine: &mut Engine,
+    world: &World,
+    record: &NetworkRecord,
+    speaker: Option<&Whole>,
+) -> Result<HostLacks, EngineError> {
     let (network, vtep) = engine.as_it_waits(record)?;
-    let mut asked = engine.ask(world, &network, frr.as_mut().map_or(Tells::Nobody, Tells::Frr))?;
+    let mut asked = engine.ask(world, &network, speaker.map_or(Tells::Nobody, Tells::Whole))?;
     // A silent FRR is a problem of its own, which the caller tells.
     asked.seen.speaker_has_vrf |= asked.missing.is_none();
     let plan = up(&asked.wanted(&network, vtep), &asked.seen);
@@ -126,7 +130,8 @@ pub fn host_lacks(engine: &mut Engine, world: &World, record: &NetworkRecord) ->
         Some(_) => None,
         None => host::tunnel_end(engine)?.address.err().map(|why| format!("{why}: until then it has no tunnels")),
     };
-    Ok(HostLacks { there: asked.seen.bridge.is_some(), plan, speaks_not: speaks_not(frr.as_mut(), vtep), no_tunnel })
+    let speaks_not = speaks_not(engine.frr()?.as_mut(), vtep);
+    Ok(HostLacks { there: asked.seen.bridge.is_some(), plan, speaks_not, no_tunnel })
 }
 
 /// Is the network's bridge there, and what is missing of it, in words (`status`).
@@ -134,8 +139,9 @@ pub fn host_wants(
     engine: &mut Engine,
     world: &World,
     record: &NetworkRecord,
+    speaker: Option<&Whole>,
 ) -> Result<(bool, Vec<String>), EngineError> {
-    let lacks = host_lacks(engine, world, record)?;
+    let lacks = host_lacks(engine, world, record, speaker)?;
     let mut missing: Vec<String> = match lacks.plan {
         Ok(plan) => {
             let steps = plan.iter().map(|p| &p.step).filter(|step| !matches!(step, Step::AwaitVrf { .. }));

@@ -107,12 +107,14 @@ impl Engine {
         Ok(out.done(self.walked - before))
     }
 
-    /// What a sync would do now, and what it could not mend; nothing is done, and the speaker is not asked what it advertises (`doctor`).
-    pub fn drift(&mut self) -> Result<(Plan, Vec<String>), EngineError> {
+    /// What a sync would do now, and what it could not mend; nothing is done, and the speaker is not asked what it advertises (`doctor`). Where it is known
+    /// why that does not answer, that is what could not be mended.
+    pub fn drift(&mut self, speaker_silent: Option<String>) -> Result<(Plan, Vec<String>), EngineError> {
         let before = std::mem::replace(&mut self.dry_run, true);
         let planned = std::mem::take(&mut self.planned);
+        self.speaker_silent = speaker_silent;
         let result = self.would_sync();
-        self.dry_run = before;
+        (self.dry_run, self.speaker_silent) = (before, None);
         let steps = std::mem::replace(&mut self.planned, planned);
         Ok((steps, result?.problems))
     }

@@ -29,9 +29,12 @@ impl Engine {
         let wanted = |name: &NetName| only.is_none_or(|only| only == name);
         // Asked once, and not for each network; what is done to one is checked by asking again.
         let routed = records.iter().any(|r| r.network.vrf.as_ref().is_some_and(|v| v.vni.is_some()));
-        let whole = frr.as_mut().filter(|_| routed).map(Frr::whole).transpose();
-        let whole = whole.unwrap_or_else(|error| {
-            out.problems.push(error.to_string());
+        let whole = frr.as_mut().filter(|_| routed).map(|frr| match &self.speaker_silent {
+            Some(why) => Err(why.clone()),
+            None => frr.whole().map_err(|error| error.to_string()),
+        });
+        let whole = whole.transpose().unwrap_or_else(|why| {
+            out.problems.push(why);
             frr = None;
             None
         });

@@ -94,6 +94,7 @@ pub fn base() -> Base {
         }],
         guests: vec![GuestRecord { endpoints: vec![endpoint], ..GuestRecord::new(guest) }],
         world: world(links()),
+        unheard: None,
         drift: Vec::new(),
         troubles: Vec::new(),
     }

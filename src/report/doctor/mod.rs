@@ -30,6 +30,7 @@ use crate::plan::Step;
 use crate::plan::seen::World;
 use crate::register::{GuestRecord, NetworkRecord};
 use crate::report::settled::{Object, settled};
+use crate::report::unheard::Unheard;
 use serde::{Serialize, Serializer};
 use std::fmt::{self, Write};
 use std::time::Instant;
@@ -188,6 +189,8 @@ struct Base {
     networks: Vec<NetworkRecord>,
     guests: Vec<GuestRecord>,
     world: World,
+    /// Why nothing is known of FRR.
+    unheard: Option<Unheard>,
     /// The steps that a `sync` would take.
     drift: Vec<Step>,
     /// What a `sync` could not mend, in words.
@@ -198,9 +201,11 @@ impl Base {
     fn observe(engine: &mut Engine) -> Result<Base, EngineError> {
         engine.begin_report();
         let config = engine.config()?.clone();
-        let (plan, troubles) = engine.drift()?;
+        let unheard = engine.frr()?.and_then(|mut frr| Unheard::before(&mut frr).err());
+        let (plan, troubles) = engine.drift(unheard.as_ref().map(|unheard| unheard.why().to_owned()))?;
         Ok(Base {
             config,
+            unheard,
             drift: plan.into_iter().map(|planned| planned.step).collect(),
             troubles,
             // What cannot be read is among the troubles.
@@ -261,6 +266,7 @@ fn report(base: &Base, mut findings: Vec<Finding>) -> Report {
 
 /// Does what is safe of it, and looks again.
 pub fn mend(engine: &mut Engine, found: Report) -> Result<Report, EngineError> {
+    engine.end_report();
     let mut fixed: Vec<Fixed> = Vec::new();
     let mut synced = None;
     for finding in found.findings {

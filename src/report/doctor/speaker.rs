@@ -78,15 +78,15 @@ impl Seen {
 }
 
 pub fn observe(engine: &mut Engine, base: &Base, files: &frr_files::Seen) -> Result<Seen, EngineError> {
-    let Some(mut frr) = engine.frr_for_report()? else { return Ok(Seen(Answer::None)) };
-    Ok(Seen(match ask(&mut frr, base) {
+    let Some(mut frr) = engine.frr()? else { return Ok(Seen(Answer::None)) };
+    let said = base.unheard.clone().map_or_else(|| ask(&mut frr, base), Err);
+    Ok(Seen(match said {
         Ok(said) => Answer::Said(Box::new(said)),
         Err(unheard) => Answer::Unheard(unheard, files.bgpd_is_off),
     }))
 }
 
 fn ask(frr: &mut Frr, base: &Base) -> Result<Said, Unheard> {
-    Unheard::before(frr)?;
     let mut said =
         Said { running: frr.running()?, version: frr.version()?, sessions: frr.evpn_peers()?, ..Said::default() };
     if said.version.is_some_and(|version| version >= Version::MGMTD) {

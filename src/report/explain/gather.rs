@@ -36,7 +36,7 @@ fn look(engine: &mut Engine, text: &str) -> Result<Explanation, EngineError> {
     let records = engine.register.guests().into_iter().collect::<Result<Vec<_>, _>>()?;
     let networks = engine.register.networks().into_iter().collect::<Result<Vec<_>, _>>()?;
     let here = find::here(&asked, &records)?;
-    let mut speaker = engine.frr_for_report()?.map(Speaker::of);
+    let mut speaker = engine.frr()?.map(Speaker::of);
     let world = entries::world(engine, speaker.as_mut(), &asked, &here, &networks)?;
     let mut chains = Vec::new();
     for (guest, endpoint) in here {
@@ -183,7 +183,7 @@ fn vtep_of(received: &[RoutePath]) -> Option<IpAddr> {
 /// What all guests of the network share.
 fn segment<'a>(
     engine: &mut Engine,
-    speaker: Option<&mut Speaker>,
+    mut speaker: Option<&mut Speaker>,
     world: &'a World,
     record: &'a NetworkRecord,
 ) -> Result<Segment<'a>, EngineError> {
@@ -191,12 +191,15 @@ fn segment<'a>(
         VtepSource::Interface(name) => name.clone(),
         VtepSource::Address(_) => loopback(world),
     };
-    let lacks = host_lacks(engine, world, record)?;
+    let is_routed = record.network.vrf.as_ref().is_some_and(|vrf| vrf.vni.is_some());
+    let whole = speaker.as_deref_mut().filter(|_| is_routed).map(|speaker| speaker.ask(Frr::whole)).transpose();
+    let (whole, unheard) = whole.map_or_else(|unheard| (None, Some(unheard)), |whole| (whole, None));
+    let lacks = host_lacks(engine, world, record, whole.as_ref())?;
     let said = match speaker {
         None => None,
         Some(speaker) => {
             let mut said = Said::default();
-            said.unheard = speaker.ask(|frr| of_network(frr, record, &mut said)).err();
+            said.unheard = unheard.or_else(|| speaker.ask(|frr| of_network(frr, record, &mut said)).err());
             for seen in &mut said.peers {
                 if let Ok(ip) = seen.peer.name.parse::<IpAddr>() {
                     seen.reachable = Some(engine.kernel()?.route_to(ip, None)?.is_some());

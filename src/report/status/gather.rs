@@ -12,7 +12,7 @@ use crate::report::duplicates::{self, Claims};
 use crate::report::explain::MANY;
 use crate::report::settled::{self, Object};
 use crate::report::unheard::Unheard;
-use crate::speaker::{Advertised, Frr, SpeakerError};
+use crate::speaker::{Advertised, Frr, SpeakerError, Whole};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub fn settled(engine: &mut Engine) -> Result<Status, EngineError> {
 /// Gathers it.
 pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
     engine.begin_report();
-    let mut frr = engine.frr_for_report()?;
+    let mut frr = engine.frr()?;
     let now = Now::of(engine)?;
     let records = engine.register.guests().into_iter().collect::<Result<Vec<_>, _>>()?;
     let up = engine.register.networks().into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -42,7 +42,8 @@ pub fn gather(engine: &mut Engine) -> Result<Status, EngineError> {
     let mut networks = Vec::new();
     for record in &up {
         let told = heard.as_mut().and_then(|heard| heard.of_network.remove(&record.network.vni));
-        let mut status = network(engine, &world, record, told)?;
+        let whole = heard.as_ref().and_then(|heard| heard.whole.as_ref());
+        let mut status = network(engine, &world, record, told, whole)?;
         let differences = differences(engine, record, now)?;
         if !differences.is_empty() && status.state == "up" {
             status.state = "degraded";
@@ -228,6 +229,8 @@ struct Heard {
     vteps: HashMap<Vni, BTreeSet<IpAddr>>,
     /// zebra told both of every network, whatever else was not told.
     counted: bool,
+    /// What FRR has of all VRFs, where one has an L3VNI.
+    whole: Option<Whole>,
     /// What is wrong with each, in words; none where nothing is.
     of_network: HashMap<Vni, Option<String>>,
     /// By segment, MAC and addresses: two guests may have one MAC.
@@ -239,6 +242,13 @@ impl Heard {
         let mut heard = Heard { counted: true, ..Heard::default() };
         // Of one that does not answer more is not asked.
         let mut unheard = Unheard::before(frr).err();
+        let has_l3vni = |record: &NetworkRecord| record.network.vrf.as_ref().is_some_and(|vrf| vrf.vni.is_some());
+        if unheard.is_none() && networks.iter().any(has_l3vni) {
+            match frr.whole() {
+                Ok(whole) => heard.whole = Some(whole),
+                Err(error) => unheard = Some(error.into()),
+            }
+        }
         let mut wanted: HashMap<&NetName, Vec<(Mac, Vec<IpAddr>)>> = HashMap::new();
         for e in guests.iter().flat_map(|guest| &guest.endpoints).filter(|e| e.stage != Stage::Incoming) {
             if let Some(mac) = e.mac {
@@ -291,9 +301,10 @@ fn network(
     world: &World,
     record: &NetworkRecord,
     told: Option<Option<String>>,
+    whole: Option<&Whole>,
 ) -> Result<NetworkStatus, EngineError> {
     let (network, vtep) = (&record.network, record.vtep);
-    let (there, mut problems) = host_wants(engine, world, record)?;
+    let (there, mut problems) = host_wants(engine, world, record, whole)?;
     problems.extend(told.flatten());
     let state = match (there, problems.is_empty()) {
         (false, _) => "down",
