@@ -11,6 +11,8 @@ use std::collections::HashMap;
 use std::fmt::{Debug, Display};
 use std::path::Path;
 
+#[path = "common/golden.rs"]
+mod golden;
 #[path = "golden/hosts.rs"]
 mod hosts;
 
@@ -97,12 +99,7 @@ fn run(room: &str, outcome: impl Fn(&Path) -> String) {
     assert!(!cases.is_empty(), "no cases in {}", folder.display());
     let mut wrong = Vec::new();
     for case in cases {
-        let got = outcome(&case);
-        if std::env::var_os("UPDATE").is_some() {
-            std::fs::write(case.join("expected"), &got).expect("writable");
-        } else if read(&case, "expected").as_deref() != Some(&got) {
-            wrong.push(format!("--- {}\n{got}", case.display()));
-        }
+        wrong.extend(golden::differs(&case.join("expected"), &outcome(&case)));
     }
     assert!(wrong.is_empty(), "{} of the cases differ:\n{}", wrong.len(), wrong.join("\n"));
 }

@@ -7,6 +7,8 @@
 
 mod agent;
 mod devices;
+#[path = "../common/golden.rs"]
+mod golden;
 mod lab;
 #[path = "../common/poison.rs"]
 mod poison;
