@@ -1,6 +1,7 @@
-//! Addresses that guests were heard to have, once they are in a record: who yields to whom. What is heard, and by whom, is the lab's.
+//! Addresses that guests were heard to have, once they are in a record: who yields to whom, and which go. What else is heard, and by whom, is the lab's.
 
-use crate::common::sh;
+use crate::agent::{Agent, until};
+use crate::common::{json as list, sh};
 use crate::host::{CONFIG, Host, neighbours, tap};
 use crate::on_a_host;
 use serde_json::{Value, json};
@@ -95,4 +96,36 @@ on_a_host!(what_a_lost_record_had_learned_is_found_in_the_kernel, {
     sh(&format!("ip neigh add 192.0.2.7 lladdr {MAC} dev flat-l2 nud permanent proto 69"));
     host.run(&["sync"]).ok();
     assert!(!neighbours().contains("192.0.2.7"), "{}", neighbours());
+});
+
+// Linux itself makes them (RFC 8981, ip-sysctl.rst `use_tempaddr`), one after another, and tells nobody of those that it gives up.
+on_a_host!(of_a_guests_privacy_addresses_the_last_ten_are_kept, {
+    const STABLE: &str = "fd00:1::5054:ff:fe03:82d8";
+    let host = Host::new(&CONFIG.replace("[\"10.1.0.1/24\"]", "[\"10.1.0.1/24\", \"fd00:1::1/64\"]"));
+    host.run(&["network", "up", "flat"]).ok();
+    tap("vnet0");
+    sh(&format!("ip netns add guest && ip link set vnet0p address {MAC} netns guest && ip link set vnet0 up"));
+    host.run(&["attach", "vnet0", "--network", "flat", "--mac", MAC, "--ip", DECLARED]).ok();
+    let _agent = Agent::start();
+    sh(
+        "ip netns exec guest sh -c 'echo 2 >/proc/sys/net/ipv6/conf/vnet0p/use_tempaddr' && ip -n guest link set vnet0p up",
+    );
+    let knows = |ip: &str| neighbours().contains(&neighbour(ip, MAC));
+    let made: Vec<String> = (0..12)
+        .map(|_| {
+            // The kernel's own go with the address that they were made for.
+            sh(&format!("ip -n guest address flush dev vnet0p to {STABLE}"));
+            sh(&format!("ip -n guest address add {STABLE}/64 dev vnet0p mngtmpaddr"));
+            let of_guest = list("ip -n guest -j address show dev vnet0p temporary");
+            let address = of_guest[0]["addr_info"][0]["local"].as_str().expect("a temporary address").to_owned();
+            until(&address, || knows(&address));
+            address
+        })
+        .collect();
+    let stable = [DECLARED, STABLE, "fe80::5054:ff:fe03:82d8"];
+    until("the stable ones", || stable.iter().all(|ip| knows(ip)));
+    let mut kept: Vec<String> =
+        stable.into_iter().chain(made[2..].iter().map(String::as_str)).map(|ip| neighbour(ip, MAC)).collect();
+    kept.sort();
+    assert_eq!(neighbours(), kept.concat(), "made in this order: {made:#?}");
 });
