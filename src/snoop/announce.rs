@@ -3,9 +3,8 @@
 //! (`br_do_proxy_suppress_arp`, `br_do_suppress_nd`, net/bridge/br_arp_nd_proxy.c). Sent by the bridge itself it goes to its guests, and for the same reason
 //! not into the tunnel.
 
-use super::frame::{ARP, ICMPV6, IPV6};
+use super::frame::{ARP, ICMPV6, IPV6, checksum};
 use super::packet;
-use super::probe::checksum;
 use crate::model::Mac;
 use socket2::Socket;
 use std::io;

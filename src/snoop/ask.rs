@@ -100,7 +100,7 @@ fn owner(frame: &[u8], ip: Ipv4Addr) -> Option<Mac> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::probe::checksum;
+    use super::super::frame::checksum;
     use super::*;
 
     #[test]

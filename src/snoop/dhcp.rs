@@ -5,8 +5,7 @@
 //! end where a guest's `hlen` lies, and its DHCPv6 subtracts before it compares.
 
 use super::Said;
-use super::frame::{Ethernet, array, byte, half, word};
-use super::probe::checksum;
+use super::frame::{Ethernet, array, byte, checksum, half, word};
 use super::xids::{Asked, Xid, Xids};
 use crate::model::Mac;
 use std::net::{IpAddr, Ipv4Addr};

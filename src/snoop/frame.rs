@@ -186,3 +186,11 @@ pub fn word(bytes: &[u8], at: usize) -> Option<u32> {
 pub fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk().copied()
 }
+
+/// RFC 1071; each part is of even length.
+pub fn checksum(parts: &[&[u8]]) -> u16 {
+    let halves = parts.iter().flat_map(|part| part.chunks(2)).map(|half| u32::from(half[0]) << 8 | u32::from(half[1]));
+    let sum: u32 = halves.sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !(((folded & 0xffff) + (folded >> 16)) as u16)
+}

@@ -24,8 +24,9 @@ mod frame_test;
 pub use announce::{Announcer, Moved};
 pub use ask::{Question, Whom, who_has};
 pub use filter::everything;
+pub use frame::checksum;
 pub use packet::Packet;
-pub use probe::{Asked, Probe, checksum};
+pub use probe::{Asked, Probe};
 
 use crate::model::Mac;
 use filter::Answers;

@@ -6,7 +6,7 @@
 
 use super::Said;
 use super::filter;
-use super::frame::{self, ARP, ICMPV6, IPV6};
+use super::frame::{self, ARP, ICMPV6, IPV6, checksum};
 use super::packet::Packet;
 use super::xids::Xids;
 use crate::model::Mac;
@@ -90,12 +90,4 @@ fn question(asked: &Asked) -> Vec<u8> {
             [&to[..], &from, &IPV6.to_be_bytes(), &header, &source, &ip.octets(), &message].concat()
         }
     }
-}
-
-/// RFC 1071; each part is of even length.
-pub fn checksum(parts: &[&[u8]]) -> u16 {
-    let halves = parts.iter().flat_map(|part| part.chunks(2)).map(|half| u32::from(half[0]) << 8 | u32::from(half[1]));
-    let sum: u32 = halves.sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    !(((folded & 0xffff) + (folded >> 16)) as u16)
 }
