@@ -1,6 +1,6 @@
 //! The tables of nftables that the kernel has, for where there is no `nft` to list them.
 
-use netlink_packet_core::NetlinkBuffer;
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 use rustix::io::Errno;
@@ -14,10 +14,6 @@ const NEW: u16 = SUBSYSTEM;
 const GET: u16 = SUBSYSTEM | 1;
 /// `NFTA_TABLE_NAME`, likewise: the first attribute.
 const NAME: u16 = 1;
-/// `NLMSG_ERROR`, `NLMSG_DONE`; `NLM_F_REQUEST | NLM_F_DUMP` (include/uapi/linux/netlink.h).
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
-const FLAGS: u16 = 0x301;
 /// `sizeof(struct nlmsghdr)`, `sizeof(struct nfgenmsg)`.
 const HEADER: usize = 16;
 const NFGENMSG: usize = 4;
@@ -42,7 +38,7 @@ pub fn nft_tables() -> io::Result<Vec<NftTable>> {
     };
     rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Recv, Some(PATIENCE))?;
     let mut question = Vec::from(((HEADER + NFGENMSG) as u32).to_ne_bytes());
-    question.extend([GET.to_ne_bytes(), FLAGS.to_ne_bytes()].concat());
+    question.extend([GET.to_ne_bytes(), (NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes()].concat());
     question.extend([0; 8 + NFGENMSG]);
     socket.send_to(&question, &SocketAddr::new(0, 0), 0)?;
     let mut tables = Vec::new();
@@ -61,8 +57,8 @@ fn read(mut rest: &[u8], tables: &mut Vec<NftTable>) -> io::Result<bool> {
         let message = NetlinkBuffer::new_checked(rest).map_err(|_| io::ErrorKind::InvalidData)?;
         let payload = message.payload();
         match message.message_type() {
-            DONE => return Ok(true),
-            ERROR => {
+            NLMSG_DONE => return Ok(true),
+            NLMSG_ERROR => {
                 let code = payload.first_chunk().map_or(0, |code| -i32::from_ne_bytes(*code));
                 // A kernel without nf_tables has none of its tables (net/netfilter/nfnetlink.c `nfnetlink_rcv_msg`).
                 return if code == Errno::INVAL.raw_os_error() {
