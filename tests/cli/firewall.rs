@@ -1,11 +1,13 @@
-//! Hosts with firewalls as people have them (rulesets/): what `doctor` says of the rules is what packets did, and its mend, run as printed, lets through what
-//! the fabric needs and nothing more.
+//! Hosts with firewalls as people have them, by the programs that make their rules (real.rs) or by what those made (rulesets/): what `doctor` says of the rules
+//! is what packets did, and its mend, run as printed, lets through what the fabric needs and nothing more.
 
 mod misjudged;
+mod real;
 
 use crate::common::sh;
 use crate::host::{Host, Run, snapshot};
 use crate::on_a_host;
+use real::Firewall;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -69,12 +71,18 @@ fn bridge_nf(on: bool) {
     sh(&format!("[ ! -e {dir}/bridge-nf-call-iptables ] || echo {value} >{dir}/bridge-nf-call-iptables"));
 }
 
-fn load(file: &str) {
+fn load(file: &str) -> Firewall {
     let text = std::fs::read_to_string(format!("{}/tests/cli/rulesets/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
     let words = if file.ends_with(".nft") { vec!["nft", "-f", "-"] } else { vec!["iptables-restore"] };
     let mut child = Command::new(words[0]).args(&words[1..]).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     assert!(child.wait().unwrap().success(), "{file}");
+    Firewall::Loaded
+}
+
+/// The rules of such a file, made.
+fn file(name: &'static str) -> impl FnOnce() -> Option<Firewall> {
+    move || Some(load(name))
 }
 
 /// In the other VTEP's namespace.
@@ -157,44 +165,25 @@ fn mend(finding: &Value) -> String {
     finding["mend"].as_str().unwrap().to_owned()
 }
 
-/// Runs a mend. firewalld needs a system bus, ufw a configuration in /etc, Proxmox a cluster file system: what these do to the rules is done in their place, as
-/// ufw 0.36.2 and firewalld 1.3.3 did it when they were asked in these words, and as pve-firewall's source has it.
+/// Runs a mend as it is printed. Only Proxmox' API is played, as pve-firewall's source has it: it wants a cluster file system, and Debian has no pvesh.
 fn run(mend: &str) {
-    for command in mend.split(" && ") {
-        let words: Vec<&str> = command.split_whitespace().collect();
-        let program = words[0];
-        let after = |word: &str| words[words.iter().position(|other| *other == word).unwrap() + 1];
-        match program {
-            "ufw" if words[1] == "route" => {
-                let bridge = after("on");
-                assert!(command.ends_with(&format!(" allow in on {bridge} out on {bridge}")), "{command}");
-                sh(&format!("iptables -A ufw-user-forward -i {bridge} -o {bridge} -j ACCEPT"))
-            }
-            "ufw" => {
-                sh(&format!("iptables -A ufw-user-input -s {} -p udp -m udp --dport 4789 -j ACCEPT", after("from")))
-            }
-            "firewall-cmd" if command.contains("--permanent") => String::new(),
-            "firewall-cmd" => {
-                let address = command.split("address=\"").nth(1).unwrap().split('"').next().unwrap();
-                let zone = command.split("--zone=").nth(1).unwrap().split(' ').next().unwrap();
-                sh(&format!(
-                    "nft add rule inet firewalld filter_IN_{zone}_allow ip saddr {address} udp dport 4789 accept"
-                ))
-            }
-            "pvesh" => {
-                let source = after("--source");
-                sh(&format!("iptables -I PVEFW-HOST-IN 6 -s {source} -p udp -m udp --dport 4789 -j RETURN"))
-            }
-            _ => sh(command),
-        };
+    let words: Vec<&str> = mend.split_whitespace().collect();
+    let after = |word: &str| words.iter().position(|other| *other == word).map(|at| words[at + 1]);
+    if words[0] != "pvesh" {
+        sh(mend);
+        return;
     }
+    let source = after("--source").map(|source| format!("-s {source} ")).unwrap_or_default();
+    let device = after("--iface").map(|device| format!("-i {device} ")).unwrap_or_default();
+    let port = after("--dport").unwrap();
+    sh(&format!("iptables -I PVEFW-HOST-IN 6 {source}{device}-p udp -m udp --dport {port} -j RETURN"));
 }
 
-/// The verdict on VXLAN is what the packets did, and the mend, which starts so, opens for the other VTEPs and for nothing else.
-fn closed(file: &str, words: &str) {
+/// The verdict on VXLAN is what the packets did, and the mend, which starts so, opens for the other VTEPs and for nothing else, also when the rules are made anew.
+fn closed(start: impl FnOnce() -> Option<Firewall>, words: &str) {
     let host = host();
     assert_eq!(doctor(&host), [] as [Value; 0], "no rules yet");
-    load(file);
+    let Some(firewall) = start() else { return };
     let before = open();
     assert!(!before.contains(&format!("vxlan from {PEER}")), "{before:?}");
     let found = doctor(&host);
@@ -202,11 +191,16 @@ fn closed(file: &str, words: &str) {
     let mend = mend(&found[0]);
     assert!(mend.starts_with(words), "{mend}");
     assert!(!mend.contains(" -D ") && !mend.contains("delete"), "{mend}");
-    run(&mend);
-    let after = open();
-    let more: Vec<&String> = after.symmetric_difference(&before).collect();
-    assert_eq!(more, [&format!("vxlan from {PEER}")], "{mend}");
-    assert_eq!(doctor(&host), [] as [Value; 0]);
+    firewall.run(&mend);
+    for what in [&mend, "the rules made anew"] {
+        let after = open();
+        let more: Vec<&String> = after.symmetric_difference(&before).collect();
+        assert_eq!(more, [&format!("vxlan from {PEER}")], "{what}");
+        assert_eq!(doctor(&host), [] as [Value; 0], "{what}");
+        if !firewall.reload() {
+            break;
+        }
+    }
 }
 
 /// VXLAN comes through, and so it is told.
@@ -239,9 +233,9 @@ fn guests_talk(wait: Duration) -> bool {
 }
 
 /// With br_netfilter on: frames between guests are lost, the mend, which starts so, lets them through, and the host forwards no more than it did.
-fn bridged(file: &str, words: &str) {
+fn bridged(start: impl FnOnce() -> Option<Firewall>, words: &str) {
     let host = host();
-    load(file);
+    let Some(firewall) = start() else { return };
     bridge_nf(true);
     if !std::path::Path::new("/proc/sys/net/bridge").exists() {
         return crate::common::skip("bridged frames", "this kernel has no br_netfilter");
@@ -264,31 +258,31 @@ fn bridged(file: &str, words: &str) {
         socket.recv(&mut [0; 9]).is_ok()
     };
     let forwarded = forwards();
-    assert!(!guests_talk(LOST), "{file}");
+    assert!(!guests_talk(LOST), "{words}");
     let found = doctor(&host);
     let of_guests: Vec<&Value> = found.iter().filter(|finding| finding["object"] == "flat").collect();
     assert_eq!(of_guests.len(), 1, "{found:#?}");
     let mend = mend(of_guests[0]);
     assert!(mend.starts_with(words), "{mend}");
-    run(&mend);
+    firewall.run(&mend);
     assert!(guests_talk(COMES), "{mend}");
     assert_eq!(forwards(), forwarded, "{mend}");
     assert!(doctor(&host).iter().all(|finding| finding["object"] != "flat"));
 }
 
+const FIREWALL_CMD: &str =
+    "firewall-cmd --zone=public --add-rich-rule='rule family=\"ipv4\" source address=\"192.0.2.0/24\" ";
+const UFW: &str = "ufw allow proto udp from 192.0.2.0/24 to any port 4789";
+
 on_a_host!(rhels_iptables, {
-    closed("rhel.iptables", "iptables -I INPUT -p udp -s 192.0.2.0/24 --dport 4789 -j ACCEPT")
+    closed(file("rhel.iptables"), "iptables -I INPUT -p udp -s 192.0.2.0/24 --dport 4789 -j ACCEPT")
 });
-on_a_host!(firewalld, {
-    closed(
-        "firewalld.nft",
-        "firewall-cmd --zone=public --add-rich-rule='rule family=\"ipv4\" source address=\"192.0.2.0/24\" ",
-    );
-});
-on_a_host!(ufw, { closed("ufw.iptables", "ufw allow proto udp from 192.0.2.0/24 to any port 4789") });
-on_a_host!(proxmox, { closed("proxmox.iptables", "pvesh create /nodes/$(hostname)/firewall/rules ") });
+on_a_host!(firewalld, { closed(|| real::firewalld("bookworm", "firewalld"), FIREWALL_CMD) });
+on_a_host!(ufw, { closed(|| real::ufw("bookworm", "ufw"), UFW) });
+on_a_host!(ufw_of_trixie, { closed(|| real::ufw("trixie", "ufw_of_trixie"), UFW) });
+on_a_host!(proxmox, { closed(file("proxmox.iptables"), "pvesh create /nodes/$(hostname)/firewall/rules ") });
 on_a_host!(an_nftables_conf, {
-    closed("policy-drop.nft", "nft 'insert rule inet filter input ip saddr 192.0.2.0/24 udp dport 4789 accept'");
+    closed(file("policy-drop.nft"), "nft 'insert rule inet filter input ip saddr 192.0.2.0/24 udp dport 4789 accept'");
 });
 on_a_host!(docker, { is_open("docker.iptables") });
 on_a_host!(kubeadm, { is_open("kubeadm.iptables") });
@@ -296,17 +290,25 @@ on_a_host!(libvirts_nat_network, { is_open("libvirt.iptables") });
 
 const BRIDGED: &str = "-i flat-l2 -o flat-l2 -m physdev --physdev-is-bridged -j ACCEPT";
 
-on_a_host!(guests_behind_docker, { bridged("docker.iptables", &format!("iptables -I DOCKER-USER {BRIDGED}")) });
-on_a_host!(guests_behind_ufw, { bridged("ufw.iptables", "ufw route allow in on flat-l2 out on flat-l2") });
+on_a_host!(guests_behind_docker, { bridged(file("docker.iptables"), &format!("iptables -I DOCKER-USER {BRIDGED}")) });
+on_a_host!(guests_behind_ufw, {
+    bridged(|| real::ufw("bookworm", "guests_behind_ufw"), "ufw route allow in on flat-l2 out on flat-l2")
+});
 on_a_host!(guests_behind_rhels_iptables, {
-    bridged("rhel.iptables", &format!("iptables -I FORWARD {BRIDGED}"));
+    bridged(file("rhel.iptables"), &format!("iptables -I FORWARD {BRIDGED}"));
 });
 on_a_host!(guests_behind_an_nftables_conf, {
-    bridged("policy-drop.nft", "nft 'insert rule inet filter forward iifname \"flat-l2\" oifname \"flat-l2\" accept'");
+    bridged(
+        file("policy-drop.nft"),
+        "nft 'insert rule inet filter forward iifname \"flat-l2\" oifname \"flat-l2\" accept'",
+    );
 });
 // firewalld would take a rule out of its table again.
 on_a_host!(guests_behind_firewalld, {
-    bridged("firewalld.nft", "sysctl -w net.bridge.bridge-nf-call-iptables=0");
+    bridged(
+        || real::firewalld("bookworm", "guests_behind_firewalld"),
+        "sysctl -w net.bridge.bridge-nf-call-iptables=0",
+    );
 });
 on_a_host!(guests_behind_what_chooses, {
     let host = host();

@@ -152,7 +152,8 @@ on_a_host!(br_netfilter_is_not_turned_off_under_another_bridges_rules, {
     if !has_br_netfilter() {
         return;
     }
-    load("firewalld.nft");
+    let name = "misjudged::br_netfilter_is_not_turned_off_under_another_bridges_rules";
+    let Some(_firewalld) = real::firewalld("bookworm", name) else { return };
     let off = "sysctl -w net.bridge.bridge-nf-call-iptables=0";
     assert!(mend(&of_flat(&host)[0]).starts_with(off));
     sh("ip link add br7 type bridge; nft add table ip own; nft 'add chain ip own fw { type filter hook forward priority 5; }'
