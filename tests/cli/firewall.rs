@@ -3,6 +3,7 @@
 
 mod misjudged;
 mod real;
+mod tenants;
 
 use crate::common::sh;
 use crate::host::{Host, Run, snapshot};
@@ -278,6 +279,7 @@ on_a_host!(rhels_iptables, {
     closed(file("rhel.iptables"), "iptables -I INPUT -p udp -s 192.0.2.0/24 --dport 4789 -j ACCEPT")
 });
 on_a_host!(firewalld, { closed(|| real::firewalld("bookworm", "firewalld"), FIREWALL_CMD) });
+on_a_host!(firewalld_of_trixie, { closed(|| real::firewalld("trixie", "firewalld_of_trixie"), FIREWALL_CMD) });
 on_a_host!(ufw, { closed(|| real::ufw("bookworm", "ufw"), UFW) });
 on_a_host!(ufw_of_trixie, { closed(|| real::ufw("trixie", "ufw_of_trixie"), UFW) });
 on_a_host!(proxmox, { closed(file("proxmox.iptables"), "pvesh create /nodes/$(hostname)/firewall/rules ") });

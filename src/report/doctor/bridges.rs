@@ -86,9 +86,15 @@ fn owners(base: &Base) -> Result<Vec<Owner>, String> {
 
 /// Does libvirt's dnsmasq give out IPv4 addresses here as it likes? Those of `<host>` alone are the same wherever they are given.
 fn leases(network: &NetName) -> bool {
+    ranges(network).iter().any(|range| !range.contains(':') && !range.contains(",static"))
+}
+
+/// Of which libvirt's dnsmasq gives out addresses on this network: `10.1.0.100,10.1.0.199,255.255.255.0`, `10.1.0.0,static`. One that only advertises a prefix
+/// (`fd00:1::1,ra-only`) gives out none.
+pub fn ranges(network: &NetName) -> Vec<String> {
     let text = std::fs::read_to_string(format!("{DNSMASQ}/{network}.conf")).unwrap_or_default();
-    let mut ranges = text.lines().filter_map(|line| line.strip_prefix("dhcp-range="));
-    ranges.any(|range| !range.contains(':') && !range.contains(",static"))
+    let ranges = text.lines().filter_map(|line| line.strip_prefix("dhcp-range="));
+    ranges.filter(|range| !range.contains(",ra-only")).map(str::to_owned).collect()
 }
 
 /// `told` is what the speaker's part tells by itself.

@@ -30,6 +30,8 @@ pub enum Kind {
     Tcp(u16),
     /// A datagram to this port.
     Udp(u16),
+    /// A client's datagram to DHCP servers (RFC 2131 §4.1, RFC 8415 §7.2).
+    Dhcp { client: u16, server: u16 },
 }
 
 /// What [`found`] looks for.
@@ -76,8 +78,9 @@ pub fn fence(to: Mac, from: Mac, id: u32) -> Vec<u8> {
 /// An Ethernet frame with this packet.
 pub fn frame((to, from): (Mac, Mac), (source, target): (IpAddr, IpAddr), kind: Kind, id: u32) -> Vec<u8> {
     let (protocol, mut body, sum_at) = match kind {
-        Kind::Vxlan(port) => (UDP, udp(port, &vxlan(id)), 6),
-        Kind::Udp(port) => (UDP, udp(port, &mark(id)), 6),
+        Kind::Vxlan(port) => (UDP, udp(FROM, port, &vxlan(id)), 6),
+        Kind::Udp(port) => (UDP, udp(FROM, port, &mark(id)), 6),
+        Kind::Dhcp { client, server } => (UDP, udp(client, server, &mark(id)), 6),
         Kind::Tcp(port) => (TCP, syn(port, &mark(id)), 16),
     };
     let length = body.len() as u16;
@@ -115,9 +118,9 @@ pub fn frame((to, from): (Mac, Mac), (source, target): (IpAddr, IpAddr), kind: K
 }
 
 /// RFC 768, its checksum to be filled in.
-fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
+fn udp(from: u16, port: u16, payload: &[u8]) -> Vec<u8> {
     let length = payload.len() as u16 + 8;
-    [&FROM.to_be_bytes()[..], &port.to_be_bytes(), &length.to_be_bytes(), &[0, 0], payload].concat()
+    [&from.to_be_bytes()[..], &port.to_be_bytes(), &length.to_be_bytes(), &[0, 0], payload].concat()
 }
 
 /// RFC 9293 §3.1: a SYN, its checksum to be filled in.
@@ -136,7 +139,7 @@ mod tests {
     fn a_packet_is_known_again_and_its_sums_are_right() {
         for (ips, header) in [(["10.0.0.2", "10.0.0.1"], 20), (["c0d1::2", "c0d1::1"], 40)] {
             let ips: (IpAddr, IpAddr) = (ips[0].parse().unwrap(), ips[1].parse().unwrap());
-            for kind in [Kind::Vxlan(4789), Kind::Udp(9), Kind::Tcp(22)] {
+            for kind in [Kind::Vxlan(4789), Kind::Udp(9), Kind::Tcp(22), Kind::Dhcp { client: 68, server: 67 }] {
                 let frame = frame(MACS, ips, kind, 0x0102_0304);
                 assert_eq!(found(&frame), Some(0x0102_0304), "{kind:?}");
                 if ips.0.is_ipv4() {

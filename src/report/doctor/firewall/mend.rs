@@ -39,7 +39,7 @@ pub enum Change {
 #[derive(Debug)]
 pub struct Wanted<'a> {
     pub what: &'a What,
-    /// VXLAN's.
+    /// VXLAN's, or DHCP's.
     pub port: u16,
     /// The other VTEPs, as prefixes or addresses.
     pub others: &'a [String],
@@ -148,6 +148,7 @@ fn spec(wanted: &Wanted) -> String {
     match wanted.what {
         What::Tunnel { out: false, .. } => format!("-p udp -s {others} --dport {port}"),
         What::Tunnel { out: true, .. } => format!("-p udp -d {others} --dport {port}"),
+        What::Dhcp { device, .. } => format!("-i {device} -p udp --dport {port}"),
         What::Bridged { bridge, .. } => format!("-i {bridge} -o {bridge} -m physdev --physdev-is-bridged"),
         What::Routed { vrf, out, .. } => format!("-i {vrf} -o {out}"),
     }
@@ -164,63 +165,108 @@ fn rule(wanted: &Wanted) -> String {
     match wanted.what {
         What::Tunnel { out: false, .. } => format!("{ip} saddr {others} udp dport {port} accept"),
         What::Tunnel { out: true, .. } => format!("{ip} daddr {others} udp dport {port} accept"),
+        What::Dhcp { device, .. } => format!("iifname \"{device}\" udp dport {port} accept"),
         What::Bridged { bridge, .. } => format!("iifname \"{bridge}\" oifname \"{bridge}\" accept"),
         What::Routed { vrf, out, .. } => format!("iifname \"{vrf}\" oifname \"{out}\" accept"),
     }
 }
 
-/// A rich rule in the zone that the uplink is in: now, and for the next boot. Both take a while, and neither touches any other rule, as a reload would.
-fn firewalld(wanted: &Wanted, rules: &Ruleset) -> Vec<Candidate> {
-    let What::Tunnel { out: false, .. } = wanted.what else { return Vec::new() };
-    let v6 = wanted.what.is_v6();
-    let of_nft = rules.nft.contains("table inet firewalld {");
-    let saved = rules.saved.iter().find(|saved| saved.v6 == v6 && saved.text.contains("\n:IN_public "));
-    if !of_nft && saved.is_none() {
-        return Vec::new();
-    }
-    let family = if v6 { "ipv6" } else { "ipv4" };
-    let port = wanted.port;
-    let zones: Vec<String> = match saved {
-        Some(saved) if !of_nft => zones(&saved.text, "IN_", wanted.uplinks),
-        _ => zones(&rules.nft, "filter_IN_", wanted.uplinks),
-    };
-    let one = |zone: &String| {
-        let command = |other: &String| {
-            let rich = format!(
-                "--zone={zone} --add-rich-rule='rule family=\"{family}\" source address=\"{other}\" port port=\"{port}\" protocol=\"udp\" accept'"
-            );
-            format!("firewall-cmd {rich} && firewall-cmd --permanent {rich}")
-        };
-        let shown = wanted.others.iter().map(command).collect::<Vec<_>>().join(" && ");
-        let change = match saved {
-            Some(saved) if !of_nft => {
-                Change::Iptables(words(&format!("{} -I IN_{zone}_allow {} -j ACCEPT", saved.program, spec(wanted))))
-            }
-            _ => Change::Nft { place: format!("inet firewalld filter_IN_{zone}_allow"), rule: rule(wanted) },
-        };
-        Candidate { shown, lasts: Lasts::Itself, change }
-    };
-    zones.iter().map(one).collect()
+/// The chain by whose rules firewalld chooses a zone for what comes in, of up to 1.3 and from 2.0 on (its src/firewall/core/nftables.py and ipXtables.py,
+/// `build_zone_ingress_rules` and `build_policy_…`), behind a prefix where it uses nft.
+const CHOOSES: [&str; 2] = ["INPUT_ZONES", "INPUT_POLICIES"];
+
+/// firewalld's zones.
+pub struct Zones<'a> {
+    /// It uses iptables, and these are its rules.
+    saved: Option<&'a Saved>,
+    /// Where each rule sends which device; none is any: the last such is the default zone.
+    rules: Vec<(Option<&'a str>, &'a str)>,
 }
 
-/// The zones that firewalld has these devices in: where none is named, the default zone, to which the last line of its list of zones goes.
-fn zones(text: &str, prefix: &str, uplinks: &[String]) -> Vec<String> {
-    let goes = |line: &str| {
-        let target = line.split_whitespace().last()?.strip_prefix(prefix)?;
-        (line.contains("goto ") || line.contains("-g ")).then(|| target.to_owned())
-    };
-    let apart = |c: char| c.is_whitespace() || c == '"';
-    let names = |line: &str, device: &str| {
-        let named = line.contains("iifname") || line.contains("-i ");
-        named && line.split(apart).any(|word| word == device)
-    };
-    let default = || text.lines().filter(|line| !line.contains("iifname") && !line.contains("-i ")).find_map(goes);
-    let mut found: Vec<String> = Vec::new();
-    for device in uplinks {
-        let zone = text.lines().filter(|line| names(line, device)).find_map(goes).or_else(default);
-        found.extend(zone.filter(|zone| !found.contains(zone)));
+impl<'a> Zones<'a> {
+    /// Where firewalld runs.
+    pub fn of(rules: &'a Ruleset, v6: bool) -> Option<Zones<'a>> {
+        if rules.nft.contains("table inet firewalld {") {
+            let chooses = |line: &&str| CHOOSES.iter().any(|chain| line.trim() == format!("chain filter_{chain} {{"));
+            let chain =
+                rules.nft.lines().skip_while(|line| !chooses(line)).skip(1).take_while(|line| line.trim() != "}");
+            return Some(Zones { saved: None, rules: chain.filter_map(chosen).collect() });
+        }
+        let chooses = |line: &&str| CHOOSES.iter().any(|chain| line.contains(&format!("-A {chain} ")));
+        let is_its = |saved: &&Saved| saved.v6 == v6 && CHOOSES.iter().any(|chain| has_chain(saved, chain));
+        let saved = rules.saved.iter().find(is_its)?;
+        Some(Zones { saved: Some(saved), rules: saved.text.lines().filter(chooses).filter_map(chosen).collect() })
     }
-    found
+
+    /// The zone that a device is in.
+    fn of_device(&self, device: &str) -> Option<&'a str> {
+        // From 2.0 on the chains of policies are asked before the zone's.
+        let last = |of: Option<&str>| self.rules.iter().rfind(|(other, _)| *other == of).map(|(_, zone)| *zone);
+        last(Some(device)).or_else(|| last(None))
+    }
+
+    /// The zone of a device, where no other is in it and it is not the default one.
+    pub fn own(&self, device: &str) -> Option<&'a str> {
+        let is_its = |zone: &&str| self.rules.iter().all(|(other, its)| its != zone || *other == Some(device));
+        self.of_device(device).filter(is_its)
+    }
+
+    fn allow(&self, zone: &str, iptables: &str, nft: String) -> Change {
+        match self.saved {
+            Some(saved) => {
+                Change::Iptables(words(&format!("{} -I IN_{zone}_allow {iptables} -j ACCEPT", saved.program)))
+            }
+            None => Change::Nft { place: format!("inet firewalld filter_IN_{zone}_allow"), rule: nft },
+        }
+    }
+}
+
+/// `iifname "eth0" goto filter_IN_public`, `-A INPUT_POLICIES -i eth0 -j IN_public`: the device and the zone. Not one that asks for an address, which is another
+/// way into a zone, or sends to a policy.
+fn chosen(line: &str) -> Option<(Option<&str>, &str)> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let after = |names: [&str; 2]| words.iter().position(|word| names.contains(word)).and_then(|at| words.get(at + 1));
+    let target = after(["goto", "-g"]).or_else(|| after(["jump", "-j"]))?;
+    let zone = target.strip_prefix("filter_IN_").or_else(|| target.strip_prefix("IN_"))?;
+    let by_address = after(["saddr", "-s"]).is_some() || zone.starts_with("policy_");
+    (!by_address).then(|| (after(["iifname", "-i"]).map(|device| device.trim_matches('"')), zone))
+}
+
+/// In the zone that the device is in, now and for the next boot. Both take a while, and neither touches any other rule, as a reload would. Other VTEPs get a rich
+/// rule; one for a device there is not, so a network's DHCP server is let in where the bridge has its zone for itself.
+fn firewalld(wanted: &Wanted, rules: &Ruleset) -> Vec<Candidate> {
+    let v6 = wanted.what.is_v6();
+    let Some(zones) = Zones::of(rules, v6) else { return Vec::new() };
+    let one = |zone: &str, opened: &[String], iptables: &str, nft: String| {
+        let command = |open: &String| {
+            format!("firewall-cmd --zone={zone} {open} && firewall-cmd --permanent --zone={zone} {open}")
+        };
+        let shown = opened.iter().map(command).collect::<Vec<_>>().join(" && ");
+        Candidate { shown, lasts: Lasts::Itself, change: zones.allow(zone, iptables, nft) }
+    };
+    match wanted.what {
+        What::Tunnel { out: false, .. } => {
+            let (family, port) = (if v6 { "ipv6" } else { "ipv4" }, wanted.port);
+            let rich = |other: &String| {
+                format!(
+                    "--add-rich-rule='rule family=\"{family}\" source address=\"{other}\" port port=\"{port}\" protocol=\"udp\" accept'"
+                )
+            };
+            let rich: Vec<String> = wanted.others.iter().map(rich).collect();
+            let mut found: Vec<&str> = Vec::new();
+            for zone in wanted.uplinks.iter().filter_map(|device| zones.of_device(device)) {
+                found.extend((!found.contains(&zone)).then_some(zone));
+            }
+            found.into_iter().map(|zone| one(zone, &rich, &spec(wanted), rule(wanted))).collect()
+        }
+        What::Dhcp { device, .. } => {
+            let (service, port) = (if v6 { "dhcpv6" } else { "dhcp" }, wanted.port);
+            let opened = [format!("--add-service={service}")];
+            let to = |zone| one(zone, &opened, &format!("-p udp --dport {port}"), format!("udp dport {port} accept"));
+            zones.own(device).map(to).into_iter().collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn has_chain(saved: &Saved, chain: &str) -> bool {
@@ -240,6 +286,9 @@ fn ufw(wanted: &Wanted, saved: &Saved) -> Vec<Candidate> {
             format!("{prefix}-output"),
             wanted.others.iter().map(|other| format!("allow out proto udp to {other} port {port}")).collect(),
         ),
+        What::Dhcp { device, .. } => {
+            (format!("{prefix}-input"), vec![format!("allow in on {device} to any port {port} proto udp")])
+        }
         What::Bridged { bridge, .. } => {
             (format!("{prefix}-forward"), vec![format!("allow in on {bridge} out on {bridge}")])
         }
@@ -248,7 +297,7 @@ fn ufw(wanted: &Wanted, saved: &Saved) -> Vec<Candidate> {
     if !has_chain(saved, &chain) {
         return Vec::new();
     }
-    let route = if matches!(wanted.what, What::Tunnel { .. }) { "" } else { "route " };
+    let route = if matches!(wanted.what, What::Tunnel { .. } | What::Dhcp { .. }) { "" } else { "route " };
     let spec = match wanted.what {
         What::Bridged { bridge, .. } => format!("-i {bridge} -o {bridge}"),
         _ => spec(wanted),
@@ -263,15 +312,19 @@ fn ufw(wanted: &Wanted, saved: &Saved) -> Vec<Candidate> {
 
 /// A rule of the host's own in /etc/pve/nodes/NODE/host.fw, by Proxmox' API; what it accepts returns from its chain (PVE::Firewall `enable_host_firewall`).
 fn proxmox(wanted: &Wanted, saved: &Saved) -> Vec<Candidate> {
-    let What::Tunnel { out, .. } = wanted.what else { return Vec::new() };
-    let (chain, kind, whom) = if *out { ("PVEFW-HOST-OUT", "out", "dest") } else { ("PVEFW-HOST-IN", "in", "source") };
+    let others = wanted.others.join(",");
+    let (chain, kind, whom) = match wanted.what {
+        What::Tunnel { out: false, .. } => ("PVEFW-HOST-IN", "in", format!("source {others}")),
+        What::Tunnel { out: true, .. } => ("PVEFW-HOST-OUT", "out", format!("dest {others}")),
+        What::Dhcp { device, .. } => ("PVEFW-HOST-IN", "in", format!("iface {device}")),
+        _ => return Vec::new(),
+    };
     if !has_chain(saved, chain) {
         return Vec::new();
     }
     let shown = format!(
-        "pvesh create /nodes/$(hostname)/firewall/rules --enable 1 --type {kind} --action ACCEPT --proto udp --dport {} --{whom} {}",
-        wanted.port,
-        wanted.others.join(",")
+        "pvesh create /nodes/$(hostname)/firewall/rules --enable 1 --type {kind} --action ACCEPT --proto udp --dport {} --{whom}",
+        wanted.port
     );
     let change = Change::Iptables(words(&format!("{} -I {chain} {} -j RETURN", saved.program, spec(wanted))));
     vec![Candidate { shown, lasts: Lasts::Itself, change }]
@@ -280,7 +333,7 @@ fn proxmox(wanted: &Wanted, saved: &Saved) -> Vec<Candidate> {
 /// Before all other rules of the chain that the kernel calls, in each table that there is; with Docker in the chain that it leaves to others.
 fn iptables(wanted: &Wanted, saved: &Saved, kept: &Kept) -> Vec<Candidate> {
     let chains: &[(&str, &str)] = match wanted.what {
-        What::Tunnel { out: false, .. } => {
+        What::Tunnel { out: false, .. } | What::Dhcp { .. } => {
             &[("filter", "INPUT"), ("mangle", "INPUT"), ("mangle", "PREROUTING"), ("raw", "PREROUTING")]
         }
         What::Tunnel { out: true, .. } => {
@@ -301,7 +354,7 @@ fn iptables(wanted: &Wanted, saved: &Saved, kept: &Kept) -> Vec<Candidate> {
 /// Before all other rules of each chain of nft's own that the kernel calls; firewalld's are its own, and it would take the rule out again.
 fn nft(wanted: &Wanted, rules: &Ruleset, kept: &Kept) -> Vec<Candidate> {
     let hooks: &[&str] = match wanted.what {
-        What::Tunnel { out: false, .. } => &["input", "prerouting"],
+        What::Tunnel { out: false, .. } | What::Dhcp { .. } => &["input", "prerouting"],
         What::Tunnel { out: true, .. } => &["output", "postrouting"],
         _ => &["forward"],
     };
@@ -391,6 +444,44 @@ mod tests {
         let zone = |rules: &Ruleset| shown(&IN, rules)[0].split(' ').nth(1).unwrap().to_owned();
         assert_eq!(zone(&rules("eth0")), "--zone=internal");
         assert_eq!(zone(&rules("eth00")), "--zone=public");
+        // From 2.0 on.
+        let chain = |zone: &str, device: &str| {
+            format!(
+                "\t\t{device}jump filter_IN_policy_allow-host-ipv6\n\t\t{device}jump filter_IN_{zone}\n\t\t{device}reject\n"
+            )
+        };
+        let by_address = "\t\tip saddr 10.9.0.0/16 jump filter_IN_trusted\n";
+        let lists = [by_address, &chain("internal", "iifname \"eth0\" "), &chain("public", "")].concat();
+        let jumps = format!(
+            "table inet firewalld {{\n\tchain filter_INPUT_POLICIES {{\n{lists}\t}}\n\tchain filter_IN_public {{\n\t\tjump filter_IN_public_pre\n\t}}\n}}\n"
+        );
+        let rules = |uplink: &str| Ruleset { nft: jumps.replace("eth0", uplink), ..Ruleset::default() };
+        assert_eq!(zone(&rules("eth0")), "--zone=internal");
+        assert_eq!(zone(&rules("eth00")), "--zone=public");
+        let iptables = "[0:0] -A INPUT_ZONES -i eth0 -g IN_internal\n[0:0] -A INPUT_ZONES -g IN_public\n";
+        assert_eq!(zone(&saved(&format!(":INPUT_ZONES - [0:0]\n{iptables}"))), "--zone=internal");
+        let iptables = iptables.replace("ZONES", "POLICIES").replace("-g", "-j").replace("eth0", "eth00");
+        assert_eq!(zone(&saved(&format!(":INPUT_POLICIES - [0:0]\n{iptables}"))), "--zone=public");
+    }
+
+    #[test]
+    fn a_service_is_let_into_a_zone_that_is_the_bridges_own() {
+        let dhcp = What::Dhcp { network: "red".into(), device: "red-l2".into(), v6: false };
+        let zones = |more: &str| Ruleset {
+            nft: format!(
+                "table inet firewalld {{\n\tchain filter_INPUT_ZONES {{\n\t\tiifname \"red-l2\" goto filter_IN_guests\n{more}\t\tgoto filter_IN_public\n\t}}\n}}\n"
+            ),
+            ..Ruleset::default()
+        };
+        let service = "firewall-cmd --zone=guests --add-service=dhcp && firewall-cmd --permanent --zone=guests --add-service=dhcp";
+        assert_eq!(shown(&dhcp, &zones("")), [service]);
+        assert_eq!(
+            shown(&dhcp, &zones("\t\tiifname \"eth0\" goto filter_IN_guests\n")),
+            [""; 0],
+            "it has another device"
+        );
+        let other = What::Dhcp { network: "blue".into(), device: "blue-l2".into(), v6: false };
+        assert_eq!(shown(&other, &zones("")), [""; 0], "the default zone is everybody's");
     }
 
     #[test]

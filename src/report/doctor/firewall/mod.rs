@@ -1,5 +1,5 @@
-//! Does the host's firewall drop what the fabric needs: VXLAN from and to the other VTEPs, what a VRF forwards, and, where br_netfilter shows them to it,
-//! frames between the ports of a bridge?
+//! Does the host's firewall drop what the fabric needs: VXLAN from and to the other VTEPs, what a VRF forwards, guests' requests to the host's own DHCP server,
+//! and, where br_netfilter shows them to it, frames between the ports of a bridge?
 //!
 //! Asked of the kernel, with packets: a copy of the rules is put into a network namespace of its own ([`sandbox`]), with devices by the names of the host's
 //! own ([`stage`]), and packets like the real ones are sent there ([`frames`]), first without the rules, then with them. What is lost only with them the
@@ -19,6 +19,7 @@ mod tried;
 pub use told::judge;
 
 use super::Base;
+use super::bridges::ranges;
 use crate::engine::{Engine, EngineError};
 use crate::kernel::sysctl;
 use crate::plan::seen::{Link, LinkKind};
@@ -172,10 +173,18 @@ fn set(base: &Base, tunnels: &[Tunnels], bridge_nf: &[&str], rules: &Ruleset) ->
         let network = &record.network;
         let (name, bridge) = (network.name.to_string(), network.bridge.to_string());
         let vxlan = network.vni.device().to_string();
+        let ranges = ranges(&network.name);
         for v6 in [false, true] {
             let guests = guests(base, n, record, v6);
             if guests.is_empty() {
                 continue;
+            }
+            if ranges.iter().any(|range| range.contains(':') == v6) {
+                let vrf = network.vrf.as_ref().map(|vrf| vrf.name.as_str());
+                let index = base.world.link(&network.bridge).map(|link| link.index);
+                let addresses = index.into_iter().flat_map(|index| base.world.addresses(index));
+                let addresses: Vec<IpNet> = addresses.map(|address| address.net).collect();
+                stage.dhcp(&name, (&bridge, &addresses), vrf, &guests, v6);
             }
             if bridge_nf.contains(&BRIDGE_NF[usize::from(v6)]) {
                 stage.bridged(&name, &bridge, &vxlan, &guests);

@@ -6,7 +6,7 @@
 
 use super::frames::{self, fence};
 use super::ruleset::Ruleset;
-use super::stage::{Case, From, Shot, Stage, To, far_mac, near_mac};
+use super::stage::{Case, From, SERVERS, Shot, Stage, To, far_mac, near_mac};
 use crate::exec;
 use crate::kernel::Kernel;
 use crate::snoop::{Packet, everything};
@@ -72,7 +72,15 @@ impl Sandbox {
             // Without its address nothing arrives, which the first packets tell.
             socket.ok()
         };
-        Ok(Sandbox { near, far, listening: stage.listen.iter().filter_map(listen).collect(), until })
+        let listening: Vec<UdpSocket> = stage.listen.iter().filter_map(listen).collect();
+        for name in &stage.groups {
+            let name = name.parse().map_err(|error| format!("{name}: {error}"))?;
+            let index = kernel.link(&name).map_err(|error| error.to_string())?.map(|link| link.index);
+            let join = |socket: &UdpSocket| index.is_some_and(|n| socket.join_multicast_v6(&SERVERS, n).is_ok());
+            // Where none could, nothing arrives either.
+            let _ = listening.iter().any(join);
+        }
+        Ok(Sandbox { near, far, listening, until })
     }
 
     /// Puts a copy of the host's rules in.

@@ -8,7 +8,7 @@ use super::frames::{Kind, Mac, frame, vxlan};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// A firewall that lets any of them through is one that means to choose. No ping among them: ufw and firewalld let those through when they are closed.
 const TRIED: [Kind; 3] = [Kind::Tcp(22), Kind::Tcp(443), Kind::Udp(4000)];
@@ -22,13 +22,15 @@ pub enum What {
     Bridged { network: String, bridge: String, v6: bool },
     /// What a VRF forwards to this bridge.
     Routed { network: String, vrf: String, out: String, v6: bool },
+    /// Guests' requests to the DHCP server of this host. They come in by this device: the bridge, or the VRF that it is in.
+    Dhcp { network: String, device: String, v6: bool },
 }
 
 impl What {
     pub fn is_v6(&self) -> bool {
         match self {
             What::Tunnel { own, .. } => own.is_ipv6(),
-            What::Bridged { v6, .. } | What::Routed { v6, .. } => *v6,
+            What::Bridged { v6, .. } | What::Routed { v6, .. } | What::Dhcp { v6, .. } => *v6,
         }
     }
 }
@@ -80,8 +82,10 @@ pub struct Stage {
     pub first: Vec<(String, String)>,
     /// Below /proc/sys, afterwards.
     pub then: Vec<(String, String)>,
-    /// Where this host hears VXLAN.
+    /// Where this host hears VXLAN, and DHCP.
     pub listen: Vec<SocketAddr>,
+    /// Devices by which it hears what is for all DHCPv6 servers.
+    pub groups: Vec<String>,
     pub cases: Vec<Case>,
     /// The bridges of the host, with their ports.
     pub bridges: BTreeMap<String, Vec<String>>,
@@ -285,7 +289,60 @@ impl Stage {
         let what = What::Routed { network: network.into(), vrf: vrf.into(), out: out.into(), v6 };
         self.cases.push(Case { what, shots, known: true });
     }
+
+    /// Guests' requests for an address: from each of these ports of a bridge that has these addresses, or by the VRF that it is in.
+    pub fn dhcp(
+        &mut self,
+        network: &str,
+        (bridge, addresses): (&str, &[IpNet]),
+        vrf: Option<&str>,
+        guests: &[Guest],
+        v6: bool,
+    ) {
+        let (server, client) = DHCP[usize::from(v6)];
+        let any: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let listen = (any, server).into();
+        if !self.listen.contains(&listen) {
+            self.listen.push(listen);
+        }
+        let ports: Vec<&str> = guests.iter().map(|guest| guest.device.as_str()).collect();
+        let entries = match vrf {
+            Some(vrf) => vec![self.device(vrf); guests.len()],
+            None => {
+                let numbers = self.bridge(bridge, &ports);
+                // And no other link-local one: rules ask for the way back.
+                self.line(format_args!("link set {bridge} addrgenmode none\naddress flush dev {bridge}"));
+                for address in addresses {
+                    let nodad = if address.addr().is_ipv6() { " nodad" } else { "" };
+                    self.line(format_args!("address add {address} dev {bridge}{nodad}"));
+                }
+                numbers
+            }
+        };
+        let device = vrf.unwrap_or(bridge);
+        self.groups.extend(v6.then(|| device.to_owned()));
+        let mut shots = Vec::new();
+        for (guest, n) in guests.iter().zip(entries) {
+            let mac = guest.mac.unwrap_or(far_mac(n));
+            let (to, ips): (Mac, (IpAddr, IpAddr)) = if v6 {
+                let own = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n as u16 + 2);
+                (SERVERS_MAC, (own.into(), SERVERS.into()))
+            } else {
+                ([0xff; 6], (any, Ipv4Addr::BROADCAST.into()))
+            };
+            let make = |id| frame((to, mac), ips, Kind::Dhcp { client, server }, id);
+            shots.push(self.shot(&guest.device, From::Far(n), To::Socket, make));
+        }
+        let what = What::Dhcp { network: network.into(), device: device.into(), v6 };
+        self.cases.push(Case { what, shots, known: true });
+    }
 }
+
+/// Where DHCP servers are asked, by clients at which port: IPv4's, and IPv6's (RFC 2131 §4.1, RFC 8415 §7).
+pub const DHCP: [(u16, u16); 2] = [(67, 68), (547, 546)];
+/// All_DHCP_Relay_Agents_and_Servers, and whom its frames are to (RFC 8415 §7.1, RFC 2464 §7).
+pub const SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+const SERVERS_MAC: Mac = [0x33, 0x33, 0, 1, 0, 2];
 
 impl Case {
     /// The packets of those of whose packets none arrived.

@@ -1,6 +1,6 @@
 //! What is made of what the packets did; pure.
 
-use super::stage::What;
+use super::stage::{DHCP, What};
 use super::tried::{BLANK, Verdict, Why};
 use super::{BRIDGE_NF, NETWORKS, Seen};
 use crate::report::doctor::{Base, Finding, Severity, sysctl_command};
@@ -84,6 +84,10 @@ fn asked(what: &What) -> (String, String) {
         }
         What::Bridged { network, .. } => (network.clone(), "the frames between its guests".into()),
         What::Routed { network, vrf, out, .. } => (network.clone(), format!("what VRF {vrf} forwards to {out}")),
+        What::Dhcp { network, v6, .. } => {
+            let (name, port) = (if *v6 { "DHCPv6" } else { "DHCP" }, DHCP[usize::from(*v6)].0);
+            (network.clone(), format!("its guests' {name} requests before they reach this host's UDP {port}"))
+        }
     }
 }
 
@@ -101,7 +105,7 @@ fn told(verdict: &Verdict) -> Finding {
     let whose = match &verdict.what {
         _ if !some => String::new(),
         What::Tunnel { .. } => ", and not that of others".into(),
-        What::Bridged { .. } => format!(" at {}, and not at others", few(&verdict.lost, "ports")),
+        What::Bridged { .. } | What::Dhcp { .. } => format!(" at {}, and not at others", few(&verdict.lost, "ports")),
         What::Routed { .. } => format!(" for {}, and not for others", few(&verdict.lost, "guests")),
     };
     let more = match &verdict.what {
@@ -117,6 +121,7 @@ fn told(verdict: &Verdict) -> Finding {
             format!("{whose}: {setting} shows them to the firewall ({HOW}: TCP and UDP)")
         }
         What::Routed { .. } => format!("{whose} ({HOW}: TCP and UDP)"),
+        What::Dhcp { .. } => format!("{whose} ({HOW})"),
     };
     let unsure = match verdict.why {
         Why::Vrf => "; the rules ask for what a copy does not have, where a device plays the VRF",
@@ -126,11 +131,18 @@ fn told(verdict: &Verdict) -> Finding {
     let certain = verdict.known && !matches!(verdict.why, Why::Some | Why::Vrf | Why::Queue);
     let severity = if certain { Severity::Problem } else { Severity::Warning };
     let finding = Finding::new(severity, "firewall", object, format!("drops {question}{more}{unsure}"));
+    let zone = match &verdict.what {
+        What::Dhcp { device, .. } => format!(
+            "firewalld lets a service in by the zone, and that of {device} is others', too: give {device} one of its own that has the service"
+        ),
+        _ => String::new(),
+    };
     let reason = match verdict.why {
         Why::Tried => "no change that was tried lets it through",
         Why::Hurried => "there was no time to try a change",
         Why::Some => "a rule for all guests would open the others, too",
         Why::Named => "a rule for all guests would open those that have rules of their own",
+        Why::Zone => &zone,
         Why::Vrf => "nothing was tried",
         Why::Queue => "ask the program",
     };

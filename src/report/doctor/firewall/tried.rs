@@ -1,10 +1,10 @@
 //! Tries it: what arrives without the rules and is lost with them, and what would let it through.
 
 use super::least::{Bench, Least, least};
-use super::mend::{self, Candidate, Change, Kept, Wanted};
+use super::mend::{self, Candidate, Change, Kept, Wanted, Zones};
 use super::ruleset::{Ruleset, is_beginning};
 use super::sandbox::{self, Sandbox};
-use super::stage::{Case, Stage, Tunnels, What};
+use super::stage::{Case, DHCP, Stage, Tunnels, What};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -41,6 +41,8 @@ pub enum Why {
     Some,
     /// Rules name the guests whose packets are lost: an accept for all would open all of them.
     Named,
+    /// firewalld has no rule for one device of a zone, and the bridge shares its zone.
+    Zone,
     /// The rules ask for what only a real VRF has.
     Vrf,
     /// It is lost only where nobody listens to whom the rules leave it.
@@ -177,6 +179,13 @@ impl Question<'_> {
                 names.extend([vrf.as_str(), out]);
                 first.clone_from(&self.only_with_vrf[usize::from(*v6)]);
             }
+            What::Dhcp { device, v6, .. } => {
+                port = DHCP[usize::from(*v6)].0.to_string();
+                names.extend([device.as_str(), &port]);
+                if !self.stage.bridges.contains_key(device) {
+                    first.clone_from(&self.only_with_vrf[usize::from(*v6)]);
+                }
+            }
         }
         let is_guests = !matches!(case.what, What::Tunnel { .. });
         let why = match () {
@@ -206,7 +215,10 @@ impl Question<'_> {
         let is_own = |tunnels: &&Tunnels| matches!(case.what, What::Tunnel { own, .. } if own == tunnels.end());
         let own = self.tunnels.iter().find(is_own);
         let (others, uplinks) = own.map(|own| (others(own), uplinks(own))).unwrap_or_default();
-        let port = own.map_or(0, |own| own.port);
+        let port = match &case.what {
+            What::Dhcp { v6, .. } => DHCP[usize::from(*v6)].0,
+            _ => own.map_or(0, |own| own.port),
+        };
         let alone = self.is_alone(&case.what);
         let wanted = Wanted { what: &case.what, port, others: &others, uplinks: &uplinks, alone };
         let candidates = mend::candidates(&wanted, self.rules, self.kept);
@@ -220,7 +232,18 @@ impl Question<'_> {
         if let (Some(mend), true, [guess]) = (&mut mend, is_guess, &others[..]) {
             *mend = mend.replace(guess, BLANK);
         }
-        (mend, is_guess, if hurried { Why::Hurried } else { Why::Tried })
+        let shares = match &case.what {
+            What::Dhcp { device, v6, .. } => {
+                Zones::of(self.rules, *v6).is_some_and(|zones| zones.own(device).is_none())
+            }
+            _ => false,
+        };
+        let why = match () {
+            () if hurried => Why::Hurried,
+            () if shares => Why::Zone,
+            () => Why::Tried,
+        };
+        (mend, is_guess, why)
     }
 
     /// Does no rule name another bridge than this one, nor a port of another?
