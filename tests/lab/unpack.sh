@@ -6,9 +6,7 @@ set -euo pipefail
 root=$1 suite=$2 names=$3
 shift 3
 
-# The mirror that this machine has its own packages from: it carries all suites.
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | head -n 1)
-[ -n "$mirror" ] || { echo "lab: apt knows no Debian mirror ('apt-get indextargets'): run 'apt-get update' first" >&2; exit 1; }
+mirror=$("$(dirname "${BASH_SOURCE[0]}")/mirror")
 
 # An apt that knows of no installed package and of this suite alone; its answer is the whole closure.
 apt=$(mktemp -d)
