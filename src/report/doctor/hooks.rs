@@ -24,7 +24,11 @@ enum There {
     Unread(String),
 }
 
-/// A daemon of libvirt's that calls hooks.
+/// The daemons of libvirt's that call hooks of ours: one for all, or, as RHEL, Fedora and Arch have them, one a driver
+/// (<https://libvirt.org/daemons.html>). Each looks for hooks itself, in src/util/virhook.c.
+const DAEMONS: [&str; 3] = ["libvirtd", "virtqemud", "virtnetworkd"];
+
+/// One that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Daemon {
     name: &'static str,
@@ -32,13 +36,36 @@ struct Daemon {
     since: Option<i64>,
 }
 
+impl Daemon {
+    /// Calls what is linked there.
+    fn calls(&self, place: &Path) -> bool {
+        let in_dir = |dir: &str| place.parent().is_some_and(|parent| parent.ends_with(dir));
+        match self.name {
+            "virtqemud" => in_dir("qemu.d"),
+            "virtnetworkd" => in_dir("network.d"),
+            _ => in_dir("qemu.d") || in_dir("network.d"),
+        }
+    }
+
+    /// Has called one of its hooks, as records show.
+    fn was_called(&self, seen: &Seen) -> bool {
+        match self.name {
+            "virtqemud" => seen.has_guest,
+            "virtnetworkd" => seen.has_network,
+            _ => seen.has_guest || seen.has_network,
+        }
+    }
+}
+
 pub struct Seen {
     places: Vec<(PathBuf, bool, There)>,
     /// The mode of what the links point to; none where it is missing.
     mode: Option<u32>,
-    daemon: Option<Daemon>,
-    /// libvirt has called a hook since: a record of its network or guest is there.
-    was_called: bool,
+    daemons: Vec<Daemon>,
+    /// libvirt has called a guest's hook: a record of one is there.
+    has_guest: bool,
+    /// The same of a network's.
+    has_network: bool,
     /// AppArmor confines libvirtd.
     apparmor: bool,
     /// SELinux is enforcing, and whether `virt_hooks_unconfined` is on.
@@ -53,8 +80,6 @@ pub struct Seen {
 pub fn observe(engine: &Engine, base: &Base) -> Seen {
     let root = Path::new("/");
     let by_libvirt = |origin| matches!(origin, crate::config::Origin::Libvirt | crate::config::Origin::LibvirtBridge);
-    let was_called = base.networks.iter().any(|record| by_libvirt(record.network.origin))
-        || base.guests.iter().any(|record| record.guest.kind == GuestKind::Libvirt);
     let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let unit = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"]
         .iter()
@@ -63,8 +88,9 @@ pub fn observe(engine: &Engine, base: &Base) -> Seen {
     Seen {
         places: places(root).into_iter().map(|(path, libvirt)| (path.clone(), libvirt, there(&path))).collect(),
         mode: fs::metadata(BINARY).ok().map(|meta| meta.permissions().mode()),
-        daemon: daemon(),
-        was_called,
+        daemons: daemons(Path::new("/run")),
+        has_guest: base.guests.iter().any(|record| record.guest.kind == GuestKind::Libvirt),
+        has_network: base.networks.iter().any(|record| by_libvirt(record.network.origin)),
         apparmor: text("/sys/kernel/security/apparmor/profiles")
             .lines()
             .any(|line| (line.contains("libvirtd") || line.contains("virtqemud")) && line.ends_with("(enforce)")),
@@ -90,13 +116,14 @@ fn there(path: &Path) -> There {
     }
 }
 
-/// By its pid file, which it writes and locks itself (libvirt, src/util/virpidfile.c).
-fn daemon() -> Option<Daemon> {
-    ["libvirtd", "virtqemud"].into_iter().find_map(|name| {
-        let pid: u32 = fs::read_to_string(format!("/run/{name}.pid")).ok()?.trim().parse().ok()?;
+/// By their pid files, which they write and lock themselves (libvirt, src/util/virpidfile.c).
+fn daemons(run: &Path) -> Vec<Daemon> {
+    let running = |name| {
+        let pid: u32 = fs::read_to_string(run.join(format!("{name}.pid"))).ok()?.trim().parse().ok()?;
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         Some(Daemon { name, since: started(&stat, &fs::read_to_string("/proc/stat").ok()?) })
-    })
+    };
+    DAEMONS.into_iter().filter_map(running).collect()
 }
 
 /// proc(5): field 22 of /proc/PID/stat in ticks since boot, 100 a second for user space on every architecture of today; `btime` in /proc/stat.
@@ -109,11 +136,8 @@ fn started(stat: &str, host: &str) -> Option<i64> {
 
 /// Makes libvirt look for hooks again; the guests run on.
 fn reload(seen: &Seen, daemon: &Daemon) -> String {
-    match (seen.systemd, daemon.name) {
-        (true, "virtqemud") => "systemctl reload virtqemud virtnetworkd".into(),
-        (true, name) => format!("systemctl reload {name}"),
-        (false, name) => format!("kill -HUP $(cat /run/{name}.pid)"),
-    }
+    let name = daemon.name;
+    if seen.systemd { format!("systemctl reload {name}") } else { format!("kill -HUP $(cat /run/{name}.pid)") }
 }
 
 pub fn judge(seen: &Seen) -> Vec<Finding> {
@@ -135,17 +159,21 @@ pub fn judge(seen: &Seen) -> Vec<Finding> {
             }
         }
     }
-    // The oldest: what was linked anew beside it is seen at once, for libvirt remembers of a driver only whether it has hooks (virhook.c).
-    let oldest = seen.places.iter().filter(|(_, libvirt, _)| *libvirt).filter_map(|(_, _, there)| match there {
-        There::Link(since) => Some(*since),
-        _ => None,
-    });
-    if let (Some(daemon), Some(linked), false) = (&seen.daemon, oldest.min(), seen.was_called)
-        && daemon.since.is_some_and(|since| since + SLACK < linked)
-    {
-        let evidence =
-            "runs since before the hooks were linked, and looks for them at its start and when it is reloaded";
-        found.push(Finding::warning("hook-reload", daemon.name, evidence).run(reload(seen, daemon)));
+    for daemon in &seen.daemons {
+        // The newest: libvirt remembers of each driver by itself whether it had hooks (src/util/virhook.c `virHookInitialize`).
+        let links =
+            seen.places.iter().filter(|(path, ..)| daemon.calls(path)).filter_map(|(_, _, there)| match there {
+                There::Link(since) => Some(*since),
+                _ => None,
+            });
+        if let (Some(linked), Some(since)) = (links.max(), daemon.since)
+            && since + SLACK < linked
+            && !daemon.was_called(seen)
+        {
+            let evidence =
+                "runs since before its hooks were linked, and looks for them at its start and when it is reloaded";
+            found.push(Finding::warning("hook-reload", daemon.name, evidence).run(reload(seen, daemon)));
+        }
     }
     if seen.selinux == Some(false) && seen.places.iter().any(|(_, libvirt, there)| *libvirt && *there != There::Nothing)
     {
@@ -175,10 +203,12 @@ fn links(seen: &Seen) -> Vec<Finding> {
         let install = format!("evpn-hook install {}", if *libvirt { "--libvirt" } else { "--lxc" });
         match there {
             There::Link(_) => {}
-            // One of two, or with libvirtd running: it is wanted. Else this host may do without.
-            There::Nothing if *libvirt && (is_there(true) || seen.daemon.is_some()) => {
+            // One of two, or with libvirt running: it is wanted. Else this host may do without.
+            There::Nothing if *libvirt && (is_there(true) || !seen.daemons.is_empty()) => {
                 let evidence = "is missing: libvirt does not call evpn-hook";
-                let again = seen.daemon.as_ref().map_or(String::new(), |daemon| format!("; {}", reload(seen, daemon)));
+                // A daemon that does not run looks at its start.
+                let calls = seen.daemons.iter().filter(|daemon| daemon.calls(path));
+                let again: String = calls.map(|daemon| format!("; {}", reload(seen, daemon))).collect();
                 found.push(Finding::problem("hook-missing", shown, evidence).run(install + &again));
             }
             There::Nothing => {
@@ -227,8 +257,9 @@ mod tests {
                 .map(|(path, libvirt)| (path, libvirt, There::Link(100)))
                 .collect(),
             mode: Some(0o100_755),
-            daemon: Some(Daemon { name: "libvirtd", since: Some(200) }),
-            was_called: false,
+            daemons: vec![Daemon { name: "libvirtd", since: Some(200) }],
+            has_guest: false,
+            has_network: false,
             apparmor: false,
             selinux: None,
             systemd: true,
@@ -277,7 +308,7 @@ mod tests {
         assert_eq!((both.len(), both[0].mend.as_str()), (2, "evpn-hook install --libvirt; systemctl reload libvirtd"));
         let unused = finds(|seen| {
             seen.places.iter_mut().for_each(|p| p.2 = There::Nothing);
-            seen.daemon = None;
+            seen.daemons.clear();
         });
         assert!(unused.iter().all(|finding| finding.severity == Severity::Hint), "{unused:?}");
     }
@@ -305,22 +336,87 @@ mod tests {
 
     #[test]
     fn a_libvirtd_that_has_not_looked() {
-        let late = |seen: &mut Seen| seen.daemon = Some(Daemon { name: "libvirtd", since: Some(50) });
+        let late = |seen: &mut Seen| seen.daemons[0].since = Some(50);
         let anew = |seen: &mut Seen| {
             late(seen);
             seen.places.iter_mut().for_each(|place| place.2 = There::Link(40));
             qemu(seen, There::Link(100));
         };
-        assert_eq!(finds(anew), [], "the other was there at its start");
+        assert_eq!(only(&finds(anew)).0, "hook-reload", "that the networks' was there at its start helps no guest");
         assert_eq!(only(&finds(late)), ("hook-reload", Severity::Warning, "systemctl reload libvirtd"));
-        assert_eq!(
-            finds(|seen| {
+        for called in [|seen: &mut Seen| seen.has_guest = true, |seen: &mut Seen| seen.has_network = true] {
+            let since = finds(|seen| {
                 late(seen);
-                seen.was_called = true;
-            }),
-            [],
-            "it has called since"
-        );
+                called(seen);
+            });
+            assert_eq!(since, [], "it has called since");
+        }
+    }
+
+    /// virtqemud calls the guests' hooks, virtnetworkd the networks'.
+    #[test]
+    fn a_daemon_a_driver() {
+        let modular = |qemu: i64, network: i64| {
+            move |seen: &mut Seen| {
+                let daemon = |name, since| Daemon { name, since: Some(since) };
+                seen.daemons = vec![daemon("virtqemud", qemu), daemon("virtnetworkd", network)];
+            }
+        };
+        let told = |change: &dyn Fn(&mut Seen)| {
+            finds(change).into_iter().map(|f| format!("{} {}: {}", f.check, f.object, f.mend)).collect::<Vec<_>>()
+        };
+        assert_eq!(finds(modular(200, 200)), []);
+        let network = ["hook-reload virtnetworkd: systemctl reload virtnetworkd"];
+        assert_eq!(told(&modular(200, 50)), network);
+        assert_eq!(told(&modular(50, 200)), ["hook-reload virtqemud: systemctl reload virtqemud"]);
+        assert_eq!(told(&modular(50, 50)).len(), 2);
+        let guests = |seen: &mut Seen| {
+            modular(50, 50)(seen);
+            seen.has_guest = true;
+        };
+        assert_eq!(told(&guests), network, "that virtqemud has called says nothing of the other");
+        let networks = |seen: &mut Seen| {
+            modular(200, 50)(seen);
+            seen.has_network = true;
+        };
+        assert_eq!(finds(networks), []);
+        let linked_later = |seen: &mut Seen| {
+            modular(50, 50)(seen);
+            seen.places.iter_mut().for_each(|place| place.2 = There::Link(40));
+            qemu(seen, There::Link(100));
+        };
+        assert_eq!(told(&linked_later), ["hook-reload virtqemud: systemctl reload virtqemud"]);
+    }
+
+    #[test]
+    fn a_missing_hook_is_the_daemons_that_calls_it() {
+        let mends = |names: &[&'static str]| {
+            let found = finds(|seen| {
+                seen.daemons = names.iter().map(|name| Daemon { name, since: Some(200) }).collect();
+                seen.places.iter_mut().filter(|(_, libvirt, _)| *libvirt).for_each(|p| p.2 = There::Nothing);
+            });
+            assert!(found.iter().all(|finding| finding.severity == Severity::Problem), "{found:?}");
+            found.into_iter().map(|finding| finding.mend).collect::<Vec<_>>()
+        };
+        let install = "evpn-hook install --libvirt";
+        let both =
+            [format!("{install}; systemctl reload virtqemud"), format!("{install}; systemctl reload virtnetworkd")];
+        assert_eq!(mends(&["virtqemud", "virtnetworkd"]), both);
+        assert_eq!(mends(&["virtqemud"]), [both[0].as_str(), install], "virtnetworkd will look when it starts");
+    }
+
+    #[test]
+    fn all_daemons_that_run_are_seen() {
+        let run = std::env::temp_dir().join(format!("evpn-doctor-daemons-{}", std::process::id()));
+        fs::create_dir_all(&run).unwrap();
+        let names = || daemons(&run).into_iter().map(|daemon| daemon.name).collect::<Vec<_>>();
+        assert_eq!(names(), [] as [&str; 0]);
+        for name in ["virtqemud", "virtnetworkd"] {
+            fs::write(run.join(format!("{name}.pid")), format!("{}\n", std::process::id())).unwrap();
+        }
+        assert_eq!(names(), ["virtqemud", "virtnetworkd"]);
+        assert!(daemons(&run).iter().all(|daemon| daemon.since.is_some()));
+        fs::remove_dir_all(&run).unwrap();
     }
 
     #[test]
