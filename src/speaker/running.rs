@@ -25,13 +25,16 @@ impl Instance {
 
 impl Instance {
     /// The route targets that are configured for import: of a VNI in the EVPN instance (`vni N` … `exit-vni`), with `None` of the instance itself, which is its VRF's
-    /// L3VNI. Empty where they are bgpd's own: any AS, and the VNI.
+    /// L3VNI. Empty where bgpd's own counts, alone or beside them: any AS, and the VNI.
     pub fn imports(&self, vni: Option<u32>) -> Vec<&str> {
         let (mut inside, mut found) = (None, Vec::new());
         for (_, line) in self.lines.iter().filter(|(family, _)| family == "l2vpn evpn") {
             match line.split_whitespace().collect::<Vec<_>>()[..] {
                 ["vni", number] => inside = number.parse::<u32>().ok(),
                 ["exit-vni"] => inside = None,
+                ["route-target", "import", "auto"] | ["auto-route-target", "import", "add-always"] if inside == vni => {
+                    return Vec::new();
+                }
                 ["route-target", "import" | "both", ref targets @ ..] if inside == vni => found.extend(targets),
                 _ => {}
             }

@@ -82,3 +82,27 @@ fn what_is_configured_for_import() {
     assert_eq!(running.vrf("red").unwrap().imports(None), ["64512:10"]);
     assert_eq!(running.vrf("red").unwrap().imports(Some(20)), [""; 0]);
 }
+
+/// FRR 8.5 and newer writes `route-target import auto`, 10.8 `auto-route-target import add-always`, in a VNI's block, too (bgp_evpn_vty.c `write_vni_config`,
+/// `bgp_config_write_evpn_info`).
+#[test]
+fn what_is_configured_beside_the_automatic_target() {
+    let of = |lines: &str| {
+        let vrf = format!("router bgp 1 vrf red\n address-family l2vpn evpn\n{lines} exit-address-family\nexit\n");
+        let running = parse(&vrf);
+        running.vrf("red").unwrap().imports(None).iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    for auto in ["route-target import auto", "auto-route-target import add-always"] {
+        assert_eq!(of(&format!("  route-target import 64512:9\n  {auto}\n")), [""; 0], "{auto}");
+    }
+    for other in ["export add-always", "import add-if-no-manual", "import add-never", "import rfc8365-compatible"] {
+        let lines = format!("  route-target import 64512:9\n  auto-route-target {other}\n");
+        assert_eq!(of(&lines), ["64512:9"], "{other}");
+    }
+    let running = parse(concat!(
+        "router bgp 64512\n address-family l2vpn evpn\n  advertise-all-vni\n  vni 20\n   route-target import *:9\n",
+        "   auto-route-target import add-always\n  exit-vni\n  vni 21\n   route-target import *:9\n  exit-vni\n exit-address-family\nexit\n",
+    ));
+    let evpn = running.evpn().unwrap();
+    assert_eq!((evpn.imports(Some(20)), evpn.imports(Some(21))), (vec![], vec!["*:9"]));
+}

@@ -150,6 +150,20 @@ fn a_vnis_targets() {
     assert_eq!(targets(&Value::Null), None);
 }
 
+/// As FRR 10.8 is going to answer: VNIs as strings, and the automatic target as it is compared. Made from bgp_evpn_vty.c `evpn_l2vni_fill_json`,
+/// `display_rt_list` and, of a VRF, `evpn_l3vni_fill_json` at fbfc8222da (10.8.0-dev).
+#[test]
+fn a_vnis_targets_from_10_8_on() {
+    let value = golden!("evpn-vni-master.json");
+    let (import, export) = (vec!["*:20".to_owned()], vec!["64512:20".to_owned()]);
+    assert_eq!(targets(&value), Some(Targets { rd: Some("10.0.0.1:3".into()), import, export }));
+    assert_eq!(distinguisher(&value), Some("10.0.0.1:3"));
+    let l3 = r#"{"vni":"N/A","type":"L3","inKernel":"False","rd":"10.0.0.1:2","originatorIp":"10.0.0.1","advertiseGatewayMacip":"Disabled",
+        "advertiseSviMacIp":"Disabled","advertisePip":"Enabled","sysIP":"10.0.0.1","sysMac":"6a:c7:59:d6:15:c0","rmac":"6a:c7:59:d6:15:c0",
+        "vniFilter":"none","importRts":["*:10","65000:9"],"exportRts":["64512:10"],"l2Vnis":[20]}"#;
+    assert_eq!(targets(&json(l3).unwrap()).unwrap().import, ["*:10", "65000:9"]);
+}
+
 #[test]
 fn an_own_route_and_who_got_it() {
     let mac: Mac = "00:16:3e:00:00:99".parse().unwrap();

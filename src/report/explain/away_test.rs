@@ -163,6 +163,18 @@ const FAULTS: &[Fault] = &[
         ("import", MAC, READ_AGAIN),
     ),
     (
+        "FRR 10.8 takes every AS beside a configured target",
+        |s| {
+            s.frr().known.as_mut().unwrap().state = MacState::Absent;
+            s.frr().received.iter_mut().for_each(|p| p.targets = vec!["65000:20".into()]);
+            s.frr().targets.as_mut().unwrap().import = vec!["*:20".into(), "65000:9".into()];
+            for line in ["vni 20", "route-target import 65000:9", "auto-route-target import add-always", "exit-vni"] {
+                s.configured("l2vpn evpn", line);
+            }
+        },
+        ("import", MAC, READ_AGAIN),
+    ),
+    (
         "its VTEP gives other targets",
         |s| {
             s.frr().received.iter_mut().for_each(|p| p.targets = vec!["65000:9".into()]);
