@@ -2,10 +2,11 @@
 //! `UPDATE=1 cargo test --test golden` writes the files anew; read the difference before you commit it.
 //!
 //! tree, svg: `look`, a host of golden/hosts.rs and how it is shown.
-//! input: `args` (one a line; `\n` stands for a newline), `stdin.xml` or `env`, and perhaps `config.toml`. config: `config.toml`.
+//! input: `args` (one a line; `\n` stands for a newline), `stdin.xml` (a hook's, or one of libvirt's status files) or `env`, and perhaps `config.toml`.
+//! config: `config.toml`.
 
 use evpn_hook::config::{self, Config};
-use evpn_hook::input::{libvirt_network, libvirt_qemu, lxc};
+use evpn_hook::input::{libvirt_network, libvirt_qemu, libvirt_status, lxc};
 use evpn_hook::report::status::{self, terminal::Look};
 use std::collections::HashMap;
 use std::fmt::{Debug, Display};
@@ -30,6 +31,11 @@ fn input() {
         match driver.as_str() {
             "qemu" => shown(libvirt_qemu::read(rest, &stdin).map(pretty)),
             "network" => shown(libvirt_network::read(rest, &stdin, &config_of(case)).map(pretty)),
+            "network-status" => {
+                let name = rest[0].parse().expect("the second word is a network");
+                shown(libvirt_network::status(&name, &stdin, &config_of(case)).map(pretty))
+            }
+            "qemu-status" => shown(libvirt_status::read(&rest[0], &stdin).map(pretty)),
             "lxc" => {
                 let env = read(case, "env").expect("an lxc case has env");
                 let env: HashMap<&str, &str> = env.lines().filter_map(|line| line.split_once('=')).collect();

@@ -79,6 +79,7 @@ mod tests {
         assert_eq!(life(&file("state='running' reason='booted'")), Some(Life::Here));
         assert_eq!(life(&file("state='running' reason='post-copy'")), Some(Life::Here));
         assert_eq!(life(&file("state='paused' reason='user'")), Some(Life::Here));
+        assert_eq!(life(&file("state='paused' reason='api error'")), Some(Life::Here), "libvirt 9.2 and newer");
         assert_eq!(life(&file("state='paused' reason='migration'")), Some(Life::Moving));
         assert_eq!(life(&file("state='paused' reason='starting up'")), Some(Life::Moving));
         assert_eq!(life(&file("state='shutoff' reason='destroyed'")), Some(Life::Ended));

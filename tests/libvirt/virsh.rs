@@ -36,18 +36,33 @@ impl Virsh {
         Ok(virsh)
     }
 
-    /// What it prints to a command, without the prompt's lines.
+    /// The same, of a command that it may die of: libvirt 9.0 does of files that a newer one has because it did (hostdev-scsi-vhost-rawio-invalid.xml).
+    /// The next command has another one.
+    fn try_ask(&mut self, command: &str) -> Result<Vec<String>, String> {
+        self.told(command).map_err(|_| {
+            *self = Virsh::start().expect("it did start");
+            "virsh itself dies of it".to_owned()
+        })
+    }
+
     fn ask(&mut self, command: &str) -> Vec<String> {
+        self.told(command).unwrap_or_else(|lines| panic!("virsh ended at {command}: {lines:?}"))
+    }
+
+    /// What it prints to a command, without the prompt's lines; as an error where it is all that it ever printed.
+    fn told(&mut self, command: &str) -> Result<Vec<String>, Vec<String>> {
         self.asked += 1;
         let end = format!("@@{}", self.asked);
         self.stdin.write_all(format!("{command}\necho {end}\n").as_bytes()).expect("virsh listens");
         let mut lines = Vec::new();
         loop {
             let mut line = Vec::new();
-            assert!(self.answers.read_until(b'\n', &mut line).unwrap() > 0, "virsh ended at {command}: {lines:?}");
+            if self.answers.read_until(b'\n', &mut line).unwrap() == 0 {
+                return Err(lines);
+            }
             let line = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
             if line == end {
-                return lines;
+                return Ok(lines);
             }
             if !line.starts_with("virsh # ") {
                 lines.push(line);
@@ -57,7 +72,7 @@ impl Virsh {
 
     /// Has libvirt take a file; what it prints of it, and what domiflist lists (target, type, MAC). Else why it would not.
     pub fn domain(&mut self, file: &Path) -> Result<(String, Vec<Listed>), String> {
-        let answer = self.ask(&format!("define {}", quoted(file.to_str().unwrap())));
+        let answer = self.try_ask(&format!("define {}", quoted(file.to_str().unwrap())))?;
         let name = taken(&answer, "Domain '", "' defined from ")?;
         let xml = self.ask(&format!("dumpxml --inactive {}", quoted(&name))).join("\n");
         let list = self.ask(&format!("domiflist --inactive {}", quoted(&name)));
@@ -74,7 +89,7 @@ impl Virsh {
 
     /// The same of a network.
     pub fn network(&mut self, file: &Path) -> Result<String, String> {
-        let answer = self.ask(&format!("net-define {}", quoted(file.to_str().unwrap())));
+        let answer = self.try_ask(&format!("net-define {}", quoted(file.to_str().unwrap())))?;
         let name = taken(&answer, "Network ", " defined from ")?;
         let xml = self.ask(&format!("net-dumpxml {}", quoted(&name))).join("\n");
         let gone = self.ask(&format!("net-undefine {}", quoted(&name)));
