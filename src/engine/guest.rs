@@ -9,7 +9,7 @@ use crate::journal::Message;
 use crate::kernel::Kernel;
 use crate::model::{Address, Guest, GuestKind, IfName, Mac, Source, quoted};
 use crate::plan::guard::{Guard, Lets, guard};
-use crate::plan::guest::{Seen, Wanted, guarded, open_tunnel, register, wire, withdraw};
+use crate::plan::guest::{Seen, Wanted, end, guarded, open_tunnel, register, wire, withdraw};
 use crate::plan::learn::{unfit_declared, yields};
 use crate::plan::seen::{Link, World};
 use crate::plan::{Plan, Refusal, Step};
@@ -544,6 +544,11 @@ impl Engine {
                 steps.retain(|planned| !unlocks(planned));
             }
             plan.extend(steps);
+            if seen.device.is_none() {
+                let tunnel = self.register.network_of_bridge(&endpoint.bridge)?;
+                let tunnel = tunnel.and_then(|record| Some((record.network.vni, record.vtep?)));
+                plan.extend(tunnel.and_then(|(vni, vtep)| end(&want, &seen, vni, vtep)));
+            }
         }
         if self.dry_run {
             self.planned.extend(plan);

@@ -114,6 +114,14 @@ impl Kernel {
                 fault::point(format_args!("amid {step}"));
                 gone.and_then(|()| self.add_fdb(port, *mac))
             }
+            Step::EndFdb { vxlan, mac, vtep } => match self.index(step, vxlan)? {
+                Some(index) => match self.add_remote(index, *mac, *vtep) {
+                    // Another VTEP has it by now, and the speaker knows.
+                    Err(cause) if cause.is(Errno::EXIST) => Ok(()),
+                    done => done.and_then(|()| forgive(self.del_remote(index, *mac, *vtep))),
+                },
+                None => Ok(()),
+            },
             Step::TellNeigh { bridge, ip, mac, router } => {
                 let bridge = self.need(step, bridge)?;
                 self.tell_neigh(bridge, *ip, *mac, *router)

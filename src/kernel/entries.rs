@@ -6,9 +6,11 @@ use super::{Kernel, PROTOCOL};
 use crate::fault;
 use crate::model::Mac;
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
 use netlink_packet_route::route::RouteProtocol;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::net::IpAddr;
@@ -51,6 +53,18 @@ impl Kernel {
         self.change(RouteNetlinkMessage::DelNeighbour(fdb_message(port, mac)), 0)
     }
 
+    /// An entry of a VXLAN device's own, where there is none. zebra passes over one that is permanent, and takes EXT_LEARN for its own.
+    pub(super) fn add_remote(&mut self, vxlan: u32, mac: Mac, vtep: IpAddr) -> Done {
+        let mut message = remote_message(vxlan, mac, vtep);
+        message.header.state = NeighbourState::Reachable;
+        self.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// This one alone: the kernel compares the VTEP (drivers/net/vxlan/vxlan_core.c `__vxlan_fdb_delete`).
+    pub(super) fn del_remote(&mut self, vxlan: u32, mac: Mac, vtep: IpAddr) -> Done {
+        self.change(RouteNetlinkMessage::DelNeighbour(remote_message(vxlan, mac, vtep)), 0)
+    }
+
     pub(super) fn add_neigh(&mut self, bridge: u32, ip: IpAddr, mac: Mac, router: bool) -> Done {
         self.put_neigh(bridge, ip, mac, router, NeighbourState::Permanent)
     }
@@ -81,6 +95,21 @@ impl Kernel {
         message.attributes = vec![NeighbourAttribute::Destination(ip.into())];
         self.change(RouteNetlinkMessage::DelNeighbour(message), 0)
     }
+}
+
+fn remote_message(vxlan: u32, mac: Mac, vtep: IpAddr) -> NeighbourMessage {
+    let mut message = neigh_message(AddressFamily::Bridge, vxlan);
+    message.header.flags = NeighbourFlags::Own;
+    // The family is the bridge's, so the library knows an address as bytes alone.
+    let vtep = match vtep {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    message.attributes = vec![
+        NeighbourAttribute::LinkLayerAddress(mac.octets().to_vec()),
+        NeighbourAttribute::Destination(NeighbourAddress::Other(vtep)),
+    ];
+    message
 }
 
 fn fdb_message(port: u32, mac: Mac) -> NeighbourMessage {

@@ -3,7 +3,7 @@
 use super::guard::{Guard, Lets};
 use super::seen::{Fdb, Link, LinkKind, Neigh, World};
 use super::{Plan, Planned, Refusal, Step, order, plain, with_undo};
-use crate::model::{Address, IfName, Mac};
+use crate::model::{Address, IfName, Mac, Vni};
 use std::net::IpAddr;
 
 /// What is wanted of one port.
@@ -244,6 +244,12 @@ pub fn withdraw(want: &Wanted, seen: &Seen) -> Plan {
         plan.push(with_undo(Step::DelFdb { dev: dev.clone(), mac }, Step::AddFdb { dev: dev.clone(), mac }));
     }
     release(want, seen, plan)
+}
+
+/// Of a MAC that went with its port: says its end again to a speaker that may have missed it. Not of one that is somebody else's by now.
+pub fn end(want: &Wanted, seen: &Seen, vni: Vni, vtep: IpAddr) -> Option<Planned> {
+    let mac = want.mac.filter(|_| seen.device.is_none() && seen.bridge.is_some() && seen.fdb.is_none())?;
+    Some(plain(Step::EndFdb { vxlan: vni.device(), mac, vtep }))
 }
 
 /// Says again to the speaker what the kernel holds as it should: for a speaker that missed it.

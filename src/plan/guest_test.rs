@@ -240,6 +240,21 @@ const DEL_NEIGHS: &str = "ip neigh del 10.1.0.60 dev red-l2\nip neigh del fd00:1
 const DEL_FDB: &str = "bridge fdb del 52:54:00:03:82:d8 dev vnet0 master\n";
 
 #[test]
+fn the_end_of_a_mac_that_went_with_its_port_is_said_again() {
+    let said = |seen: &Seen| {
+        let end = with(false, Some(MAC), |want| end(want, seen, "20".parse().unwrap(), "10.0.0.1".parse().unwrap()));
+        end.map(|planned| planned.step.to_string())
+    };
+    let entry = format!("{MAC} dev vxlan20 dst 10.0.0.1 self");
+    let again = format!("bridge fdb add {entry} dynamic; bridge fdb del {entry}");
+    assert_eq!(said(&Seen { device: None, fdb: None, ..whole() }), Some(again));
+    let of_another_vtep = Seen { device: None, fdb: fdb(9, true), ..whole() };
+    for seen in [whole(), of_another_vtep, Seen::default()] {
+        assert_eq!(said(&seen), None, "{seen:?}");
+    }
+}
+
+#[test]
 fn a_guest_is_withdrawn() {
     withdraws(&whole(), &format!("{DEL_NEIGHS}{DEL_FDB}"));
     withdraws(&wired(), "");
