@@ -545,8 +545,9 @@ impl Engine {
             }
             plan.extend(steps);
             if seen.device.is_none() {
-                let tunnel = self.register.network_of_bridge(&endpoint.bridge)?;
-                let tunnel = tunnel.and_then(|record| Some((record.network.vni, record.vtep?)));
+                // A record that cannot be read, of which others tell, holds no withdrawal up.
+                let network = self.register.network_of_bridge(&endpoint.bridge).ok().flatten();
+                let tunnel = network.and_then(|record| Some((record.network.vni, record.vtep?)));
                 plan.extend(tunnel.and_then(|(vni, vtep)| end(&want, &seen, vni, vtep)));
             }
         }

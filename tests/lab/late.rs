@@ -203,7 +203,9 @@ lab_test! {
         let _networks = [comp1, comp2].map(|host| Network::shipped(host, "v6only"));
         joined(fabric, 100);
         let _agents = [comp1, comp2].map(Agent::start);
-        let container = Container::start(comp1, "slaac", &on("v6only-l2"));
+        // Up once it has started: else an advertisement that comes sooner makes it an address that LXC's hook reads.
+        let container = Container::start(comp1, "slaac", &on("v6only-l2").replace("lxc.net.0.flags = up\n", ""));
+        container.ok(&["ip", "link", "set", "eth0", "up"]);
         let own = "fd00:4::216:3eff:fe00:61";
         wait_until("the container's own address on comp2", SOON, || {
             comp2.ok(&["ip", "-6", "neigh", "show", "dev", "v6only-l2"]).lines().any(|line| line.starts_with(&format!("{own} ")) && line.contains("extern_learn"))
