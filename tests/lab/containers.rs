@@ -176,7 +176,7 @@ lab_test! {
         let monitor = container.monitor_pid().expect("its monitor");
         red.comp2.ok(&["kill", "-9", &monitor.to_string()]);
         here.wait(&["Deleted", "veth"], SOON);
-        assert!(veths(red.comp2).is_empty());
+        wait_until("its veth to go", SOON, || veths(red.comp2).is_empty());
         let fdb = red.comp2.ok(&["bridge", "fdb", "show"]);
         assert!(!fdb.contains(MAC), "{fdb}");
         // The neighbour is the bridge's own; without its MAC the fabric does not hear of it.

@@ -90,8 +90,11 @@ fn expect_before(there: &Monitor, tenant: &Tenant, guest: &Guest, vm: &Vm) {
 
 fn expect_forgotten(host: &Host, tenant: &Tenant, guest: &Guest) {
     wait_until(&format!("{} to forget {}", host.name(), guest.mac), SOON, || !remembers(host, guest.mac));
-    let routes = ["-4", "-6"].map(|family| host.ok(&["ip", family, "route", "show", "vrf", tenant.name])).concat();
-    assert!(!guest.ips.iter().any(|ip| routes.contains(&format!("{ip} "))), "{routes}");
+    // bgpd takes its routes out of the VRF behind those of the VNI.
+    wait_until(&format!("{} to forget its routes", host.name()), SOON, || {
+        let routes = ["-4", "-6"].map(|family| host.ok(&["ip", family, "route", "show", "vrf", tenant.name])).concat();
+        if guest.ips.iter().any(|ip| routes.contains(&format!("{ip} "))) { Err(routes) } else { Ok(()) }
+    });
 }
 
 fn vm_reaches(vm: &mut Vm, addresses: &[&str]) {

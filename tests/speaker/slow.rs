@@ -218,7 +218,9 @@ impl Lab {
         self.until("all routes to be told", |lab| {
             let mut bgpd = Vty::connect(&lab.dir, "bgpd", Duration::from_secs(5)).unwrap();
             let summary = bgpd.show("show bgp l2vpn evpn summary json").unwrap();
-            counts.iter().all(|count| summary.contains(count))
+            // bgpd counts a route before it has chosen it.
+            let mac = bgpd.show("show bgp l2vpn evpn route rd all mac 52:54:00:00:00:99 json").unwrap();
+            counts.iter().all(|count| summary.contains(count)) && mac.contains("\"bestpath\"")
         });
     }
 }
