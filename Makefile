@@ -1,4 +1,4 @@
-# evpn-hook. Two commands do everything on a bare Debian trixie or bookworm with cargo (Rust 1.89 or newer) and root: `make demo`, `make test`.
+# evpn-hook. Two commands do everything on a bare Debian bookworm with cargo (Rust 1.89 or newer) and root: `make demo`, `make test`.
 PREFIX ?= /usr
 DESTDIR ?=
 DATA = $(DESTDIR)$(PREFIX)/share
