@@ -25,6 +25,9 @@ pub struct Before {
     /// Its `vlan_default_pvid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_pvid: Option<u16>,
+    /// It learned any number of MACs.
+    #[serde(skip_serializing_if = "is_false")]
+    pub unbounded: bool,
     /// It made link-local addresses by itself.
     #[serde(skip_serializing_if = "is_false")]
     pub addrgen: bool,

@@ -7,6 +7,7 @@ use super::error::{KernelError, NetlinkError, is_gone, is_unsupported};
 use super::{ALIAS, Kernel, decode};
 use crate::fault;
 use crate::model::{IfName, Mac};
+use crate::plan::bridge::MAX_LEARNED;
 use crate::plan::seen::PortFlags;
 use crate::plan::{Hears, Step};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
@@ -69,6 +70,7 @@ impl Kernel {
                 let state = if *on { BridgeStpState::KernelStp } else { BridgeStpState::Disabled };
                 self.set_bridge(bridge, InfoBridge::StpState(state))
             }
+            Step::SetMaxLearned { bridge, most } => self.set_bridge(bridge, InfoBridge::FdbMaxLearned(*most)),
             Step::Mark { dev } => self.set_link(dev, vec![alias()]),
             // The kernel says EAFNOSUPPORT for a device without IPv6 (no module, MTU below 1280): it generates no address either.
             Step::NoAddrGen { dev } => forgive_unsupported(self.set_link(dev, vec![addrgen(In6AddrGenMode::None)])),
@@ -172,6 +174,8 @@ impl Kernel {
             InfoBridge::StpState(BridgeStpState::Disabled),
             // Ignored by a kernel without CONFIG_BRIDGE_VLAN_FILTERING, where there is none to clear.
             InfoBridge::VlanDefaultPvid(0),
+            // Ignored by kernels before 6.7.
+            InfoBridge::FdbMaxLearned(MAX_LEARNED),
         ];
         // An MTU given at creation is lost when the first port joins: only a *change* marks it as somebody's wish
         // (net/bridge/br_device.c, `br_change_mtu`; BROPT_MTU_SET_BY_USER), so the new bridge starts with another.

@@ -38,6 +38,7 @@ mod ifla {
     pub const INFO_SLAVE_DATA: u16 = 5;
 
     pub const BR_STP_STATE: u16 = 5;
+    pub const BR_FDB_MAX_LEARNED: u16 = 49;
     pub const BR_VLAN_FILTERING: u16 = 7;
     pub const BR_VLAN_DEFAULT_PVID: u16 = 39;
 
@@ -88,6 +89,7 @@ pub(super) fn any_link(body: &[u8]) -> Option<Result<Link, Odd>> {
         addrgen_none: None,
         ours: false,
         port: PortFlags::default(),
+        max_learned: None,
     };
     for (kind, value) in attributes(body, IFINFOMSG) {
         match kind {
@@ -104,6 +106,7 @@ pub(super) fn any_link(body: &[u8]) -> Option<Result<Link, Odd>> {
             ifla::LINKINFO => {
                 link.port = port_flags(value);
                 link.kind = link_kind(value);
+                link.max_learned = max_learned(&link.kind, value);
             }
             ifla::IFALIAS => link.ours = text(value) == Some(ALIAS),
             ifla::AF_SPEC => link.addrgen_none = addrgen_none(value),
@@ -156,6 +159,11 @@ fn bridge(data: &[u8]) -> LinkKind {
         }
     }
     LinkKind::Bridge { vlan_filtering, default_pvid, stp }
+}
+
+fn max_learned(kind: &LinkKind, info: &[u8]) -> Option<u32> {
+    let of_bridge = nested(info, ifla::INFO_DATA).filter(|_| matches!(kind, LinkKind::Bridge { .. }));
+    word(nested(of_bridge?, ifla::BR_FDB_MAX_LEARNED)?, 0)
 }
 
 fn vxlan(data: &[u8]) -> LinkKind {

@@ -8,6 +8,12 @@ use crate::model::{IfName, Mac};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 
+/// How many MACs a segment's bridge learns by itself. Who floods MACs takes the memory of every host of the fabric, for FRR makes a route of each. Registered
+/// guests and other VTEPs' do not count (net/bridge/br_fdb.c `fdb_create`: `BR_FDB_ADDED_BY_USER`), so what does are MACs that guests bridge and nobody
+/// registered. Beyond it a MAC is not learned, and frames to it are flooded. The number is what Junos has as its default for a bridge domain
+/// (<https://www.juniper.net/documentation/en_US/release-independent/nce/topics/task/configuration/vpls-mac-address-limiting-solutions.html>).
+pub const MAX_LEARNED: u32 = 5120;
+
 /// What is asked of a bridge that somebody else made before a network comes up on it for the first time: may be the host lives by it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
@@ -129,6 +135,11 @@ fn is_there(want: &Wanted, bridge: &Link, seen: &Seen, plan: &mut Plan) {
     {
         let step = |on| Step::SetStp { bridge: name.clone(), on };
         plan.push(with_undo(step(network.stp), step(stp)));
+    }
+    // A bound that somebody chose stays, be it higher or lower.
+    if bridge.max_learned == Some(0) {
+        let step = |most| Step::SetMaxLearned { bridge: name.clone(), most };
+        plan.push(with_undo(step(MAX_LEARNED), step(0)));
     }
     if let Some(mtu) = network.mtu {
         plan.extend(mtu_of(bridge, mtu));
@@ -273,6 +284,7 @@ pub fn remember(want: &Wanted, seen: &Seen, plan: &Plan) -> Before {
                     before.default_pvid.get_or_insert(default_pvid);
                 }
             }
+            (Step::SetMaxLearned { bridge, .. }, Some(_)) if bridge == name => before.unbounded = true,
             (Step::NoAddrGen { dev }, Some(was)) if dev == name => before.addrgen |= was.addrgen_none == Some(false),
             (Step::SetUp { dev, up: true }, Some(_)) if dev == name => before.down = true,
             (Step::Sysctl { path, .. }, Some(_)) => {
@@ -320,6 +332,9 @@ pub fn given_back(network: &Network, before: &Before, seen: &Seen) -> Plan {
         && bridge.mac.is_some()
     {
         plan.push(plain(Step::SetDefaultPvid { bridge: name.clone(), pvid: was }));
+    }
+    if before.unbounded && bridge.max_learned == Some(MAX_LEARNED) {
+        plan.push(plain(Step::SetMaxLearned { bridge: name.clone(), most: 0 }));
     }
     if before.addrgen && bridge.addrgen_none == Some(true) {
         plan.push(plain(Step::AddrGen { dev: name.clone() }));

@@ -146,6 +146,37 @@ fn its_vlan_is_put_back_while_it_has_a_port() {
 }
 
 #[test]
+fn what_it_may_learn_is_bounded_where_nobody_did() {
+    let network = red(Origin::Config);
+    let with = |most| {
+        let mut seen = theirs();
+        seen.bridge.as_mut().unwrap().max_learned = most;
+        seen
+    };
+    for (most, bounded) in [(Some(0), true), (Some(100), false), (Some(100_000), false), (None, false)] {
+        let seen = with(most);
+        let plan = network::up(&want(&network), &seen).unwrap();
+        let undo: Vec<_> =
+            plan.iter().filter(|p| matches!(p.step, Step::SetMaxLearned { .. })).map(shown_undo).collect();
+        let wanted = "ip link set red-l2 type bridge fdb_max_learned 5120, else ip link set red-l2 type bridge fdb_max_learned 0";
+        assert_eq!(undo, [wanted][..usize::from(bounded)], "{most:?}");
+        let before = remember(&want(&network), &seen, &plan);
+        assert_eq!(before.unbounded, bounded);
+        let back = |now| shown(&given_back(&network, &before, &with(now))).contains("fdb_max_learned 0\n");
+        assert_eq!((back(Some(MAX_LEARNED)), back(Some(0)), back(Some(7))), (bounded, false, false), "{most:?}");
+    }
+    // One of ours is no memory of somebody's.
+    let ours = Seen { made: [name("red-l2")].into(), ..with(Some(0)) };
+    let plan = network::up(&want(&network), &ours).unwrap();
+    assert!(shown(&plan).contains("fdb_max_learned 5120") && !remember(&want(&network), &ours, &plan).unbounded);
+}
+
+fn shown_undo(planned: &Planned) -> String {
+    let undo: Vec<String> = planned.undo.iter().map(ToString::to_string).collect();
+    format!("{}, else {}", planned.step, undo.join(", "))
+}
+
+#[test]
 fn what_was_so_before_stays() {
     let network = red(Origin::Config);
     let (before, back) = there_and_back(&network, &with(Found::default(), &["10.1.0.1/24"]));

@@ -66,6 +66,7 @@ pub(crate) fn link(dev: &str, index: u32, kind: LinkKind) -> Link {
         addrgen_none: None,
         ours: true,
         port: PortFlags { learning: Some(false), neigh_suppress: Some(true), ..PortFlags::default() },
+        max_learned: None,
     }
 }
 

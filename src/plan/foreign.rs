@@ -73,6 +73,7 @@ mod tests {
             addrgen_none: None,
             ours,
             port: PortFlags { locked: Some(locked), learning: Some(!locked), ..PortFlags::default() },
+            max_learned: None,
         };
         let links = [
             link("red-l2", 1, true, false),

@@ -83,6 +83,7 @@ impl Model<'_> {
                 let LinkKind::Bridge { stp, .. } = &mut self.link(bridge).kind else { panic!("no bridge") };
                 *stp = *on;
             }
+            Step::SetMaxLearned { bridge, most } => self.link(bridge).max_learned = Some(*most),
             Step::SetDefaultPvid { bridge, pvid } => {
                 self.link(bridge).kind = LinkKind::Bridge { vlan_filtering: false, default_pvid: *pvid, stp: false };
             }
@@ -167,7 +168,7 @@ fn host_of(bits: u32, network: &Network) -> Option<Seen> {
     let master = (vrf_is && bit(7)).then_some(5);
     let bridge = whole.bridge.map(|b| {
         let kind = LinkKind::Bridge { vlan_filtering: false, default_pvid: u16::from(!bit(8)), stp: !bit(8) };
-        up(Link { master, kind, mtu: if bit(8) { 1450 } else { 1500 }, ..b })
+        up(Link { master, kind, mtu: if bit(8) { 1450 } else { 1500 }, max_learned: bit(8).then_some(0), ..b })
     });
     Some(Seen {
         bridge: bridge.filter(|_| bridge_is),

@@ -34,6 +34,9 @@ pub struct Link {
     pub ours: bool,
     /// As a bridge's port.
     pub port: PortFlags,
+    /// Of a bridge: `fdb_max_learned` (Linux 6.7), 0 where there is no bound; `None` where the kernel does not know it.
+    #[serde(default)]
+    pub max_learned: Option<u32>,
 }
 
 /// A device whose name the kernel takes (net/core/dev.c `dev_valid_name`) and no [`IfName`] can be: nothing of ours can mean it, but it may be a port.

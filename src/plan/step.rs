@@ -19,7 +19,7 @@ pub enum Step {
         /// Its table.
         table: TableId,
     },
-    /// Make a bridge, down: no STP, forward delay 0, `vlan_default_pvid 0`, `addrgenmode none`, fixed MAC.
+    /// Make a bridge, down: no STP, forward delay 0, `vlan_default_pvid 0`, `addrgenmode none`, fixed MAC, [`MAX_LEARNED`](super::bridge::MAX_LEARNED) where the kernel knows that.
     AddBridge {
         /// Its name.
         name: IfName,
@@ -96,6 +96,13 @@ pub enum Step {
         bridge: IfName,
         /// On or off.
         on: bool,
+    },
+    /// How many MACs a bridge may learn; 0 is any number.
+    SetMaxLearned {
+        /// The bridge.
+        bridge: IfName,
+        /// So many.
+        most: u32,
     },
     /// The reverse, for a bridge that had one before.
     SetDefaultPvid {
@@ -326,6 +333,7 @@ impl Step {
             Step::SetVxlanPort { .. } => "set-vxlan-port",
             Step::ClearDefaultPvid { .. } => "clear-default-pvid",
             Step::SetStp { .. } => "set-stp",
+            Step::SetMaxLearned { .. } => "set-max-learned",
             Step::SetDefaultPvid { .. } => "set-default-pvid",
             Step::Mark { .. } => "mark",
             Step::NoAddrGen { .. } => "no-addrgen",
@@ -372,6 +380,7 @@ impl Step {
             | Step::SetVxlanPort { dev }
             | Step::ClearDefaultPvid { bridge: dev }
             | Step::SetStp { bridge: dev, .. }
+            | Step::SetMaxLearned { bridge: dev, .. }
             | Step::SetDefaultPvid { bridge: dev, .. }
             | Step::Mark { dev }
             | Step::NoAddrGen { dev }
@@ -431,6 +440,9 @@ impl fmt::Display for Step {
             Step::SetVxlanPort { dev } => write!(f, "bridge link set dev {dev} learning off neigh_suppress on"),
             Step::ClearDefaultPvid { bridge } => write!(f, "ip link set {bridge} type bridge vlan_default_pvid 0"),
             Step::SetStp { bridge, on } => write!(f, "ip link set {bridge} type bridge stp_state {}", u8::from(*on)),
+            Step::SetMaxLearned { bridge, most } => {
+                write!(f, "ip link set {bridge} type bridge fdb_max_learned {most}")
+            }
             Step::SetDefaultPvid { bridge, pvid } => {
                 write!(f, "ip link set {bridge} type bridge vlan_default_pvid {pvid}")
             }

@@ -4,6 +4,8 @@ use crate::common::{has_vrf, ip_link, sh, skip};
 use crate::host::{CONFIG, Host, snapshot, tap};
 use crate::on_a_host;
 use crate::xml::network;
+use evpn_hook::kernel::Kernel;
+use evpn_hook::plan::bridge::MAX_LEARNED;
 
 /// All of a bridge that a network changes.
 fn all_of(bridge: &str) -> String {
@@ -11,7 +13,7 @@ fn all_of(bridge: &str) -> String {
     let info = &link["linkinfo"]["info_data"];
     let of = |family: &str, key: &str| sh(&format!("cat /proc/sys/net/{family}/conf/{bridge}/{key} 2>&-"));
     format!(
-        "master {} mtu {} mac {} flags {} addrgen {} pvid {} stp {}\n{}{}{}{}{}{}",
+        "master {} mtu {} mac {} flags {} addrgen {} pvid {} stp {} learns {:?}\n{}{}{}{}{}{}",
         link["master"],
         link["mtu"],
         link["address"],
@@ -19,6 +21,7 @@ fn all_of(bridge: &str) -> String {
         link["inet6_addr_gen_mode"],
         info["vlan_default_pvid"],
         info["stp_state"],
+        max_learned(bridge),
         sh(&format!("ip -o address show dev {bridge} scope global | sed 's/ valid_lft.*//;s/^[0-9]*//'")),
         of("ipv6", "accept_ra"),
         of("ipv6", "disable_ipv6"),
@@ -28,6 +31,11 @@ fn all_of(bridge: &str) -> String {
     )
 }
 
+/// ip(8) shows it from 6.7 on.
+fn max_learned(bridge: &str) -> Option<u32> {
+    Kernel::open().unwrap().link(&bridge.parse().unwrap()).unwrap().unwrap().max_learned
+}
+
 #[track_caller]
 fn is_as_before(host: &Host, name: &str, bridge: &str) {
     let (all, before) = (all_of(bridge), snapshot());
@@ -35,6 +43,9 @@ fn is_as_before(host: &Host, name: &str, bridge: &str) {
     assert!(host.status().to_string().contains("\"up\""), "{}", host.status());
     assert_eq!(host.run(&["network", "up", name, "--dry-run"]).ok().stdout, "nothing to do\n");
     assert_ne!(snapshot(), before);
+    if let Some(most) = max_learned(bridge) {
+        assert_eq!(most, MAX_LEARNED);
+    }
     host.run(&["network", "down", name]).ok();
     assert_eq!(all_of(bridge), all);
     let without_rules = |text: String| {

@@ -1,9 +1,11 @@
 //! Devices: made, enslaved, set up, deleted.
 
 use crate::*;
+use evpn_hook::plan::bridge::MAX_LEARNED;
 use evpn_hook::plan::seen::LinkKind;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 netns!(a_bridge_has_all_that_evpn_needs, kernel, {
     kernel.apply(&add_bridge("red-l2", Some(1400))).unwrap();
@@ -210,6 +212,58 @@ netns!(the_default_pvid_of_a_bridge_that_others_made_is_cleared, kernel, {
     assert_eq!(link.kind, LinkKind::Bridge { vlan_filtering: true, default_pvid: 7, stp: false });
     kernel.apply(&Step::SetDefaultPvid { bridge: name("virbr9"), pvid: 1 }).unwrap();
     assert_eq!(ip_link("virbr9")["linkinfo"]["info_data"]["vlan_default_pvid"], 1);
+});
+
+// Who sends from ever new MACs fills no memory, and keeps no guest from being registered.
+netns!(a_bridge_learns_so_many_macs_and_no_more, kernel, {
+    kernel.apply(&add_bridge("red-l2", None)).unwrap();
+    let most = |kernel: &mut Kernel| kernel.link(&name("red-l2")).unwrap().unwrap().max_learned;
+    if most(kernel).is_none() {
+        return skip("a_bridge_learns_so_many_macs_and_no_more", "this kernel has no fdb_max_learned (Linux 6.7)");
+    }
+    assert_eq!(most(kernel), Some(MAX_LEARNED));
+    for dev in ["v", "w"] {
+        sh(&format!("ip link add {dev}0 type veth peer name {dev}1 && ip link set {dev}0 master red-l2 up"));
+        // Not a word of its own.
+        sh(&format!("sysctl -qw net.ipv6.conf.{dev}1.disable_ipv6=1 && ip link set {dev}1 up"));
+    }
+    kernel.apply(&Step::SetUp { dev: name("red-l2"), up: true }).unwrap();
+    let learned = || {
+        sh("bridge fdb show br red-l2 | grep -c '^02:66:.* dev v0 master red-l2 $' || true")
+            .trim()
+            .parse::<u32>()
+            .unwrap()
+    };
+    let sent = MAX_LEARNED + 1000;
+    let sender = snoop::Sender::new("v1");
+    // A busy host's backlog loses frames: once more, then.
+    let flood = |wanted: u32| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            for n in 0..sent {
+                let [_, a, b, c] = n.to_be_bytes();
+                sender.send(&[&[0xff; 6][..], &[2, 0x66, 0, a, b, c], &[0x88, 0xb5], &[0; 46]].concat());
+            }
+            let now = learned();
+            if now >= wanted || Instant::now() > deadline {
+                break now;
+            }
+        }
+    };
+    assert_eq!(flood(MAX_LEARNED), MAX_LEARNED, "of {sent}");
+    assert_eq!(flood(MAX_LEARNED), MAX_LEARNED, "of {sent}");
+    // A guest here, and one behind another VTEP.
+    kernel.apply(&Step::AddFdb { dev: name("w0"), mac: mac("52:54:00:00:00:01") }).unwrap();
+    sh("bridge fdb add 52:54:00:00:00:02 dev w0 master extern_learn");
+    let fdb = sh("bridge fdb show br red-l2");
+    for entry in
+        ["52:54:00:00:00:01 dev w0 master red-l2 static", "52:54:00:00:00:02 dev w0 extern_learn master red-l2"]
+    {
+        assert!(fdb.contains(entry), "{entry}: {}", fdb.lines().filter(|l| l.contains("52:54")).collect::<String>());
+    }
+    kernel.apply(&Step::SetMaxLearned { bridge: name("red-l2"), most: 0 }).unwrap();
+    assert_eq!(most(kernel), Some(0));
+    assert_eq!(flood(sent), sent);
 });
 
 netns!(a_bridge_that_is_up_gets_another_mac, kernel, {

@@ -81,10 +81,10 @@ impl Guest {
 }
 
 /// Sends whole frames by one device.
-struct Sender(OwnedFd, LinkAddr);
+pub(crate) struct Sender(OwnedFd, LinkAddr);
 
 impl Sender {
-    fn new(dev: &str) -> Sender {
+    pub(crate) fn new(dev: &str) -> Sender {
         let link =
             |a: nix::ifaddrs::InterfaceAddress| Some(*a.address?.as_link_addr()?).filter(|_| a.interface_name == dev);
         let to = getifaddrs().unwrap().find_map(link).unwrap();
@@ -92,7 +92,7 @@ impl Sender {
         Sender(socket(AddressFamily::PACKET, SocketType::RAW, None).unwrap(), to)
     }
 
-    fn send(&self, frame: &[u8]) {
+    pub(crate) fn send(&self, frame: &[u8]) {
         assert_eq!(sendto(self.0.as_raw_fd(), frame, &self.1, MsgFlags::empty()), Ok(frame.len()));
     }
 }
