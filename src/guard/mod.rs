@@ -26,7 +26,7 @@ const RULES: &str = include_str!("rules.nft");
 
 /// The one rule that some kernels cannot have (NFT_BRIDGE_META, Linux 3.16, is left out of some): there a port of nobody's is open from when it joins its
 /// bridge until it is locked.
-const BRIDGE_RULE: &str = "meta ibrname @bridges meta iifkind != vxlan drop";
+const BRIDGE_RULE: &str = "meta ibrname @bridges meta iifkind != \"vxlan\" drop";
 /// An empty chain, which says that it was left out.
 const WITHOUT: &str = "without_bridge_names";
 

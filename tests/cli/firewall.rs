@@ -463,3 +463,19 @@ on_a_host!(a_network_of_which_nobody_tells_an_address, {
     run(&mend(&found[0]));
     assert_eq!(doctor(&host), [] as [Value; 0]);
 });
+
+/// Of what a kernel may lack nft says so; all else is a word that it does not know, or takes for another.
+fn takes_port_security(suite: &str, test: &str) {
+    let Some(said) = real::nft(suite, test, include_str!("../../src/guard/rules.nft")) else { return };
+    let lacks = |line: &str| !line.contains("Error") || line.ends_with("Operation not supported");
+    assert!(said.lines().all(lacks), "{suite}: {said}");
+}
+
+on_a_host!(port_security_is_taken_by_bookworms_nft, {
+    takes_port_security("bookworm", "port_security_is_taken_by_bookworms_nft");
+});
+
+// `vxlan` is a word of nft's own from 1.0.7 on.
+on_a_host!(port_security_is_taken_by_trixies_nft, {
+    takes_port_security("trixie", "port_security_is_taken_by_trixies_nft");
+});

@@ -72,6 +72,13 @@ fn root(suite: &str, test: &str) -> Option<Root> {
     Some(Root(root))
 }
 
+/// What that suite's nft says of these rules.
+pub fn nft(suite: &str, test: &str, rules: &str) -> Option<String> {
+    let root = root(suite, test)?;
+    std::fs::write("/run/rules.nft", rules).unwrap();
+    Some(root.run("nft --check --file /run/rules.nft 2>&1 || true"))
+}
+
 /// As it is shipped, with what everybody adds first.
 pub fn ufw(suite: &str, test: &str) -> Option<Firewall> {
     let root = root(suite, test)?;
