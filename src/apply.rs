@@ -84,6 +84,10 @@ impl Hands<'_> {
                 Some(frr) => Ok(frr.await_vrf(name)?),
                 None => Ok(()),
             },
+            Step::AwaitPort { dev, bridge } => match self.frr.as_deref_mut() {
+                Some(frr) => Ok(frr.await_port(dev, bridge)?),
+                None => Ok(()),
+            },
             Step::AwaitGone { dev } => match self.frr.as_deref_mut() {
                 Some(frr) => Ok(frr.await_gone(dev)?),
                 None => Ok(()),

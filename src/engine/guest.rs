@@ -360,7 +360,10 @@ impl Engine {
             }
             self.register.put_guest(record)?;
         }
-        self.walk(&plan, None, None)?;
+        let waits = plan.iter().any(|p| matches!(p.step, Step::AwaitPort { .. }));
+        // What cannot say where FRR is keeps no guest from its network.
+        let mut frr = if waits { self.frr().unwrap_or_default() } else { None };
+        self.walk(&plan, frr.as_mut(), None)?;
         record.leaving.clear();
         for endpoint in record.endpoints.iter_mut().filter(|e| which(e)) {
             endpoint.stage = match endpoint.mac {

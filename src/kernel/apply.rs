@@ -159,6 +159,7 @@ impl Kernel {
             | Step::GuardBridge { .. }
             | Step::Guard { .. }
             | Step::AwaitVrf { .. }
+            | Step::AwaitPort { .. }
             | Step::AwaitGone { .. }
             | Step::SpeakerAddVrf { .. }
             | Step::SpeakerDelVrf { .. } => {

@@ -198,6 +198,9 @@ pub fn register(want: &Wanted, seen: &Seen) -> Result<Plan, Refusal> {
     // (net/bridge/br_fdb.c fdb_add_entry), and zebra looks at the port.
     let held = seen.mac_is_behind(want).is_some() && seen.fdb.as_ref().is_some_and(|f| f.is_static);
     if !held {
+        if plan.iter().any(|p| matches!(p.step, Step::SetMaster { .. })) {
+            plan.push(plain(Step::AwaitPort { dev: want.device.clone(), bridge: want.bridge.clone() }));
+        }
         plan.push(with_undo(
             Step::AddFdb { dev: want.device.clone(), mac },
             Step::DelFdb { dev: want.device.clone(), mac },

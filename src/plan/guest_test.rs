@@ -124,7 +124,8 @@ fn a_held_port_lets_in_its_guest_alone() {
     let lock = "bridge link set dev vnet0 locked on learning off\n";
     let loose = Seen { device: Some(Link { master: None, ..tap() }), ..wired() };
     let enslave = "ip link set vnet0 master red-l2\n";
-    assert_eq!(shown(&register(&want, &loose).unwrap()), format!("{guard}{enslave}{FDB}{lock}{NEIGH}"));
+    let heard = "wait until FRR has vnet0 on red-l2\n";
+    assert_eq!(shown(&register(&want, &loose).unwrap()), format!("{guard}{enslave}{heard}{FDB}{lock}{NEIGH}"));
     // Still elsewhere: what it will say must be heard, and nothing else.
     assert_eq!(shown(&wire(&want, &loose).unwrap()), format!("{guard}{enslave}"));
     let port = |locked, learning| PortFlags { locked, learning: Some(learning), ..PortFlags::default() };

@@ -275,6 +275,14 @@ pub enum Step {
         /// The VRF device.
         name: IfName,
     },
+    /// Wait until zebra has a port on its bridge, before its first FDB entry. FRR 9.1 to 10.4 hear of devices and of FDB entries in two threads, and pass over the
+    /// entry of a port of which they do not know that it is one, for ever (commit ab823e8cea; zebra/rt_netlink.c `netlink_macfdb_change`).
+    AwaitPort {
+        /// The guest's device.
+        dev: IfName,
+        /// Its bridge.
+        bridge: IfName,
+    },
     /// Wait until zebra knows that a VXLAN is gone, before it is told to forget its L3VNI. While EVPN is off zebra makes an L2VNI of an L3VNI whose
     /// VXLAN is there, does not hear of that VXLAN's end, and dies when it is told of the VNI again: 8.4.4, and by their sources 10.3 and 10.7.0 (`zebra_vxlan_handle_vni_transition`,
     /// `zebra_vxlan_if_del`).
@@ -359,6 +367,7 @@ impl Step {
             Step::LockPort { .. } => "lock-port",
             Step::IsolateTunnel { .. } => "isolate-tunnel",
             Step::AwaitVrf { .. } => "await-vrf",
+            Step::AwaitPort { .. } => "await-port",
             Step::AwaitGone { .. } => "await-gone",
             Step::HoldPort { .. } => "hold-port",
             Step::SpeakerAddVrf { .. } => "speaker-add-vrf",
@@ -398,6 +407,7 @@ impl Step {
             | Step::Guard { dev, .. }
             | Step::LockPort { dev, .. }
             | Step::IsolateTunnel { dev }
+            | Step::AwaitPort { dev, .. }
             | Step::TellNeigh { bridge: dev, .. } => Some(dev.clone()),
             Step::AddVxlan { vni, .. } => Some(vni.device()),
             Step::HoldPort { name, .. } => name.parse().ok(),
@@ -519,6 +529,7 @@ impl fmt::Display for Step {
             }
             Step::IsolateTunnel { dev } => write!(f, "bridge link set dev {dev} isolated on"),
             Step::AwaitVrf { name } => write!(f, "wait until FRR knows VRF {name}"),
+            Step::AwaitPort { dev, bridge } => write!(f, "wait until FRR has {dev} on {bridge}"),
             Step::AwaitGone { dev } => write!(f, "wait until FRR knows that {dev} is gone"),
             Step::SpeakerAddVrf { vrf } => {
                 write!(f, "vtysh: add vrf {} vni {}, router bgp vrf {}", vrf.name, Opt(vrf.vni), vrf.name)

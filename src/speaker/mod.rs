@@ -189,6 +189,13 @@ impl Frr {
         self.await_of_zebra("show vrf", &format!("with VRF {name}"), |text| show::has_vrf(text, name.as_str()))
     }
 
+    /// Returns once zebra has this device on this bridge.
+    pub fn await_port(&mut self, device: &IfName, bridge: &IfName) -> Result<(), SpeakerError> {
+        let master = format!("Master interface: {bridge}");
+        let is_so = |text: &str| text.lines().any(|line| line.trim() == master);
+        self.await_of_zebra(&format!("show interface {device}"), &format!("a port of {bridge}"), is_so)
+    }
+
     /// Is EVPN off in zebra, since bgpd does not run or has no `advertise-all-vni`? Then zebra shows nothing of it (`zebra_vxlan_print_evpn`), and does not
     /// hear of VXLANs that come and go. False where zebra does not answer.
     pub fn is_deaf(&mut self) -> bool {
@@ -198,10 +205,7 @@ impl Frr {
     /// Returns once zebra knows that this device is gone.
     pub fn await_gone(&mut self, device: &IfName) -> Result<(), SpeakerError> {
         let (command, there) = (format!("show interface {device}"), format!("Interface {device} is"));
-        match self.await_of_zebra(&command, "gone", |text| !text.contains(&there)) {
-            Err(SpeakerError::Refused { .. }) => Ok(()),
-            answer => answer,
-        }
+        self.await_of_zebra(&command, "gone", |text| !text.contains(&there))
     }
 
     /// Asks zebra until its answer is so; one that does not run is not waited for.
@@ -210,9 +214,13 @@ impl Frr {
         loop {
             match self.zebra.show(command) {
                 Err(SpeakerError::NotRunning { .. }) => return Ok(()),
-                Err(error) => return Err(error),
+                // It knows no such device.
+                Err(SpeakerError::Refused { .. }) if is_so("") => return Ok(()),
                 Ok(text) if is_so(&text) => return Ok(()),
-                Ok(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
+                Ok(_) | Err(SpeakerError::Refused { .. }) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(1))
+                }
+                Err(error) => return Err(error),
                 Ok(_) => {
                     let command = format!("{command} ({what})");
                     return Err(SpeakerError::Timeout { daemon: "zebra", command, within: Frr::HEARD });

@@ -270,7 +270,7 @@ fn drift(base: &Base, with_other_mac: &[String]) -> Vec<Finding> {
                 let evidence = "arp_ignore is neither 1 nor 2: it answers ARP also for addresses of other networks";
                 found.push(Finding::problem("arp-ignore", dev, evidence).sync());
             }
-            Step::Rules { .. } | Step::AwaitVrf { .. } | Step::SpeakerAddVrf { .. } => {}
+            Step::Rules { .. } | Step::AwaitVrf { .. } | Step::AwaitPort { .. } | Step::SpeakerAddVrf { .. } => {}
             Step::Sysctl { path, .. } if path == "net/ipv4/ip_forward" || path == "net/ipv6/conf/all/forwarding" => {}
             step => rest.push(step),
         }
