@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# suite.sh SUITE: the userland of a Debian suite, with all that the lab needs installed, in target/lab/suite-SUITE/. tests/lab/run takes it for the
-# machine's files where EVPN_LAB_SUITE says so. Nothing of this machine is touched. Nothing to do when it is there and newer than its sources.
+# suite.sh SUITE: the userland of a Debian suite, with all that the lab needs installed, in target/lab/suite-SUITE/: the files of the fabric's nodes where
+# EVPN_LAB_USERLAND says so. Nothing of this machine is touched. Nothing to do when it is there and newer than its sources.
 set -euo pipefail
 
 suite=${1:?usage: $0 SUITE}
@@ -13,7 +13,7 @@ stamp=$root/.installed
 rm -rf --one-file-system "$root"
 mkdir -p "$root"
 echo "lab: installing Debian $suite below target/lab" >&2
-debootstrap --variant=minbase "$suite" "$root" "$("$here/mirror")" >&2
+debootstrap --variant=minbase --include=make "$suite" "$root" "$("$here/mirror")" >&2
 
 # Its packages' scripts see this machine's devices and processes of their own.
 unshare --mount --pid --fork --kill-child --propagation private sh -ec '

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # unpack.sh ROOT SUITE NAMES PACKAGE…: unpacks these packages of a Debian suite, and of all that they want those whose names this pattern of grep's has, into ROOT.
+# Nothing of what they want where the pattern is empty.
 # Nothing is installed or configured, and nobody's apt is touched: it has a root of its own.
 set -euo pipefail
 
@@ -20,9 +21,13 @@ options=(-qq -o "Dir=$apt" -o "Dir::State::status=$apt/var/lib/dpkg/status" -o A
          # A mirror that is some weeks behind has packages that are as good; signatures are checked all the same.
          -o Acquire::Check-Valid-Until=false)
 apt-get "${options[@]}" update
-apt-get "${options[@]}" install --yes --no-install-recommends --download-only "$@" >&2
-
-for package in "$apt"/var/cache/apt/archives/*.deb; do
+fetched=$apt/var/cache/apt/archives
+if [ -n "$names" ]; then
+    apt-get "${options[@]}" install --yes --no-install-recommends --download-only "$@" >&2
+else
+    (cd "$fetched" && apt-get "${options[@]}" download "$@" >&2)
+fi
+for package in "$fetched"/*.deb; do
     ! grep -qE "$names" <<<"${package##*/}" || dpkg-deb -x "$package" "$root"
 done
 rm -rf "$root"/usr/share/{doc,man,locale}

@@ -1,13 +1,17 @@
 #!/bin/sh
 # One node of the fabric: node.sh NAME, in fresh mount, net and uts namespaces. Gives the node a root of its own, so that it
 # has its own /run, /etc, /var/lib, /usr/bin …, says "ready" and holds the namespaces until its stdin ends.
+# Its files are this machine's, or with EVPN_LAB_USERLAND=SUITE those of another Debian suite (tests/lab/suite.sh).
 set -eu
 name=$1
+files=/.lab-lower${EVPN_LAB_USERLAND:+$EVPN_LAB_PROJECT/target/lab/suite-$EVPN_LAB_USERLAND}
+[ -e "$files" ] || { echo "no userland of $EVPN_LAB_USERLAND: tests/lab/suite.sh $EVPN_LAB_USERLAND" >&2; exit 1; }
 base=/.lab-upper/nodes/$name
 mkdir -p "$base/upper" "$base/work" "$base/root"
-mount -t overlay "$name" -o "lowerdir=/.lab-lower,upperdir=$base/upper,workdir=$base/work" "$base/root"
+mount -t overlay "$name" -o "lowerdir=$files,upperdir=$base/upper,workdir=$base/work" "$base/root"
 cd "$base/root"
 mount --rbind /dev dev
+mkdir -p ".$EVPN_LAB_PROJECT"
 mount --rbind "$EVPN_LAB_PROJECT" ".$EVPN_LAB_PROJECT"
 mkdir -p lib/modules .lab-old
 [ ! -d /lib/modules ] || mount --bind /lib/modules lib/modules
