@@ -49,17 +49,15 @@ impl Scene {
             let words = line.split_whitespace().filter(|word| word.parse::<u64>().is_err());
             words.collect::<Vec<_>>().join(" ")
         };
-        let configured = ["zebra", "bgpd"].map(|daemon| self.comp1.show_text(daemon, "show running-config")).concat();
+        let configured = self.comp1.running_config();
         // The fabric's frr.conf has none, so that a reload takes out what FRR took from the system.
         let configured = configured.lines().filter(|line| !line.starts_with("hostname ")).map(str::to_owned);
         routes.lines().map(plain).chain(configured).collect()
     }
 
     fn configured(&self) -> bool {
-        let bgpd = self.comp1.show_text("bgpd", "show running-config");
-        self.comp1.show_text("zebra", "show running-config").contains(" vni 10")
-            && bgpd.contains("router bgp 64512 vrf red")
-            && bgpd.contains("  advertise ipv4 unicast")
+        let config = self.comp1.running_config();
+        [" vni 10", "router bgp 64512 vrf red", "  advertise ipv4 unicast"].iter().all(|line| config.contains(line))
     }
 
     /// The same with a ping each 20 ms; prints how long it was not answered at most.
@@ -134,19 +132,19 @@ lab_test! {
     fn after_write_memory_and_a_restart_our_stanzas_still_go_with_the_network(fabric) {
         let comp1 = fabric.comp1();
         let conf = comp1.sh("cat /etc/frr/frr.conf");
-        let before = ["zebra", "bgpd"].map(|daemon| comp1.show_text(daemon, "show running-config"));
+        let before = comp1.show_text("bgpd", "show running-config");
         let red = Configured::up(comp1, &[RED]);
         comp1.sh("vtysh -c 'write memory'");
         comp1.without_frr().start();
         comp1.ok(&["evpn-hook", "sync"]);
         assert_eq!(comp1.sh("cat /run/evpn-hook/vrfs/red.json").matches("10.0.0.1").count(), 1, "nothing was missing");
         drop(red);
-        let after = ["zebra", "bgpd"].map(|daemon| comp1.show_text(daemon, "show running-config"));
+        let (after, whole) = (comp1.show_text("bgpd", "show running-config"), comp1.running_config());
         let held = comp1.show_text("bgpd", "show bgp vrfs");
         comp1.write("/etc/frr/frr.conf", &conf);
         comp1.sh("chown frr:frr /etc/frr/frr.conf");
-        assert_eq!(after[1], before[1]);
-        assert!(!after[0].contains("vni 10"), "{}", after[0]);
+        assert_eq!(after, before);
+        assert!(!whole.contains("vni 10"), "{whole}");
         assert!(!held.contains("red") && !held.contains("Unknown"), "{held}");
         // And it comes back, with another L3VNI as well as with the same.
         let again = Configured::up(comp1, &[&RED.replace("vni = 10\n", "vni = 11\n")]);

@@ -176,6 +176,11 @@ impl Host {
         FrrStopped(self, daemons)
     }
 
+    /// The configuration of all of its daemons, without a vtysh. From FRR 10 on `vrf X / vni N` is mgmtd's.
+    pub fn running_config(&self) -> String {
+        ["mgmtd", "zebra", "bgpd"].iter().filter_map(|daemon| self.vty(daemon, "show running-config").ok()).collect()
+    }
+
     fn stop_daemons(&self, signal: &str, daemons: &[&str]) {
         let files: Vec<String> = daemons.iter().map(|daemon| format!("/run/frr/{daemon}.pid")).collect();
         self.sh(&format!(
