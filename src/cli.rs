@@ -1,6 +1,6 @@
 //! What was typed, and what it means. Flags do nothing here.
 //!
-//! libvirt and LXC call with fixed words; these are told apart by hand, because building the whole command line's grammar
+//! libvirt, LXC and Proxmox VE call with fixed words; these are told apart by hand, because building the whole command line's grammar
 //! costs a third of a hook's own work.
 
 use crate::model::{IfName, Mac, NetName};
@@ -132,12 +132,21 @@ pub enum Command {
         /// A directory that --record wrote, or one file of it
         path: PathBuf,
     },
-    /// What a migration's target leaves behind where no agent runs: waits for the domain to arrive
+    /// What a migration's target leaves behind where no agent runs: waits for the guest to arrive
     #[command(hide = true)]
     Arrive {
-        /// libvirt's UUID of the domain
-        #[arg(long, value_name = "UUID")]
+        /// libvirt's UUID of the domain, the number of a VM of Proxmox VE
+        #[arg(long, value_name = "ID")]
         guest_id: String,
+        /// Who runs it
+        #[arg(long, value_name = "KIND", default_value = "libvirt", value_parser = ["libvirt", "proxmox"])]
+        guest_kind: String,
+    },
+    /// What Proxmox VE's hookscript of a VM is called with: VMID PHASE; also without this word
+    Proxmox {
+        /// VMID PHASE
+        #[arg(num_args = 2.., value_names = ["VMID", "PHASE"])]
+        args: Vec<String>,
     },
     /// What LXC's hooks call, with LXC_* in the environment
     Lxc {
@@ -242,6 +251,8 @@ pub enum HookCall {
     Qemu(Vec<String>),
     /// libvirt's network hook.
     Network(Vec<String>),
+    /// Proxmox VE's hookscript of a VM.
+    Proxmox(Vec<String>),
     /// One of LXC's.
     Lxc(Option<NetName>),
 }
@@ -252,6 +263,7 @@ impl HookCall {
         let (who, what) = match self {
             HookCall::Qemu(args) => ("qemu", args.get(1).cloned()),
             HookCall::Network(args) => ("network", args.get(1).cloned()),
+            HookCall::Proxmox(args) => ("proxmox", args.get(1).cloned()),
             HookCall::Lxc(_) => ("lxc", std::env::var("LXC_HOOK_TYPE").ok()),
         };
         format!("{who} {}", what.unwrap_or_default())
@@ -262,6 +274,7 @@ impl HookCall {
         match self {
             HookCall::Qemu(args) => format!("qemu {}", args.join(" ")),
             HookCall::Network(args) => format!("network {}", args.join(" ")),
+            HookCall::Proxmox(args) => format!("proxmox {}", args.join(" ")),
             HookCall::Lxc(None) => "lxc".to_owned(),
             HookCall::Lxc(Some(network)) => format!("lxc --network {network}"),
         }
@@ -288,12 +301,15 @@ pub fn hook_call(argv: &[OsString]) -> Option<HookCall> {
     if zero.ends_with("/lxc/hooks/evpn-hook") {
         return lxc_call(rest);
     }
-    // NAME OPERATION SUBOPERATION EXTRA; `network up red -v --dry-run` is a person's.
+    // NAME OPERATION SUBOPERATION EXTRA; `network up red -v --dry-run` is a person's. Proxmox VE has no word of its own: VMID PHASE.
     let hypervisors = |args: &[String]| matches!(args, [_, _, sub, _] if sub == "begin" || sub == "end");
     match rest.split_first()? {
         (word, args) if word == "qemu" && hypervisors(args) => Some(HookCall::Qemu(args.to_vec())),
         (word, args) if word == "network" && hypervisors(args) => Some(HookCall::Network(args.to_vec())),
         (word, args) if word == "lxc" => lxc_call(args),
+        (vmid, [_, ..]) if !vmid.is_empty() && vmid.bytes().all(|b| b.is_ascii_digit()) => {
+            Some(HookCall::Proxmox(rest.to_vec()))
+        }
         _ => None,
     }
 }
@@ -361,6 +377,11 @@ mod tests {
             Some(HookCall::Lxc(Some("red".parse().unwrap())))
         );
         assert_eq!(call(&["evpn-hook", "lxc"]), Some(HookCall::Lxc(None)));
+        let args = || ["100", "pre-start"].map(str::to_owned).to_vec();
+        assert_eq!(call(&["/var/lib/vz/snippets/vm.pl", "100", "pre-start"]), Some(HookCall::Proxmox(args())));
+        for persons in [&["evpn-hook", "100"][..], &["evpn-hook", "", "pre-start"], &["evpn-hook", "-1", "pre-start"]] {
+            assert_eq!(call(persons), None, "{persons:?}");
+        }
         assert_eq!(call(&["evpn-hook", "status"]), None);
     }
 }

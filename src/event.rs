@@ -75,7 +75,7 @@ pub enum GuestPhase {
     Start,
     /// The guest's processors may run (qemu started): the chance to correct a wrong guess about `Incoming`.
     Started {
-        /// The domain's state as libvirt's own status file tells it: `Some(true)` runs, `Some(false)` is paused, `None` unknown.
+        /// Whether it does, where the input knows: `Some(false)` is still on its way. `None`: libvirt's own status file tells.
         running: Option<bool>,
     },
     /// The guest has gone, its devices mostly too (qemu stopped and release, LXC stop and post-stop).

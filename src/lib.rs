@@ -4,6 +4,7 @@
 //! virsh net-start red ──▶ libvirt network hook ─┐
 //! virsh start vm1     ──▶ libvirt qemu hook ────┤                                 ┌─▶ kernel: VRF, bridge, VXLAN, FDB, neighbour
 //! lxc-start c1        ──▶ LXC hooks ────────────┼─▶ event ─▶ plan (pure) ─▶ apply ┤
+//! qm start 100        ──▶ Proxmox' hookscript ──┤                                 │
 //! evpn-hook attach …  ──▶ command line ─────────┘                                 └─▶ speaker: FRR's VRF stanzas
 //! ```
 //!
@@ -19,7 +20,7 @@
 //! - [`guard`]: the only room that knows nftables: what a guest may send on its own port.
 //! - [`speaker`]: the only room that knows FRR: render, show, configure.
 //! - [`register`]: what we own and want, in /run/evpn-hook.
-//! - [`hypervisor`]: what libvirt and LXC say runs, asked from outside their hooks.
+//! - [`hypervisor`]: what libvirt, LXC and Proxmox VE say runs, asked from outside their hooks.
 //! - [`apply`]: walks a plan, times each step, undoes on failure.
 //! - [`journal`]: every message a variant.
 //! - [`engine`]: one event through the rooms above.

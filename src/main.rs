@@ -8,9 +8,11 @@ use evpn_hook::agent::arrival;
 use evpn_hook::cli::{Attach, Cli, Command, Common, HookCall, Install, NetworkArgs, Status, hook_call, one_sentence};
 use evpn_hook::engine::{self, Engine, EngineError};
 use evpn_hook::event::{Event, Nic};
+use evpn_hook::hypervisor;
+use evpn_hook::input::proxmox::{self, Phase};
 use evpn_hook::input::{self, InputError, libvirt_network, libvirt_qemu};
 use evpn_hook::journal::{Journal, Message};
-use evpn_hook::model::{Address, Guest, IfName, NetName, Source};
+use evpn_hook::model::{Address, Guest, GuestKind, IfName, NetName, Source};
 use evpn_hook::record::{self, Recorder};
 use evpn_hook::register::Register;
 use evpn_hook::report::status::{self, terminal::Look, watch::WatchError};
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
     let Cli { common, command } = cli;
     let result = match command {
         Command::Qemu { args } => return hook(&HookCall::Qemu(args), &common),
+        Command::Proxmox { args } => return hook(&HookCall::Proxmox(args), &common),
         Command::Lxc { network, .. } => return hook(&HookCall::Lxc(network), &common),
         Command::Network(args) if args.args.len() > 2 => return hook(&HookCall::Network(args.args), &common),
         Command::Network(args) => network(&common, &args),
@@ -81,7 +84,7 @@ fn main() -> ExitCode {
         Command::FrrConfig { network } => frr_config(&common, network.as_ref()),
         Command::Inspect { what } => inspect(&what),
         Command::Replay { path } => replay(&path),
-        Command::Arrive { guest_id } => arrive(&common, &guest_id),
+        Command::Arrive { guest_id, guest_kind } => arrive(&common, &guest_kind, &guest_id),
         Command::Install(args) => install_links(&args, true, &common),
         Command::Uninstall(args) => install_links(&args, false, &common),
     };
@@ -126,7 +129,7 @@ fn hook(call: &HookCall, common: &Common) -> ExitCode {
 }
 
 /// A migration's guest has been wired, and no hook will tell when it runs here: where no agent does, a process stays behind that waits for it.
-/// libvirt waits for the end of a hook's stdout and stderr, so it gets none of ours.
+/// libvirt and Proxmox VE wait for the end of a hook's stdout and stderr, so it gets none of ours.
 fn leave_a_watch(engine: &mut Engine, common: &Common, guest: &Guest) {
     if engine.register.agent_runs() {
         return;
@@ -137,7 +140,7 @@ fn leave_a_watch(engine: &mut Engine, common: &Common, guest: &Guest) {
             command.arg(option).arg(path);
         }
     }
-    command.args(["arrive", "--guest-id", &guest.id]).current_dir("/");
+    command.args(["arrive", "--guest-kind", guest.kind.word(), "--guest-id", &guest.id]).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     if let Err(error) = command.spawn() {
         let what = format!("{guest}: nobody waits for its arrival ({error}): 'evpn-hook sync' once it is here");
@@ -282,11 +285,8 @@ fn run_hook(call: &HookCall, engine: &mut Engine) -> Result<(), HookError> {
             }
             event
         }
+        HookCall::Proxmox(args) => return run_hookscript(args, engine),
         HookCall::Lxc(network) => {
-            let env = |key: &str| {
-                let value = || std::env::var_os(key).map(|v| v.to_string_lossy().into_owned());
-                tape::told(format_args!("environment {key}"), value)
-            };
             let Some(hook) = input::lxc::read(network.as_ref(), &env)? else { return Ok(()) };
             let may_refuse = hook.phase.may_refuse();
             if !tape::plays() && !door::may_act() {
@@ -298,6 +298,38 @@ fn run_hook(call: &HookCall, engine: &mut Engine) -> Result<(), HookError> {
     let Some(event) = event else { return Ok(()) };
     let may_refuse = event.may_refuse();
     engine.handle(event).map_err(|e| HookError::Engine(e, may_refuse))
+}
+
+fn env(key: &str) -> Option<String> {
+    let value = || std::env::var_os(key).map(|v| v.to_string_lossy().into_owned());
+    tape::told(format_args!("environment {key}"), value)
+}
+
+/// Proxmox VE's hookscript. What fails when the VM runs already stops nothing, and is shown with its task where the exit status says so.
+fn run_hookscript(args: &[String], engine: &mut Engine) -> Result<(), HookError> {
+    let Some(call) = proxmox::call(args)? else { return Ok(()) };
+    let done = carry_out(call, engine);
+    match call.phase {
+        Phase::PostStart => done.map_err(|why| proxmox::unregistered(call.vmid, &why.to_string()).into()),
+        Phase::PreStart | Phase::PostStop => done,
+    }
+}
+
+fn carry_out(call: proxmox::Call, engine: &mut Engine) -> Result<(), HookError> {
+    let from = env("PVE_MIGRATED_FROM").unwrap_or_default();
+    let from = proxmox::node(&from)?;
+    let text = match call.phase {
+        // It may be gone with the VM.
+        Phase::PostStop => String::new(),
+        Phase::PreStart | Phase::PostStart => tape::asked("Proxmox VE: the VM's configuration", || {
+            hypervisor::proxmox::configuration(call.vmid, from).map(|text| proxmox::kept(&text))
+        })?,
+    };
+    for event in proxmox::read(call, from.is_some(), &text) {
+        let may_refuse = event.may_refuse();
+        engine.handle(event).map_err(|e| HookError::Engine(e, may_refuse))?;
+    }
+    Ok(())
 }
 
 fn network(common: &Common, args: &NetworkArgs) -> Result<(), Failure> {
@@ -509,9 +541,10 @@ fn explain_it(common: &Common, what: &str) -> Result<(), Failure> {
 }
 
 /// Nobody reads its stderr: the hook that left it behind is gone.
-fn arrive(common: &Common, guest_id: &str) -> Result<(), Failure> {
+fn arrive(common: &Common, kind: &str, id: &str) -> Result<(), Failure> {
+    let kind = if kind == GuestKind::Proxmox.word() { GuestKind::Proxmox } else { GuestKind::Libvirt };
     let mut engine = engine_of(common);
-    arrival::wait(&mut engine, guest_id).map_err(|error| {
+    arrival::wait(&mut engine, kind, id).map_err(|error| {
         engine.journal.say(&Message::Failed(&error));
         Failure(FAILED, String::new())
     })

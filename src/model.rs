@@ -99,7 +99,7 @@ pub fn not_a_host(ip: IpAddr) -> Option<&'static str> {
 pub enum Source {
     /// The operator, by `attach`.
     Manual,
-    /// The domain's metadata.
+    /// The guest's description: a domain's metadata, Proxmox' `ipconfigN`.
     Metadata,
     /// An nwfilter parameter.
     Nwfilter,
@@ -455,6 +455,8 @@ pub enum GuestKind {
     Lxc,
     /// `evpn-hook attach` by hand; the id is the name given, or the device's.
     Manual,
+    /// A VM of Proxmox VE; the id is its number.
+    Proxmox,
 }
 
 /// A VM or container. Two guests are the same if kind and id are; the name is for people.
@@ -522,6 +524,7 @@ impl GuestKind {
             GuestKind::Libvirt => "libvirt",
             GuestKind::Lxc => "lxc",
             GuestKind::Manual => "manual",
+            GuestKind::Proxmox => "proxmox",
         }
     }
 }
@@ -554,7 +557,7 @@ impl Guest {
 impl fmt::Display for Guest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
-            GuestKind::Libvirt => "vm",
+            GuestKind::Libvirt | GuestKind::Proxmox => "vm",
             GuestKind::Lxc => "container",
             GuestKind::Manual => "guest",
         };

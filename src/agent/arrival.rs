@@ -1,4 +1,4 @@
-//! A migration's guest: libvirt has no hook for the moment at which it runs here, so somebody has to watch for it.
+//! A migration's guest: neither libvirt nor Proxmox VE has a hook for the moment at which it runs here, so somebody has to watch for it.
 //!
 //! The agent does; where none runs, the target's hook leaves a process behind that waits for this one guest ([`wait`]).
 
@@ -32,12 +32,12 @@ pub fn is_here(engine: &mut Engine, record: &GuestRecord) -> bool {
     })
 }
 
-/// Waits for the domain of this UUID, registers it the moment it runs here, and keeps its entries while FRR sorts out who has it. Ends early where
+/// Waits for the guest of this id, registers it the moment it runs here, and keeps its entries while FRR sorts out who has it. Ends early where
 /// the migration fails: with the guest's record, or with its taps.
-pub fn wait(engine: &mut Engine, id: &str) -> Result<(), AgentError> {
+pub fn wait(engine: &mut Engine, kind: GuestKind, id: &str) -> Result<(), AgentError> {
     // Not the hook's session: libvirtd may stop, and its children with it.
     let _ = rustix::process::setsid();
-    let Ok(guest) = Guest::new(GuestKind::Libvirt, id, id) else { return Ok(()) };
+    let Ok(guest) = Guest::new(kind, id, id) else { return Ok(()) };
     let key = guest_key(&guest);
     let places = vec![(Place::Guests, engine.register.guests_dir()), (Place::Domains, DOMAINS.into())];
     let mut one = One { senses: Senses::open(places)?, index: Index::default(), key };

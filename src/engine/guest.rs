@@ -70,7 +70,7 @@ impl Engine {
                 };
                 self.start(guest, endpoints, again.then_some(&nics))
             }
-            GuestPhase::Started { .. } => self.started(&guest),
+            GuestPhase::Started { running } => self.started(&guest, running),
             GuestPhase::Stopped => self.stopped(&guest),
             GuestPhase::DeviceDown(device) => self.endpoint_gone(&guest, |e| e.device == device),
         }
@@ -137,6 +137,7 @@ impl Engine {
         let _lock = self.register.lock_guest(&guest)?;
         let mut record = self.register.guest(&guest)?.unwrap_or(GuestRecord::new(guest));
         record.incoming_since = Some(boot_seconds());
+        self.announced = true;
         Ok(self.register.put_guest(&record)?)
     }
 
@@ -182,11 +183,12 @@ impl Engine {
         if endpoints.is_empty() && !waiting.is_empty() {
             return Ok(());
         }
-        let incoming = before.as_ref().is_some_and(|b| match b.incoming_since {
+        let known = before.as_ref().is_some_and(|b| match b.incoming_since {
             Some(_) if again => b.endpoints.iter().any(|e| e.stage == Stage::Incoming),
             Some(since) => is_young(since),
             None => false,
         });
+        let incoming = self.announced || known;
         let waits: Vec<IfName> = waiting.iter().map(|e| e.device.clone()).collect();
         endpoints.extend(waiting);
         for endpoint in &mut endpoints {
@@ -296,8 +298,10 @@ impl Engine {
             if how == How::Incoming || how == How::Mend && came(&endpoint.device) {
                 self.adopt(endpoint)?;
             }
-            let mend = how == How::Mend;
+            let mut mend = how == How::Mend;
             let mut seen = observe(self.kernel()?, &Wanted { mend, ..wanted(&who, endpoint) })?;
+            // Proxmox puts a tap elsewhere without a word (`qm set`), behind its firewall's bridge, too: it is not taken from there.
+            mend &= record.guest.kind != GuestKind::Proxmox || seen.master_name.is_none();
             let known = before.iter().flat_map(|b| b.held()).find(|e| e.device == endpoint.device);
             // A device that comes new with its guest has no entry: whoever put it there may be the one whose namespace this guest shares.
             let entered = |device: &Link| seen.fdb.as_ref().is_some_and(|f| f.is_static && f.port == device.index);
@@ -425,12 +429,16 @@ impl Engine {
 
     /// The chance to correct a wrong guess: a guest taken for an arrival that libvirt says runs here already is registered, and one that was
     /// registered and is still on its way is taken back. Any that is on its way has to be waited for, since no hook tells of its arrival.
-    fn started(&mut self, guest: &Guest) -> Result<(), EngineError> {
+    fn started(&mut self, guest: &Guest, running: Option<bool>) -> Result<(), EngineError> {
         let Some(record) = self.register.guest(guest)? else { return Ok(()) };
         if record.incoming_since.is_none() {
             return Ok(());
         }
-        let life = tape::told("libvirt: how the domain lives", || hypervisor::libvirt::life(&guest.name));
+        let life = match running {
+            Some(true) => Some(Life::Here),
+            Some(false) => Some(Life::Moving),
+            None => tape::told("libvirt: how the domain lives", || hypervisor::libvirt::life(&guest.name)),
+        };
         match (life, is_incoming(&record)) {
             (Some(Life::Here), true) => return self.arrived(guest).map(drop),
             (Some(Life::Moving), false) => self.not_yet(guest)?,

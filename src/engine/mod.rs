@@ -97,6 +97,8 @@ pub struct Engine {
     speaker_silent: Option<String>,
     /// A duplicate may be waited for: nobody else waits for this process.
     may_wait: bool,
+    /// This very call has announced that its guest comes from another host; a replay, which writes nothing, would not know it.
+    announced: bool,
     /// When the call began that somebody waits for, in µs since boot; none in the agent.
     began: Option<u64>,
     /// How many steps were taken.
@@ -132,6 +134,7 @@ impl Engine {
             planned: Plan::new(),
             awaited: None,
             may_wait: true,
+            announced: false,
             began: None,
             walked: 0,
             kernel: None,

@@ -17,7 +17,7 @@ const ELEMENTS: &str = "<guest>, in it <interface mac= network=>, in that <ip ad
 
 /// Reads one call of the hook. Operations without a meaning for us (restore, attach, future ones) are `None`, whatever their XML is.
 ///
-/// `Started { running }` is left `None`: only the caller may look at libvirt's status file.
+/// `Started { running }` is left `None`: only the engine may look at libvirt's status file.
 pub fn read<S: AsRef<str>>(args: &[S], stdin: &[u8]) -> Result<Option<Event>, InputError> {
     let (name, op) = name_and_op(args)?;
     let (phase, whole) = match op {

@@ -1,4 +1,4 @@
-//! The input adapters: what libvirt and LXC hand to a hook (argv, environment, stdin) → one [`Event`](crate::event::Event), or none.
+//! The input adapters: what libvirt, LXC and Proxmox VE hand to a hook (argv, environment, stdin) → one [`Event`](crate::event::Event), or none.
 //!
 //! Nothing else is touched: no file, no netlink, no call back into libvirt (it would hang, its locks are held while a hook runs).
 //! What is libvirt's own and strange to us is not ours and never an error; what stands in *our* metadata is taken strictly. What is wrong with a guest
@@ -10,6 +10,7 @@ pub mod libvirt_network;
 pub mod libvirt_qemu;
 pub mod libvirt_status;
 pub mod lxc;
+pub mod proxmox;
 mod redact;
 mod xml;
 

@@ -40,6 +40,7 @@ mod metrics;
 mod mtu;
 mod networks;
 mod probes;
+mod proxmox;
 mod record;
 mod routed;
 mod rules;

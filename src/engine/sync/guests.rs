@@ -92,6 +92,12 @@ impl Engine {
         let there = |e: &Endpoint| world.link(&e.device).is_some();
         match guest.kind {
             GuestKind::Manual => Truth::Unknown,
+            // One that leaves for another host keeps its taps for a while after it runs there.
+            GuestKind::Proxmox if record.endpoints.iter().any(|e| there(e) && e.stage != Stage::Incoming) => {
+                let leaves = hypervisor::proxmox::leaves(&guest.id);
+                if leaves { Truth::Runs(Vec::new(), Life::Moving) } else { Truth::Unknown }
+            }
+            GuestKind::Proxmox => Truth::Unknown,
             GuestKind::Libvirt => match &hypervisors.domains {
                 None => Truth::Unknown,
                 Some(_) if hypervisors.unread.contains(&guest.name) => Truth::Unknown,
@@ -185,7 +191,10 @@ impl Engine {
         }
         let mut there = Vec::new();
         for endpoint in endpoints {
-            if self.kernel()?.link(&endpoint.device)?.is_some() {
+            let Some(device) = self.kernel()?.link(&endpoint.device)? else { continue };
+            let bridge = self.kernel()?.link(&endpoint.bridge)?.map(|bridge| bridge.index);
+            // Proxmox moves a tap without a word.
+            if guest.kind != GuestKind::Proxmox || device.master.is_none() || device.master == bridge {
                 there.push(endpoint);
             }
         }
@@ -227,7 +236,7 @@ impl Engine {
     /// Is it still so, now that no hook of this guest runs beside us?
     fn still(&self, guest: &Guest, truth: &Truth) -> bool {
         match (guest.kind, truth) {
-            (_, Truth::Unknown) | (GuestKind::Manual, _) => true,
+            (_, Truth::Unknown) | (GuestKind::Manual | GuestKind::Proxmox, _) => true,
             (GuestKind::Libvirt, Truth::Runs(_, Life::Ended)) => {
                 hypervisor::libvirt::life(&guest.name) == Some(Life::Ended)
             }

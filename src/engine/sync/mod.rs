@@ -174,7 +174,7 @@ impl Engine {
                 // Renamed, or gone: the whole list knows.
                 _ => self.truth(guest, &hypervisors(&mut out)),
             },
-            GuestKind::Lxc => self.truth(guest, &hypervisors(&mut out)),
+            GuestKind::Lxc | GuestKind::Proxmox => self.truth(guest, &hypervisors(&mut out)),
             GuestKind::Manual => Truth::Unknown,
         };
         let result = self.sync_one(guest, truth);
