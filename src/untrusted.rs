@@ -9,7 +9,9 @@ use crate::config::{self, Config, Network, Vrf};
 use crate::event::{Event, Nic};
 use crate::guard;
 use crate::hypervisor::{leases, lxc as sockets};
-use crate::input::{self, InputError, LxcHook, LxcPhase, libvirt_network, libvirt_qemu, libvirt_status, redact};
+use crate::input::{
+    self, InputError, LxcHook, LxcPhase, libvirt_network, libvirt_qemu, libvirt_status, proxmox as hookscript, redact,
+};
 use crate::kernel;
 use crate::model::{Guest, GuestKind, IfName, NetName, host_ip, not_a_host};
 use crate::record::Kept;
@@ -128,6 +130,36 @@ pub fn lxc(data: &[u8]) {
     }
     for (id, container) in sockets::identified(&text, |address| u32::try_from(address.len() % 3).ok()) {
         assert!(container.lxcpath.starts_with('/') && !id.contains('\n'), "{id:?} {container:?}");
+    }
+}
+
+/// Proxmox VE's hookscript of a VM. The first byte chooses the phase, the rest of the first line is the VM's number and the node that it comes from; then
+/// its configuration.
+pub fn proxmox(data: &[u8]) {
+    const PHASES: [&str; 4] = ["pre-start", "post-start", "post-stop", "pre-stop"];
+    let (phase, words, text) = call(data, &PHASES);
+    let (vmid, node) = words.split_once(' ').unwrap_or((&words, ""));
+    hook_call(&["evpn-hook", vmid, phase].map(Into::into));
+    let node = hookscript::node(node);
+    if let Some(node) = refused(&node) {
+        is_file_name(node);
+    }
+    let Some(said) = refused(&hookscript::call(&[vmid, phase])).copied() else { return };
+    let (text, migrates) = (String::from_utf8_lossy(text), matches!(node, Ok(Some(_))));
+    let kept = hookscript::kept(&text);
+    let events = hookscript::read(said, migrates, &text);
+    assert_eq!(events, hookscript::read(said, migrates, &kept), "read otherwise without its secrets: {kept}");
+    for event in events {
+        let Event::Guest { guest, nics, flaw, .. } = event else { panic!("of a VM only") };
+        is_guest(&guest);
+        assert_eq!((guest.kind, guest.id), (GuestKind::Proxmox, said.vmid.to_string()));
+        assert!(nics.len() <= 32);
+        nics.iter().for_each(is_nic);
+        flaw.iter().chain(nics.iter().filter_map(|nic| nic.flaw.as_ref())).for_each(|flaw| is_line(&flaw.why));
+    }
+    if !text.contains(SECRET) {
+        let kept = hookscript::kept(&format!("cipassword: {SECRET}\nsshkeys: {SECRET}\n{text}"));
+        assert!(!kept.contains(SECRET), "{kept}");
     }
 }
 

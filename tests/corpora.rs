@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 8] = [
     ("config", evpn_hook::untrusted::config),
     ("frr", evpn_hook::untrusted::frr),
     ("lxc", evpn_hook::untrusted::lxc),
     ("network", evpn_hook::untrusted::network),
+    ("proxmox", evpn_hook::untrusted::proxmox),
     ("qemu", evpn_hook::untrusted::qemu),
     ("state", evpn_hook::untrusted::state),
     ("wire", evpn_hook::untrusted::wire),
