@@ -1,4 +1,4 @@
-# evpn-hook. Two commands do everything on a bare Debian bookworm with cargo (Rust 1.89 or newer) and root: `make demo`, `make test`.
+# evpn-hook. Two commands do everything on a bare Debian (trixie or bookworm) with cargo (Rust 1.89 or newer) and root: `make demo`, `make test`.
 PREFIX ?= /usr
 DESTDIR ?=
 DATA = $(DESTDIR)$(PREFIX)/share
@@ -6,7 +6,7 @@ SHARE = $(DATA)/evpn-hook
 UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
 RULES = $(DESTDIR)$(PREFIX)/lib/udev/rules.d
 
-.PHONY: all build manual demo test fuzz lint bench bench-check bench-baseline bench-docs deb install install-files install-manual uninstall clean help
+.PHONY: all build manual demo test fuzz lint bench bench-check bench-baseline bench-docs platforms deb install install-files install-manual uninstall clean help
 all: build
 
 help: ## this list
@@ -43,6 +43,9 @@ bench-baseline: build ## sets that baseline anew
 
 bench-docs: ## what the last `make bench` left in target/bench, into docs/performance.md
 	@benches/docs
+
+platforms: ## what the last `make test` saw on each Debian, into docs/platforms.md
+	@tests/platforms
 
 deb: ## Debian packages of evpn-hook and evpn-agent, in target/deb
 	@packaging/deb

@@ -160,11 +160,9 @@ fn under_its_unit(stranger: &Stranger) {
 
     // A network's own: a setting below /proc/sys, an address, and its part of FRR by vtysh.
     // FRR 10.3 lets an L3VNI go 20 ms later.
-    host.sh(
-        "vtysh -c 'configure terminal' -c 'vrf red' -c 'no vni 10' >&2
+    host.sh("vtysh -c 'configure terminal' -c 'vrf red' -c 'no vni 10' >&2
         until vtysh -c 'configure terminal' -c 'no router bgp 64512 vrf red' >&2; do :; done
-        sysctl -qw net.ipv4.conf.red-l2.rp_filter=0; ip address del 10.1.0.1/24 dev red-l2",
-    );
+        sysctl -qw net.ipv4.conf.red-l2.rp_filter=0; ip address del 10.1.0.1/24 dev red-l2");
     let whole = || {
         let kernel = host.sh("ip -o address show dev red-l2; sysctl -n net.ipv4.conf.red-l2.rp_filter");
         kernel.contains("10.1.0.1/24")
