@@ -345,6 +345,10 @@ impl Engine {
             plan.extend(steps);
         }
         record.endpoints.retain(|e| !others.contains(&e.device));
+        let waits = |p: &crate::plan::Planned| matches!(p.step, Step::AwaitPort { .. });
+        // What cannot say where FRR is keeps no guest from its network.
+        let mut frr = if plan.iter().any(waits) { self.frr().unwrap_or_default() } else { None };
+        plan.retain(|p| frr.is_some() || !waits(p));
         if self.dry_run {
             self.planned.extend(plan);
             return Ok(());
@@ -364,9 +368,6 @@ impl Engine {
             }
             self.register.put_guest(record)?;
         }
-        let waits = plan.iter().any(|p| matches!(p.step, Step::AwaitPort { .. }));
-        // What cannot say where FRR is keeps no guest from its network.
-        let mut frr = if waits { self.frr().unwrap_or_default() } else { None };
         self.walk(&plan, frr.as_mut(), None)?;
         record.leaving.clear();
         for endpoint in record.endpoints.iter_mut().filter(|e| which(e)) {
