@@ -80,18 +80,9 @@ impl Hands<'_> {
 
     fn carry_out(&mut self, step: &Step) -> Result<(), StepError> {
         match step {
-            Step::AwaitVrf { name } => match self.frr.as_deref_mut() {
-                Some(frr) => Ok(frr.await_vrf(name)?),
-                None => Ok(()),
-            },
-            Step::AwaitPort { dev, bridge } => match self.frr.as_deref_mut() {
-                Some(frr) => Ok(frr.await_port(dev, bridge)?),
-                None => Ok(()),
-            },
-            Step::AwaitGone { dev } => match self.frr.as_deref_mut() {
-                Some(frr) => Ok(frr.await_gone(dev)?),
-                None => Ok(()),
-            },
+            Step::AwaitVrf { name } => self.wait_for_frr(|frr| frr.await_vrf(name)),
+            Step::AwaitPort { dev, bridge } => self.wait_for_frr(|frr| frr.await_port(dev, bridge)),
+            Step::AwaitGone { dev } => self.wait_for_frr(|frr| frr.await_gone(dev)),
             Step::SpeakerAddVrf { vrf } => self.speak(vrf),
             Step::SpeakerDelVrf { vrf } => {
                 if let (Some(frr), Some(added)) = (self.frr.as_deref_mut(), self.added.clone()) {
@@ -105,6 +96,13 @@ impl Hands<'_> {
             Step::GuardBridge { bridge, on } => Ok(guard::secure(bridge, *on)?),
             Step::Guard { index, more, less, .. } => Ok(guard::change(*index, more, less)?),
             kernel => Ok(self.kernel.apply(kernel)?),
+        }
+    }
+
+    fn wait_for_frr(&mut self, wait: impl FnOnce(&mut Frr) -> Result<(), SpeakerError>) -> Result<(), StepError> {
+        match self.frr.as_deref_mut() {
+            Some(frr) => Ok(wait(frr)?),
+            None => Ok(()),
         }
     }
 
