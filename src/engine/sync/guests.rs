@@ -192,11 +192,14 @@ impl Engine {
         let mut there = Vec::new();
         for endpoint in endpoints {
             let Some(device) = self.kernel()?.link(&endpoint.device)? else { continue };
-            let bridge = self.kernel()?.link(&endpoint.bridge)?.map(|bridge| bridge.index);
             // Proxmox moves a tap without a word.
-            if guest.kind != GuestKind::Proxmox || device.master.is_none() || device.master == bridge {
-                there.push(endpoint);
+            if guest.kind == GuestKind::Proxmox
+                && device.master.is_some()
+                && device.master != self.kernel()?.link(&endpoint.bridge)?.map(|bridge| bridge.index)
+            {
+                continue;
             }
+            there.push(endpoint);
         }
         if there.is_empty() && !waiting.is_empty() {
             return Ok(());
