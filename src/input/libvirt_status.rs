@@ -26,6 +26,8 @@ pub enum Life {
     Here,
     /// Paused because it is on its way, to here or from here, or not yet begun: it may live on another host.
     Moving,
+    /// Not any more: QEMU was told to end and has not yet. So ends a guest that ran here, and one that never came: a migration that failed.
+    Ending,
     /// Not at all.
     Ended,
 }
@@ -63,7 +65,8 @@ pub fn life(text: &str) -> Option<Life> {
 fn life_of(state: &str, reason: &str) -> Option<Life> {
     match (state, reason) {
         ("paused", "migration" | "starting up" | "post-copy" | "post-copy failed") => Some(Life::Moving),
-        ("running" | "blocked" | "paused" | "shutdown" | "pmsuspended", _) => Some(Life::Here),
+        ("running" | "blocked" | "paused" | "pmsuspended", _) => Some(Life::Here),
+        ("shutdown", _) => Some(Life::Ending),
         ("nostate" | "shutoff" | "crashed", _) => Some(Life::Ended),
         _ => None,
     }
@@ -83,7 +86,7 @@ mod tests {
         assert_eq!(life(&file("state='paused' reason='migration'")), Some(Life::Moving));
         assert_eq!(life(&file("state='paused' reason='starting up'")), Some(Life::Moving));
         assert_eq!(life(&file("state='shutoff' reason='destroyed'")), Some(Life::Ended));
-        assert_eq!(life(&file("state='shutdown' reason='unknown'")), Some(Life::Here), "about to end, and not yet");
+        assert_eq!(life(&file("state='shutdown' reason='unknown'")), Some(Life::Ending), "not yet");
         assert_eq!(life(&file("state='hibernating' reason='new'")), None);
         assert_eq!(life("<domain>"), None);
         assert_eq!(life(""), None);

@@ -355,6 +355,29 @@ fn status_file(number: u32, state: &str, domain: &str) {
 const MOVING: &str = "state='paused' reason='migration'";
 const RUNNING: &str = "state='running' reason='migrated'";
 
+/// All that becomes of the bridges' FDBs.
+struct FdbMonitor(Child);
+
+impl FdbMonitor {
+    const FILE: &str = "/run/fdb-monitor";
+
+    fn start() -> FdbMonitor {
+        let file = std::fs::File::create(Self::FILE).unwrap();
+        FdbMonitor(Command::new("bridge").args(["monitor", "fdb"]).stdout(file).spawn().unwrap())
+    }
+
+    fn said() -> String {
+        std::fs::read_to_string(Self::FILE).unwrap()
+    }
+}
+
+impl Drop for FdbMonitor {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A guest whose memory is still on its way here: what the hooks do on a migration's target.
 fn incoming() -> (Host, String) {
     let host = Host::flat();
@@ -382,6 +405,23 @@ on_a_host!(an_arrival_is_registered_when_libvirt_says_so, {
     std::fs::remove_file("/run/libvirt/qemu/vm1.xml").unwrap();
     host.hook(&["qemu", "vm1", "stopped", "end", "-"], &xml).ok();
     assert!(!has_fdb("vnet0") && !has_neighbour());
+});
+
+// libvirt tells the target's QEMU to end, and says `shutdown` of it until it has.
+on_a_host!(a_guest_whose_migration_fails_is_never_registered, {
+    let (host, xml) = incoming();
+    let _monitor = FdbMonitor::start();
+    let _agent = Agent::start();
+    status_file(1, MOVING, &xml);
+    status_file(1, "state='shutdown' reason='unknown'", &xml);
+    host.run(&["sync"]).ok();
+    // What comes behind it has been dealt with: so has that.
+    let other = "52:54:00:00:00:77";
+    tap("vnet1");
+    sh("ip link set vnet1 master flat-l2 up");
+    status_file(2, RUNNING, &domain(2, &guest(other, None, &["10.1.0.77"]), &interface(other, "vnet1", "flat-l2")));
+    until("another guest", || FdbMonitor::said().contains(other));
+    assert!(!FdbMonitor::said().contains(MAC), "{}", FdbMonitor::said());
 });
 
 on_a_host!(an_arrival_is_registered_when_its_tap_hears_it, {

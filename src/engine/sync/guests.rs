@@ -145,6 +145,10 @@ impl Engine {
     /// One guest by itself, under its lock: registered as it runs, or withdrawn.
     pub(super) fn sync_one(&mut self, guest: &Guest, truth: Truth) -> Result<(), EngineError> {
         self.journal.object.clone_from(&guest.name);
+        // What it has goes with it; where it never came, it is not to be registered for a moment.
+        if matches!(truth, Truth::Runs(_, Life::Ending)) {
+            return Ok(());
+        }
         // A guest on none of our networks leaves no trace, not even a lock.
         let fresh = match &truth {
             Truth::Runs(nics, Life::Here | Life::Moving) => {
@@ -264,6 +268,7 @@ fn is_settled(record: &GuestRecord, truth: &Truth, world: &World, networks: &Has
     let nics = match truth {
         Truth::Runs(_, Life::Here) if is_announced(record) => return false,
         _ if is_announced(record) => return true,
+        Truth::Runs(_, Life::Ending) => return true,
         _ if !record.leaving.is_empty() => return false,
         Truth::Gone | Truth::Runs(_, Life::Ended) => return false,
         Truth::Runs(_, Life::Moving) if !is_incoming(record) => return true,
