@@ -548,7 +548,7 @@ impl Engine {
             self.journal.is_on(&endpoint.device, endpoint.network.as_str());
             self.journal.is_on(&endpoint.bridge, endpoint.network.as_str());
             let want = wanted(&who, endpoint);
-            let seen = observe(self.kernel()?, &want)?;
+            let mut seen = observe(self.kernel()?, &want)?;
             let mut steps = withdraw(&want, &seen);
             let unlocks = |p: &crate::plan::Planned| matches!(p.step, Step::LockPort { locked: false, .. });
             // Left on the bridge it is nobody's, and held as such.
@@ -556,11 +556,14 @@ impl Engine {
                 steps.retain(|planned| !unlocks(planned));
             }
             plan.extend(steps);
-            if seen.device.is_none() {
+            if seen.device.is_none()
+                && let Some(bridge) = &seen.bridge
+            {
+                seen.around = self.kernel()?.neighs(bridge.index)?;
                 // A record that cannot be read, of which others tell, holds no withdrawal up.
                 let network = self.register.network_of_bridge(&endpoint.bridge).ok().flatten();
                 let tunnel = network.and_then(|record| Some((record.network.vni, record.vtep?)));
-                plan.extend(tunnel.and_then(|(vni, vtep)| end(&want, &seen, vni, vtep)));
+                plan.extend(tunnel.into_iter().flat_map(|(vni, vtep)| end(&want, &seen, vni, vtep)));
             }
         }
         if self.dry_run {

@@ -60,6 +60,8 @@ pub struct Seen {
     pub guard: Guard,
     /// The bridge's VXLAN port, where the guest's port is isolated and that one is not.
     pub open_tunnel: Option<IfName>,
+    /// All neighbours of the bridge, asked for where the port is gone: the kernel learned some of them from the guest itself.
+    pub around: Vec<Neigh>,
 }
 
 impl Seen {
@@ -250,9 +252,18 @@ pub fn withdraw(want: &Wanted, seen: &Seen) -> Plan {
 }
 
 /// Of a MAC that went with its port: says its end again to a speaker that may have missed it. Not of one that is somebody else's by now.
-pub fn end(want: &Wanted, seen: &Seen, vni: Vni, vtep: IpAddr) -> Option<Planned> {
-    let mac = want.mac.filter(|_| seen.device.is_none() && seen.bridge.is_some() && seen.fdb.is_none())?;
-    Some(plain(Step::EndFdb { vxlan: vni.device(), mac, vtep }))
+///
+/// The addresses that the kernel learned of it go first: zebra would keep them active, and bgpd would announce them, where the end comes by the tunnel
+/// (zebra_vxlan.c `zebra_vxlan_check_del_local_mac` leaves a MAC's neighbours as they are).
+pub fn end(want: &Wanted, seen: &Seen, vni: Vni, vtep: IpAddr) -> Plan {
+    let Some(mac) = want.mac.filter(|_| seen.device.is_none() && seen.bridge.is_some() && seen.fdb.is_none()) else {
+        return Plan::new();
+    };
+    let learned = |n: &&Neigh| n.mac == Some(mac) && !n.permanent && !n.ext_learned && !n.ours;
+    let forget = |n: &Neigh| plain(Step::DelNeigh { bridge: want.bridge.clone(), ip: n.ip });
+    let mut plan: Plan = seen.around.iter().filter(learned).map(forget).collect();
+    plan.push(plain(Step::EndFdb { vxlan: vni.device(), mac, vtep }));
+    plan
 }
 
 /// Says again to the speaker what the kernel holds as it should: for a speaker that missed it.

@@ -243,15 +243,32 @@ const DEL_FDB: &str = "bridge fdb del 52:54:00:03:82:d8 dev vnet0 master\n";
 #[test]
 fn the_end_of_a_mac_that_went_with_its_port_is_said_again() {
     let said = |seen: &Seen| {
-        let end = with(false, Some(MAC), |want| end(want, seen, "20".parse().unwrap(), "10.0.0.1".parse().unwrap()));
-        end.map(|planned| planned.step.to_string())
+        shown(&with(false, Some(MAC), |want| end(want, seen, "20".parse().unwrap(), "10.0.0.1".parse().unwrap())))
     };
     let entry = format!("{MAC} dev vxlan20 dst 10.0.0.1 self");
-    let again = format!("bridge fdb add {entry} dynamic; bridge fdb del {entry}");
-    assert_eq!(said(&Seen { device: None, fdb: None, ..whole() }), Some(again));
-    let of_another_vtep = Seen { device: None, fdb: fdb(9, true), ..whole() };
+    let again = format!("bridge fdb add {entry} dynamic; bridge fdb del {entry}\n");
+    let gone = Seen { device: None, fdb: None, ..whole() };
+    assert_eq!(said(&gone), again);
+    let learned = |ip: &str| Neigh {
+        ip: ip.parse().unwrap(),
+        mac: Some(mac(MAC)),
+        permanent: false,
+        ext_learned: false,
+        ours: false,
+        router: false,
+    };
+    let around = vec![
+        learned("fe80::5054:ff:fe03:82d8"),
+        Neigh { mac: Some(mac("52:54:00:00:00:99")), ..learned("10.1.0.99") },
+        Neigh { ext_learned: true, ..learned("10.1.0.98") },
+        Neigh { permanent: true, ..learned("10.1.0.97") },
+        Neigh { mac: None, ..learned("10.1.0.96") },
+    ];
+    let forgets = "ip neigh del fe80::5054:ff:fe03:82d8 dev red-l2\n";
+    assert_eq!(said(&Seen { around: around.clone(), ..gone }), format!("{forgets}{again}"));
+    let of_another_vtep = Seen { device: None, fdb: fdb(9, true), around, ..whole() };
     for seen in [whole(), of_another_vtep, Seen::default()] {
-        assert_eq!(said(&seen), None, "{seen:?}");
+        assert_eq!(said(&seen), "", "{seen:?}");
     }
 }
 
