@@ -21,12 +21,10 @@ pub enum Event {
         /// What its XML says, where that can be read and is ours.
         network: Option<Network>,
     },
-    /// A port of a network went away with its guest still running (hot-unplug); the port id is libvirt's `<networkport><uuid>`.
+    /// A port of a network went away with its guest still running: a NIC was unplugged, or only changed.
     PortDeleted {
         /// The guest that the port belonged to.
         owner: Guest,
-        /// libvirt's port UUID.
-        port: String,
     },
     /// A guest starts, runs, moves or stops.
     Guest {
@@ -97,8 +95,6 @@ pub struct Nic {
     pub bridge: Option<IfName>,
     /// The network the input names.
     pub network: Option<NetName>,
-    /// libvirt's port UUID.
-    pub port: Option<String>,
     /// Addresses known from the input itself, in order of precedence already.
     pub ips: Vec<Address>,
     /// True where each of these was lent to it by a router or a DHCP server of the network: what a DHCP server keeps for it may yet come.

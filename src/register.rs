@@ -209,9 +209,6 @@ pub struct Endpoint {
     pub mac: Option<Mac>,
     /// The guest's addresses: the declared ones, then what was learned, as it came.
     pub ips: Vec<Address>,
-    /// libvirt's port UUID, to tell which NIC a `port-deleted` means.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<String>,
     /// We enslaved the device (nobody else puts it back).
     pub enslaved: bool,
     /// How far it has come.

@@ -90,10 +90,7 @@ pub fn network(data: &[u8]) {
                 is_word(name);
                 network.iter().for_each(is_network);
             }
-            Some(Event::PortDeleted { owner, port }) => {
-                is_guest(owner);
-                is_file_name(port);
-            }
+            Some(Event::PortDeleted { owner }) => is_guest(owner),
             _ => {}
         }
         if let Ok(name) = name.parse() {
@@ -384,7 +381,6 @@ fn is_nic(nic: &Nic) {
     nic.device.iter().chain(&nic.bridge).for_each(is_device);
     nic.mac.iter().for_each(is_word);
     nic.network.iter().for_each(is_word);
-    nic.port.iter().for_each(|port| is_file_name(port));
     for address in &nic.ips {
         assert_eq!(host_ip(&address.ip.to_string()), Ok(address.ip));
     }

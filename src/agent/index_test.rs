@@ -40,7 +40,6 @@ fn guest(stage: Stage) -> GuestRecord {
             device: "vnet0".parse().unwrap(),
             mac: Some(mac()),
             ips: vec![declared("10.1.0.60"), declared("fd00:1::60")],
-            port: None,
             enslaved: false,
             stage,
             port_security: crate::config::PortSecurity::Off,

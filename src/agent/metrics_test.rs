@@ -13,7 +13,6 @@ fn record(stage: Stage, hook: Option<(u64, u64)>) -> GuestRecord {
         device: "vnet0".parse().unwrap(),
         mac: Some("52:54:00:00:00:01".parse().unwrap()),
         ips: Vec::new(),
-        port: None,
         enslaved: false,
         stage,
         port_security: crate::config::PortSecurity::Off,

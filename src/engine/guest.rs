@@ -524,11 +524,19 @@ impl Engine {
         }
     }
 
-    pub(super) fn port_deleted(&mut self, owner: &Guest, port: &str) -> Result<(), EngineError> {
+    /// A NIC that was unplugged has lost its device by now. Where that is on its bridge still, libvirt has only given the NIC another port, as it does for a
+    /// mere change of the link's state: before 10.8 it deletes the new one again, since then the old one (qemu_hotplug.c `qemuDomainChangeNet`).
+    pub(super) fn port_deleted(&mut self, owner: &Guest) -> Result<(), EngineError> {
         self.journal.object.clone_from(&owner.name);
-        // Only the port that the guest started with: libvirt before 10.8 makes and deletes a temporary one, with the same
-        // MAC, for a mere change of the link's state.
-        self.endpoint_gone(owner, |e| e.port.as_deref() == Some(port))
+        let mut gone = Vec::new();
+        for endpoint in self.register.guest(owner)?.into_iter().flat_map(|record| record.endpoints) {
+            let kernel = self.kernel()?;
+            let master = kernel.link(&endpoint.device)?.and_then(|device| device.master);
+            if master.is_none() || master != kernel.link(&endpoint.bridge)?.map(|bridge| bridge.index) {
+                gone.push(endpoint.device);
+            }
+        }
+        if gone.is_empty() { Ok(()) } else { self.endpoint_gone(owner, |e| gone.contains(&e.device)) }
     }
 
     /// Withdraws those endpoints that go, and forgets them; all of a guest, and it is forgotten. What is refused is remembered for the next
@@ -756,7 +764,6 @@ pub(super) fn endpoints_on<R: Borrow<NetworkRecord>>(
             device,
             mac: nic.mac,
             ips: fit,
-            port: nic.port,
             enslaved: nic.enslave,
             stage: Stage::Pending,
             port_security: network.security(),

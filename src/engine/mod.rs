@@ -314,7 +314,7 @@ impl Engine {
                 // Also where its start failed, before there was a record.
                 network.map_or(Ok(()), |network| Ok(self.register.mark_gone(&network.bridge)?))
             }
-            Event::PortDeleted { owner, port } => self.port_deleted(&owner, &port),
+            Event::PortDeleted { owner } => self.port_deleted(&owner),
             Event::Guest { phase, guest, nics, flaw, notes } => {
                 self.journal.object.clone_from(&guest.name);
                 self.weigh(&phase, &guest, &nics, flaw.as_ref(), &notes)?;

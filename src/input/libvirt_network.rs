@@ -61,24 +61,23 @@ pub fn status(name: &NetName, text: &[u8], config: &Config) -> Result<Option<Net
 }
 
 fn port_deleted(stdin: &[u8]) -> Result<Option<Event>, String> {
-    let [mut port, mut name, mut id] = [const { String::new() }; 3];
+    let [mut name, mut id] = [const { String::new() }; 2];
     xml::walk(stdin, |path, node| {
         if let Node::Close(text) = node {
             match path {
-                ["hookData", "networkport", "uuid"] => text.clone_into(&mut port),
                 ["hookData", "networkport", "owner", "name"] => text.clone_into(&mut name),
                 ["hookData", "networkport", "owner", "uuid"] => text.clone_into(&mut id),
                 _ => (),
             }
         }
-        Ok(if port.is_empty() || name.is_empty() || id.is_empty() { Continue(()) } else { Break(()) })
+        Ok(if name.is_empty() || id.is_empty() { Continue(()) } else { Break(()) })
     })?;
     // A port that somebody made by hand has no owner: no guest of ours.
-    if port.is_empty() || id.is_empty() {
+    if id.is_empty() {
         return Ok(None);
     }
     let (owner, _) = Guest::shown(GuestKind::Libvirt, &name, &uuid(&id)?);
-    Ok(Some(Event::PortDeleted { owner, port: uuid(&port)? }))
+    Ok(Some(Event::PortDeleted { owner }))
 }
 
 /// What stands in `<network>`, still as text where it is libvirt's: a network that is not ours may hold what it likes.

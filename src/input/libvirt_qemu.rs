@@ -141,7 +141,6 @@ struct Interface {
     /// `<mac>`, `<target>` and `<source>` came.
     once: [bool; 3],
     mac: Option<Mac>,
-    port: Option<String>,
     ips: Vec<Address>,
     /// It asks for a VLAN.
     vlan: bool,
@@ -268,7 +267,6 @@ impl Interface {
                 seen.network = tag.get("network");
                 seen.bridge = tag.get("bridge");
                 seen.portgroup = tag.get("portgroup");
-                self.port = tag.get("portid").and_then(|id| uuid(&id).ok());
             }
             ["vlan"] | ["actual", "vlan"] => self.vlan = true,
             // libvirt's status file has what a network made of the interface beside what its XML asks for.
@@ -302,7 +300,6 @@ impl Interface {
             mac: self.mac,
             bridge: parsed(self.seen.bridge.as_ref()),
             network: parsed(self.seen.network.as_ref()),
-            port: self.port,
             ips: self.ips,
             enslave: self.seen.kind == "ethernet",
             flaw: odd.or(vlan).map(|why| Flaw { why, in_metadata: false }),

@@ -34,7 +34,6 @@ fn guest(name: &str, mac: &str, taken: Vec<Taken>) -> GuestRecord {
         device: "vnet0".parse().unwrap(),
         mac: mac.parse().ok(),
         ips: vec![Address::new(IP.parse().unwrap(), Source::Metadata)],
-        port: None,
         enslaved: false,
         stage: Stage::Registered,
         port_security: crate::config::PortSecurity::Off,

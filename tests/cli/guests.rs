@@ -262,16 +262,14 @@ on_a_host!(a_nic_that_was_unplugged, {
     sh("ip link set vnet0 master flat-l2 up");
     let xml = domain(1, &guest(MAC, None, &["10.1.0.60"]), &interface(MAC, "vnet0", "flat-l2"));
     host.hook(&["qemu", "vm1", "start", "begin", "-"], &xml).ok();
-    let port = |uuid: &str| {
-        format!(
-            "<hookData><network><name>x</name></network><networkport><uuid>{uuid}</uuid><owner><name>vm1</name>\
-             <uuid>11111111-2222-3333-4444-000000000001</uuid></owner></networkport></hookData>"
-        )
-    };
+    let port = "<hookData><network><name>x</name></network><networkport><uuid>a675cc40-b1e9-40b4-895b-a6790239f68e</uuid><owner><name>vm1</name>\
+                <uuid>11111111-2222-3333-4444-000000000001</uuid></owner></networkport></hookData>";
     let deleted = ["network", "x", "port-deleted", "begin", "-"];
-    // libvirt before 10.8 makes and deletes a second port for a mere change of the link's state.
-    host.hook(&deleted, port("78be64a3-3670-4c98-a744-2c81d56a2018")).ok();
+    // For a mere change of the link's state libvirt makes a second port. Before 10.8 it deletes that one again, since then the first.
+    host.hook(&deleted, port).ok();
     assert!(snapshot().contains("neigh 10.1.0.60"));
-    host.hook(&deleted, port("a675cc40-b1e9-40b4-895b-a6790239f68e")).ok();
+    // It moved to another bridge, or QEMU has closed its tap.
+    sh("ip link set vnet0 nomaster");
+    host.hook(&deleted, port).ok();
     assert_eq!((fdb(), neighbours()), (String::new(), String::new()));
 });

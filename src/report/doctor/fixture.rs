@@ -72,7 +72,6 @@ pub fn base() -> Base {
         device: "tap0".parse().unwrap(),
         mac: MAC.parse().ok(),
         ips: vec![Address::new("10.1.0.60".parse().unwrap(), Source::Manual)],
-        port: None,
         enslaved: true,
         stage: Stage::Registered,
         port_security: crate::config::PortSecurity::Off,

@@ -14,7 +14,6 @@ fn guest(kind: GuestKind, name: &str, device: &str, mac: &str, ips: &[&str]) -> 
         device: device.parse().unwrap(),
         mac: mac.parse().ok(),
         ips: ips.iter().map(|ip| Address::new(ip.parse().unwrap(), Source::Manual)).collect(),
-        port: None,
         enslaved: false,
         stage: Stage::Registered,
         port_security: crate::config::PortSecurity::Off,

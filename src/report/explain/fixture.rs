@@ -140,7 +140,6 @@ impl Scene {
             device: "tap0".parse().unwrap(),
             mac: Some(mac(MAC)),
             ips: vec![GuestAddress::new(ip(IP), Source::Manual)],
-            port: None,
             enslaved: true,
             stage: Stage::Registered,
             port_security: crate::config::PortSecurity::Off,
