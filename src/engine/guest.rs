@@ -9,7 +9,7 @@ use crate::journal::Message;
 use crate::kernel::Kernel;
 use crate::model::{Address, Guest, GuestKind, IfName, Mac, Source, quoted};
 use crate::plan::guard::{Guard, Lets, guard};
-use crate::plan::guest::{Seen, Wanted, end, guarded, open_tunnel, register, wire, withdraw};
+use crate::plan::guest::{self, Seen, Wanted, guarded, open_tunnel, register, wire, withdraw};
 use crate::plan::learn::{unfit_declared, yields};
 use crate::plan::seen::{Link, World};
 use crate::plan::{Plan, Refusal, Step};
@@ -425,6 +425,9 @@ impl Engine {
         seen.fdb = seen.fdb.filter(|_| !same_mac);
         let mut plan = withdraw(&want, &seen);
         plan.retain(|p| !matches!(p.step, Step::LockPort { .. }) || stays.is_empty());
+        if heirs.is_empty() {
+            plan.extend(self.end(&want, seen)?);
+        }
         Ok(plan)
     }
 
@@ -556,7 +559,7 @@ impl Engine {
             self.journal.is_on(&endpoint.device, endpoint.network.as_str());
             self.journal.is_on(&endpoint.bridge, endpoint.network.as_str());
             let want = wanted(&who, endpoint);
-            let mut seen = observe(self.kernel()?, &want)?;
+            let seen = observe(self.kernel()?, &want)?;
             let mut steps = withdraw(&want, &seen);
             let unlocks = |p: &crate::plan::Planned| matches!(p.step, Step::LockPort { locked: false, .. });
             // Left on the bridge it is nobody's, and held as such.
@@ -564,15 +567,7 @@ impl Engine {
                 steps.retain(|planned| !unlocks(planned));
             }
             plan.extend(steps);
-            if seen.device.is_none()
-                && let Some(bridge) = &seen.bridge
-            {
-                seen.around = self.kernel()?.neighs(bridge.index)?;
-                // A record that cannot be read, of which others tell, holds no withdrawal up.
-                let network = self.register.network_of_bridge(&endpoint.bridge).ok().flatten();
-                let tunnel = network.and_then(|record| Some((record.network.vni, record.vtep?)));
-                plan.extend(tunnel.into_iter().flat_map(|(vni, vtep)| end(&want, &seen, vni, vtep)));
-            }
+            plan.extend(self.end(&want, seen)?);
         }
         if self.dry_run {
             self.planned.extend(plan);
@@ -591,6 +586,16 @@ impl Engine {
                 EngineError::refused(format!("{who}: not all could be withdrawn: 'evpn-hook sync' tries it again"))
             }
         }
+    }
+
+    /// What makes sure that the speaker does not miss the end of what is withdrawn.
+    fn end(&mut self, want: &Wanted, mut seen: Seen) -> Result<Plan, EngineError> {
+        let Some(bridge) = &seen.bridge else { return Ok(Plan::new()) };
+        seen.around = self.kernel()?.neighs(bridge.index)?;
+        // A record that cannot be read, of which others tell, holds no withdrawal up.
+        let network = self.register.network_of_bridge(want.bridge).ok().flatten();
+        let tunnel = network.and_then(|record| Some((record.network.vni, record.vtep?)));
+        Ok(tunnel.map(|(vni, vtep)| guest::end(want, &seen, vni, vtep)).unwrap_or_default())
     }
 
     fn is_secured(&self, bridge: &IfName) -> Result<bool, EngineError> {

@@ -251,14 +251,16 @@ pub fn withdraw(want: &Wanted, seen: &Seen) -> Plan {
     release(want, seen, plan)
 }
 
-/// Of a MAC that went with its port: says its end again to a speaker that may have missed it. Not of one that is somebody else's by now.
+/// Behind [`withdraw`]: says the end of a MAC again to a speaker that may have missed it, for its port is gone, or goes. Not of one that is somebody else's
+/// by now.
 ///
 /// The addresses that the kernel learned of it go first: zebra would keep them active, and bgpd would announce them, where the end comes by the tunnel
 /// (zebra_vxlan.c `zebra_vxlan_check_del_local_mac` leaves a MAC's neighbours as they are).
 pub fn end(want: &Wanted, seen: &Seen, vni: Vni, vtep: IpAddr) -> Plan {
-    let Some(mac) = want.mac.filter(|_| seen.device.is_none() && seen.bridge.is_some() && seen.fdb.is_none()) else {
+    let (Some(mac), Some(_)) = (want.mac, &seen.bridge) else { return Plan::new() };
+    if seen.fdb.is_some() && seen.mac_is_behind(want).is_none() {
         return Plan::new();
-    };
+    }
     let learned = |n: &&Neigh| n.mac == Some(mac) && !n.permanent && !n.ext_learned && !n.ours;
     let forget = |n: &Neigh| plain(Step::DelNeigh { bridge: want.bridge.clone(), ip: n.ip });
     let mut plan: Plan = seen.around.iter().filter(learned).map(forget).collect();

@@ -222,8 +222,8 @@ pub enum Step {
         router: bool,
     },
     /// Says to a speaker that missed it that no port of this host has a MAC any more: an entry of the VXLAN device's own, there for a moment. zebra of 9.1 to
-    /// 10.4 hears of devices and of FDB entries in two threads; where the end of a port overtakes that of its entry, it keeps the MAC as its own for ever
-    /// (rt_netlink.c `netlink_macfdb_change`, "The interface should exist"). One that comes by the tunnel takes it from it
+    /// 10.4 hears of devices and of FDB entries in two threads; where a port's end, or its leaving the bridge, overtakes the end of its entry, it keeps the MAC
+    /// as its own for ever (rt_netlink.c `netlink_macfdb_change`, "The interface should exist"). One that comes by the tunnel takes it from it
     /// (zebra_vxlan.c `zebra_vxlan_dp_network_mac_add`, "if remote mac delete the local entry").
     EndFdb {
         /// The segment's VXLAN device.

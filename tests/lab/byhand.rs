@@ -148,6 +148,44 @@ lab_test! {
     }
 }
 
+/// Each on a tap that is on no bridge before: where FRR hears of ports and of FDB entries in two threads, it must not pass over an entry.
+fn attach_one_after_another(fabric: &'static Fabric) {
+    const MANY: usize = 200;
+    let red = Red::up(fabric);
+    let domains: Vec<_> = (1..=MANY).map(Domain::new).collect();
+    let _taps = Taps(red.comp1, &domains);
+    for Domain { tap, mac, ip, .. } in &domains {
+        red.comp1.ok(&["ip", "tuntap", "add", "dev", tap, "mode", "tap"]);
+        red.comp1.ok(&["evpn-hook", "attach", tap, "--network", "red", "--mac", mac, "--ip", ip]);
+    }
+    let known = || {
+        let entries = red.comp2.sh("bridge fdb show dev vxlan20; ip neigh show dev red-l2");
+        let lost = |d: &&Domain| {
+            entries.lines().filter(|line| line.contains(&d.mac) && line.contains("extern_learn")).count() < 3
+        };
+        let lost: Vec<_> = domains.iter().filter(lost).map(|d| &d.ip).collect();
+        if lost.is_empty() { Ok(()) } else { Err(format!("{} of {MANY} lost: {lost:?}", lost.len())) }
+    };
+    wait_until("comp2 to know them all", SOON, known);
+    for Domain { tap, .. } in &domains {
+        red.comp1.ok(&["evpn-hook", "detach", tap]);
+    }
+    wait_until("comp2 to forget them all", SOON, || !remembers(red.comp2, "52:54:00:bb:"));
+}
+
+lab_test! {
+    fn two_hundred_are_attached_one_after_another(fabric) {
+        attach_one_after_another(fabric);
+    }
+}
+
+lab_test! {
+    fn two_hundred_are_attached_one_after_another_beside_frr_of_trixie(fabric) {
+        let _frr = OtherFrr::of(fabric, "trixie");
+        attach_one_after_another(fabric);
+    }
+}
+
 lab_test! {
     fn an_arriving_guest_is_wired_and_not_advertised(fabric) {
         let red = Red::up(fabric);
