@@ -1,4 +1,4 @@
-//! Runs another program with a deadline and keeps its words; used for what has no other interface (vtysh, lxc-info).
+//! Runs another program with a deadline and keeps its words; used for what has no other interface (vtysh, nft).
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};

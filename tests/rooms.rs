@@ -18,7 +18,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("tape", &[]),
     ("record", &["cli", "input", "tape"]),
     ("fault", &[]),
-    ("hypervisor", &["config", "event", "exec", "input", "model"]),
+    ("hypervisor", &["config", "event", "input", "model"]),
     ("speaker", &["config", "exec", "model"]),
     ("register", &["config", "fault", "model", "speaker", "tape"]),
     ("guard", &["config", "exec", "model", "plan", "tape"]),

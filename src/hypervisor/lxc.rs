@@ -1,19 +1,30 @@
 //! Which containers run: each has an abstract socket `@LXCPATH/NAME/command` as long as its monitor lives (liblxc's af_unix.c
-//! `lxc_abstract_unix_open`). What only the monitor knows is asked with `lxc-info`, which hangs while the container is in a hook: it has a deadline.
+//! `lxc_abstract_unix_open`). What only the monitor knows is asked there, as liblxc and `lxc-info` do it (commands.c `lxc_cmd`; the same from LXC 2.0 to
+//! 7.0): a host of Incus has no `lxc-info`.
 
-use crate::exec;
 use crate::input::lxc::id;
 use crate::model::Guest;
-use rustix::net::sockopt::socket_peercred;
+use rustix::net::sockopt::{set_socket_passcred, socket_peercred};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::process::geteuid;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::Read;
-use std::process::Command;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// For one lxc-info. It takes some 10 ms where the monitor listens, and for ever while it is in a hook: then a later look asks again.
+/// For one answer. It takes less than a millisecond where the monitor listens, and for ever while it is in a hook: then a later look asks again.
 const DEADLINE: Duration = Duration::from_millis(500);
+
+/// The longest answer, in bytes: liblxc's own bound (commands.h `LXC_CMD_DATA_MAX`).
+const MAX_ANSWER: usize = 8192;
+
+/// liblxc's commands.h: `LXC_CMD_GET_INIT_PID`.
+const GET_INIT_PID: i32 = 4;
+
+/// And `LXC_CMD_GET_CONFIG_ITEM`.
+const GET_CONFIG_ITEM: i32 = 7;
 
 /// The most that is read of the kernel's list of sockets, in bytes: a line has some 80.
 const MAX_LIST: u64 = 16 << 20;
@@ -100,29 +111,75 @@ fn sockets(text: &str) -> BTreeSet<(String, String)> {
 
 /// Who listens at an abstract address: a connection's SO_PEERCRED is who called listen(2). Never waits, and says nothing to the monitor.
 fn owner(address: &str) -> Option<u32> {
+    Some(socket_peercred(connected(address)?).ok()?.uid.as_raw())
+}
+
+fn connected(address: &str) -> Option<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).ok()?;
     connect(&socket, &SocketAddrUnix::new_abstract_name(address.as_bytes()).ok()?).ok()?;
-    Some(socket_peercred(&socket).ok()?.uid.as_raw())
+    Some(socket)
 }
 
 /// The container's first process, seen from here; `None` while its monitor does not say.
 pub fn pid(lxcpath: &str, name: &str) -> Option<u32> {
-    info(lxcpath, name, &["--pid"])?.trim().parse().ok()
+    let (pid, _) = ask(lxcpath, name, GET_INIT_PID, b"")?;
+    u32::try_from(pid).ok().filter(|pid| *pid > 0)
 }
 
 /// Does the container call us when it starts and stops?
 pub fn has_our_hooks(lxcpath: &str, name: &str) -> bool {
-    ["lxc.hook.start-host", "lxc.net.0.script.up"]
-        .iter()
-        .any(|key| info(lxcpath, name, &["--config", key]).is_some_and(|value| value.contains("evpn-hook")))
+    [&b"lxc.hook.start-host\0"[..], b"lxc.net.0.script.up\0"].iter().any(|key| {
+        let value = ask(lxcpath, name, GET_CONFIG_ITEM, key);
+        value.is_some_and(|(_, value)| String::from_utf8_lossy(&value).contains("evpn-hook"))
+    })
 }
 
-fn info(lxcpath: &str, name: &str, what: &[&str]) -> Option<String> {
-    let mut command = Command::new("lxc-info");
-    command.args(["--lxcpath", lxcpath, "--name", name, "--no-humanize"]).args(what);
-    let ended = exec::run(command, Instant::now() + DEADLINE).ok()??;
-    ended.status.success().then_some(ended.output)
+/// One question to a monitor of ours: a `struct lxc_cmd_req` and its data; the answer is a `struct lxc_cmd_rsp`, whose pointer may be a number, and its
+/// data.
+fn ask(lxcpath: &str, name: &str, command: i32, data: &[u8]) -> Option<(usize, Vec<u8>)> {
+    let until = Instant::now() + DEADLINE;
+    let socket = connected(&format!("{lxcpath}/{name}/command"))?;
+    // Who had the address when the list was read may be gone, and then it is anybody's.
+    if socket_peercred(&socket).ok()?.uid != geteuid() {
+        return None;
+    }
+    // A question that comes without credentials, as one does between the monitor's accept(2) and its SO_PASSCRED, is refused.
+    set_socket_passcred(&socket, true).ok()?;
+    let mut monitor = UnixStream::from(socket);
+    let length = i32::try_from(data.len()).ok()?;
+    let question = [&command.to_ne_bytes()[..], &length.to_ne_bytes(), &0usize.to_ne_bytes(), data].concat();
+    monitor.write_all(&question).ok()?;
+    monitor.set_nonblocking(false).ok()?;
+    let result = i32::from_ne_bytes(read(&mut monitor, until)?);
+    let length = usize::try_from(i32::from_ne_bytes(read(&mut monitor, until)?)).ok()?;
+    let number = usize::from_ne_bytes(read(&mut monitor, until)?);
+    if result < 0 || length > MAX_ANSWER {
+        return None;
+    }
+    let mut data = vec![0; length];
+    fill(&mut data, &mut monitor, until)?;
+    Some((number, data))
+}
+
+fn read<const N: usize>(from: &mut UnixStream, until: Instant) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    fill(&mut bytes, from, until)?;
+    Some(bytes)
+}
+
+fn fill(mut bytes: &mut [u8], from: &mut UnixStream, until: Instant) -> Option<()> {
+    while !bytes.is_empty() {
+        let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+        from.set_read_timeout(Some(left)).ok()?;
+        match from.read(bytes) {
+            Ok(0) => return None,
+            Ok(count) => bytes = &mut bytes[count..],
+            Err(cause) if cause.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+    Some(())
 }
 
 #[cfg(test)]
@@ -175,7 +232,7 @@ mod tests {
         let find = |guest, known: &[&str]| containers.find(&guest, |id| known.contains(&id)).map(|(id, _)| id);
         assert_eq!(find(guest("c1", "c1"), &[]), Some("c1"));
         assert_eq!(find(guest("c1", "/a/c1"), &[]), Some("/a/c1"));
-        // Incus starts it from a configuration in another directory.
+        // Started from a configuration in another directory.
         assert_eq!(find(guest("c1", "/run/incus/c1"), &["c1"]), Some("/a/c1"));
         assert_eq!(find(guest("c1", "/run/incus/c1"), &["c1", "/a/c1"]), None);
         assert_eq!(find(guest("c2", "c2"), &[]), None, "who does not say whose it is, is not believed");
@@ -201,5 +258,76 @@ mod tests {
         let _evil = std::os::unix::net::UnixListener::bind_addr(&evil).unwrap();
         assert_eq!(owner(&name), Some(rustix::process::geteuid().as_raw()));
         assert!(running().unwrap().by_id.values().any(|r| r.lxcpath == "/evpn-hook"));
+    }
+
+    /// What is asked, and what is answered: where there is nothing to say the connection stays open.
+    type Asked = (Vec<u8>, Option<Vec<u8>>);
+
+    /// A monitor that is asked these, in this order.
+    fn monitor(name: &str, asked: Vec<Asked>) -> std::thread::JoinHandle<()> {
+        use std::os::linux::net::SocketAddrExt;
+        let address = format!("/evpn-hook/{name}/command");
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(address).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+        std::thread::spawn(move || {
+            for (question, answer) in asked {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut heard = vec![0; question.len()];
+                stream.read_exact(&mut heard).unwrap();
+                assert_eq!(heard, question);
+                match answer {
+                    Some(answer) => stream.write_all(&answer).unwrap(),
+                    // Until who asks has had enough.
+                    None => assert_eq!(stream.read(&mut [0]).unwrap(), 0),
+                }
+            }
+        })
+    }
+
+    /// As liblxc lays out both of its structures.
+    fn message(first: i32, length: i32, number: usize, data: &[u8]) -> Vec<u8> {
+        [&first.to_ne_bytes()[..], &length.to_ne_bytes(), &number.to_ne_bytes(), data].concat()
+    }
+
+    #[test]
+    fn a_monitor_is_asked_in_liblxcs_words() {
+        let name = format!("asked{}", std::process::id());
+        let pid_of = || message(4, 0, 0, b"");
+        let start_host = || message(7, 20, 0, b"lxc.hook.start-host\0");
+        let script = || message(7, 20, 0, b"lxc.net.0.script.up\0");
+        let hooks = b"/opt/incus/bin/incusd forkcoresched 1\n/usr/bin/evpn-hook lxc\n\0";
+        let monitor = monitor(
+            &name,
+            vec![
+                (pid_of(), Some(message(0, 0, 4711, b""))),
+                (start_host(), Some(message(0, hooks.len() as i32, 0x7f00_0000, hooks))),
+                // None of the two.
+                (start_host(), Some(message(0, 4, 0, b"x\ny\0"))),
+                (script(), Some(message(-1, 0, 0, b""))),
+                // No process yet; more than liblxc ever says; less than was announced.
+                (pid_of(), Some(message(0, 0, usize::MAX, b""))),
+                (pid_of(), Some(message(0, 8193, 4711, &[b'x'; 8193]))),
+                (pid_of(), Some(message(0, -1, 4711, b""))),
+                (pid_of(), Some(message(0, 5, 4711, b"four"))),
+            ],
+        );
+        assert_eq!(pid("/evpn-hook", &name), Some(4711));
+        assert!(has_our_hooks("/evpn-hook", &name));
+        assert!(!has_our_hooks("/evpn-hook", &name));
+        for _ in 0..4 {
+            assert_eq!(pid("/evpn-hook", &name), None);
+        }
+        monitor.join().unwrap();
+        assert_eq!(pid("/evpn-hook", &name), None, "it has ended");
+    }
+
+    #[test]
+    fn a_monitor_that_does_not_answer_is_not_waited_for() {
+        let name = format!("mute{}", std::process::id());
+        let monitor = monitor(&name, vec![(message(4, 0, 0, b""), None)]);
+        let begun = Instant::now();
+        assert_eq!(pid("/evpn-hook", &name), None);
+        assert!(begun.elapsed() >= DEADLINE);
+        monitor.join().unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! What libvirt, LXC and Proxmox VE say runs now, asked from outside their hooks: libvirt's status files, LXC's sockets and `lxc-info`, Proxmox'
+//! What libvirt, LXC and Proxmox VE say runs now, asked from outside their hooks: libvirt's status files, LXC's sockets, Proxmox'
 //! configuration files.
 //!
 //! Neither library is linked. libvirt's files say what its events say, and say it also while libvirtd is down or restarting, when a guest

@@ -78,7 +78,10 @@ pub fn read(network: Option<&NetName>, env: &impl Fn(&str) -> Option<String>) ->
         ("lxc", "post-stop") => (Ok(Some(LxcPhase::PostStop)), false),
         _ => return Ok(None),
     };
-    let lxcpath = ["LXC_CONFIG_FILE", "LXC_ROOTFS_PATH"].iter().find_map(|key| lxcpath(&get(key)?, &name));
+    let (config, rootfs) = (get("LXC_CONFIG_FILE"), get("LXC_ROOTFS_PATH"));
+    // Incus writes a configuration into /run/incus/NAME/lxc.conf.
+    let own = config.clone().filter(|path| path.ends_with("/config"));
+    let lxcpath = [own, rootfs, config].into_iter().flatten().find_map(|path| lxcpath(&path, &name));
     let id = lxcpath.map_or(name.clone(), |lxcpath| id(&lxcpath, &name));
     let (guest, unnamed) = Guest::shown(GuestKind::Lxc, &name, &id);
     let flaw = unnamed.map(|why| Flaw { why: why.to_string(), in_metadata: false });
@@ -102,7 +105,11 @@ fn lxcpath(path: &str, name: &str) -> Option<String> {
     let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     let lxcpath = path.parent().filter(|_| plain && path.file_name().is_some_and(|dir| dir == name))?;
     let parts: Vec<&str> = lxcpath.components().filter_map(|part| part.as_os_str().to_str()).collect();
-    Some(format!("/{}", parts[1..].join("/")))
+    match &parts[1..] {
+        // Incus keeps the root in a pool (`VAR/storage-pools/POOL/containers/NAME/rootfs`), and VAR/containers is what it calls LXC's path.
+        [var @ .., "storage-pools", _, "containers"] => Some(format!("/{}/containers", var.join("/"))),
+        plain => Some(format!("/{}", plain.join("/"))),
+    }
 }
 
 /// Has this NIC an end on the host that could be a bridge's port?
@@ -184,6 +191,9 @@ mod tests {
         assert_eq!(id("/srv/lxc/web/config", "/var/lib/lxc/web/rootfs"), "/srv/lxc/web");
         assert_eq!(id("/etc/web.conf", "overlay:/srv/lxc/web/rootfs:/tmp/delta"), "/srv/lxc/web");
         assert_eq!(id("/web/config", ""), "//web");
+        let pool = "dir:/var/lib/incus/storage-pools/default/containers/web/rootfs";
+        assert_eq!(id("/run/incus/web/lxc.conf", pool), "/var/lib/incus/containers/web");
+        assert_eq!(id("/srv/lxc/web/other.conf", "/images/7"), "/srv/lxc/web");
         for elsewhere in ["", "web/config", "/etc/lxc/special.conf", "/srv/../web/config", "config", "/"] {
             assert_eq!(id(elsewhere, "/images/7"), "web", "{elsewhere}");
         }

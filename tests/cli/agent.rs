@@ -168,7 +168,7 @@ on_a_host!(it_refuses_a_broken_configuration_and_starts_on_an_empty_host, {
     let agent = Agent::start();
     assert_eq!(agent.first, "STATUS=watching 0 networks, 0 guests");
     std::fs::write("/run/config.toml", CONFIG).unwrap();
-    Host::default().run(&["network", "up", "flat"]).ok();
+    Host.run(&["network", "up", "flat"]).ok();
     assert_eq!(agent.hears(), "STATUS=watching 1 networks, 0 guests");
 });
 

@@ -6,11 +6,13 @@ use crate::common::sh;
 use crate::host::{Host, repository};
 use crate::on_a_host;
 use crate::xml::{domain, guest, interface};
+use rustix::net::{Shutdown, shutdown};
 use std::fs;
+use std::io::{Read, Write};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Child, Command};
+use std::thread::JoinHandle;
 
 const ATTACH: &str =
     "attach vnet0 --network flat --mac 52:54:00:03:82:d8 --ip 10.1.0.60 --ip 10.1.0.61 --ip fd00:1::60";
@@ -169,8 +171,36 @@ on_a_host!(domains, {
 
 // ----- LXC -----
 
-/// What LXC's monitor says of c1, without LXC.
-const LXC_INFO: &str = "#!/bin/sh\n[ \"$6\" = --pid ] && cat /run/c1.pid || echo /usr/bin/evpn-hook lxc\n";
+/// LXC's monitor of c1, without LXC: says which process is its first, and that it has our hooks.
+struct Monitor(UnixListener, Option<JoinHandle<()>>);
+
+impl Monitor {
+    fn start(pid: u32) -> Monitor {
+        let address = SocketAddr::from_abstract_name("/var/lib/lxc/c1/command").unwrap();
+        let listener = UnixListener::bind_addr(&address).unwrap();
+        let heard = listener.try_clone().unwrap();
+        let answers = std::thread::spawn(move || {
+            while let Ok((mut asker, _)) = heard.accept() {
+                // liblxc's commands.h: a number, a length, a pointer. Who only looks whose the socket is asks nothing.
+                let mut question = [0; 16];
+                if asker.read_exact(&mut question).is_ok() {
+                    let words: &[u8] = if question[0] == 4 { b"" } else { b"/usr/bin/evpn-hook lxc\0" };
+                    let length = u32::try_from(words.len()).unwrap();
+                    let head = [0u32.to_ne_bytes(), length.to_ne_bytes()].concat();
+                    let _ = asker.write_all(&[&head, &u64::from(pid).to_ne_bytes()[..], words].concat());
+                }
+            }
+        });
+        Monitor(listener, Some(answers))
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        shutdown(&self.0, Shutdown::Both).unwrap();
+        let _ = self.1.take().map(JoinHandle::join);
+    }
+}
 
 /// A container's first process.
 struct Inside(Child);
@@ -183,15 +213,9 @@ impl Drop for Inside {
 }
 
 on_a_host!(containers, {
-    let mut host = flat();
-    fs::create_dir_all("/run/bin").unwrap();
-    fs::write("/run/bin/lxc-info", LXC_INFO).unwrap();
-    fs::set_permissions("/run/bin/lxc-info", fs::Permissions::from_mode(0o755)).unwrap();
-    host.path = Some(format!("/run/bin:{}", std::env::var("PATH").unwrap()));
-    let host = &host;
+    let host = &flat();
     let inside = Inside(Command::new("unshare").args(["-n", "sleep", "1000"]).spawn().unwrap());
     let pid = inside.0.id().to_string();
-    fs::write("/run/c1.pid", &pid).unwrap();
     while fs::read_link(format!("/proc/{pid}/ns/net")).unwrap() == fs::read_link("/proc/self/ns/net").unwrap() {
         std::thread::yield_now();
     }
@@ -212,8 +236,7 @@ on_a_host!(containers, {
     };
     let monitor = std::cell::RefCell::new(None);
     let runs = || {
-        let address = SocketAddr::from_abstract_name("/var/lib/lxc/c1/command").unwrap();
-        monitor.borrow_mut().get_or_insert_with(|| UnixListener::bind_addr(&address).unwrap());
+        monitor.borrow_mut().get_or_insert_with(|| Monitor::start(inside.0.id()));
     };
     let ended = || {
         delete(&["vethc1"]);

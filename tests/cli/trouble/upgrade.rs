@@ -49,7 +49,7 @@ fn with_less(value: &mut Value) {
 }
 
 fn scene_status() -> Value {
-    Host::default().status()
+    Host.status()
 }
 
 /// Each place in it, as a JSON pointer.
