@@ -57,9 +57,10 @@ install-files: # what `install` does once the binary is built
 	install -d $(UNITS)
 	for unit in evpn-agent evpn-networks; do sed 's,/usr/bin/,$(PREFIX)/bin/,' packaging/$$unit.service >$(UNITS)/$$unit.service; done
 	install -D -m 644 -t $(RULES) packaging/85-evpn-hook.rules
-	install -d $(SHARE)/libvirt-networks $(SHARE)/lxc
+	install -d $(SHARE)/libvirt-networks $(SHARE)/lxc $(SHARE)/incus
 	install -m 644 libvirt-networks/*.xml $(SHARE)/libvirt-networks/
 	install -m 644 lxc-templates/*.conf $(SHARE)/lxc/
+	install -m 644 incus-profiles/*.yaml $(SHARE)/incus/
 	install -m 644 packaging/config.toml.example $(SHARE)/
 	$(DESTDIR)$(PREFIX)/bin/evpn-hook install --root $(DESTDIR)/
 

@@ -26,11 +26,12 @@ const EXIT_STATUS: [(&str, &str); 4] = [
     ("3", "A check found a problem."),
 ];
 
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     (CONFIG, "The configuration. All of it is optional; /usr/share/evpn-hook/config.toml.example shows it."),
     (STATE, "What evpn-hook owns and wants on this host. Lost, 'evpn-hook sync' makes it anew."),
     ("/usr/share/evpn-hook/libvirt-networks", "Tenant networks for 'virsh net-define'."),
     ("/usr/share/evpn-hook/lxc", "What a container's configuration includes."),
+    ("/usr/share/evpn-hook/incus", "Profiles for 'incus profile create'."),
 ];
 
 fn main() -> io::Result<()> {

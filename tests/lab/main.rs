@@ -42,6 +42,7 @@ mod frr_lives;
 mod guests;
 mod hostile;
 mod hotplug;
+mod incus;
 mod ipv6;
 mod isolation;
 mod kinds;

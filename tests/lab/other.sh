@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# other.sh SUITE PACKAGE: unpacks a package of another Debian suite with all libraries that it wants into target/lab/PACKAGE-SUITE/root/.
+# other.sh SUITE PACKAGE: unpacks a package of another Debian suite, or one that is not to be installed, with all libraries that it wants into
+# target/lab/PACKAGE-SUITE/root/.
 #   frr              trixie's is what most users have, and bookworm's has no IPv6 VTEPs, which came with 10.6 (sid)
 #   user-mode-linux  other kernels
+#   incus-base       Incus for trixie's hosts; with its client, and the programs that it looks for when it starts
 # Nothing is installed. Nothing to do when it is there and newer than its scripts.
 set -euo pipefail
 
@@ -16,7 +18,7 @@ rm -rf "$other"
 echo "lab: fetching $wanted of Debian $suite" >&2
 
 # Of what it wants only libraries: what would start, configure or log is the lab's own affair.
-"$here/unpack.sh" "$other/root" "$suite" "^($wanted|lib.*|zlib1g)_" "$wanted"
+"$here/unpack.sh" "$other/root" "$suite" "^($wanted|incus-client|rsync|attr|squashfs-tools|lib.*|zlib1g)_" "$wanted"
 # What the package base-files makes.
 for dir in bin sbin lib lib64; do ln -sfn usr/$dir "$other/root/$dir"; done
 touch "$stamp"
