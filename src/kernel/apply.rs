@@ -117,12 +117,12 @@ impl Kernel {
                 gone.and_then(|()| self.add_fdb(port, *mac))
             }
             Step::EndFdb { vxlan, mac, vtep } => match self.index(step, vxlan)? {
-                Some(index) => match self.add_remote(index, *mac, *vtep) {
-                    // Another VTEP has it by now, and the speaker knows.
-                    Err(cause) if cause.is(Errno::EXIST) => Ok(()),
-                    done => done.and_then(|()| forgive(self.del_remote(index, *mac, *vtep))),
-                },
-                None => Ok(()),
+                // Another VTEP may have it by now, and the speaker knows. The device's own entry alone does not say so: zebra leaves that of the VTEP
+                // from which a guest came.
+                Some(index) if !self.is_behind(index, *mac)? => {
+                    self.put_remote(index, *mac, *vtep).and_then(|()| forgive(self.del_remote(index, *mac, *vtep)))
+                }
+                _ => Ok(()),
             },
             Step::TellNeigh { bridge, ip, mac, router } => {
                 let bridge = self.need(step, bridge)?;
@@ -258,6 +258,12 @@ impl Kernel {
 
     pub(super) fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> Done {
         self.socket.ask(message, NLM_F_ACK | flags).map(drop)
+    }
+
+    /// Whether its bridge sends a MAC's frames to this port.
+    fn is_behind(&mut self, port: u32, mac: Mac) -> Result<bool, KernelError> {
+        let Some(bridge) = self.link_by_index(port)?.and_then(|link| link.master) else { return Ok(false) };
+        Ok(self.fdb(bridge, mac)?.is_some_and(|entry| entry.port == port))
     }
 
     fn is_port(&mut self, step: &Step, dev: &IfName) -> Result<bool, KernelError> {

@@ -246,7 +246,7 @@ fn the_end_of_a_mac_is_said_again() {
         shown(&with(false, Some(MAC), |want| end(want, seen, "20".parse().unwrap(), "10.0.0.1".parse().unwrap())))
     };
     let entry = format!("{MAC} dev vxlan20 dst 10.0.0.1 self");
-    let again = format!("bridge fdb add {entry} dynamic; bridge fdb del {entry}\n");
+    let again = format!("bridge fdb replace {entry} dynamic; bridge fdb del {entry}\n");
     let gone = Seen { device: None, fdb: None, ..whole() };
     for seen in [&gone, &whole(), &wired()] {
         assert_eq!(said(seen), again, "{seen:?}");

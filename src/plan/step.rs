@@ -496,7 +496,7 @@ impl fmt::Display for Step {
             }
             Step::EndFdb { vxlan, mac, vtep } => {
                 let entry = format!("{mac} dev {vxlan} dst {vtep} self");
-                write!(f, "bridge fdb add {entry} dynamic; bridge fdb del {entry}")
+                write!(f, "bridge fdb replace {entry} dynamic; bridge fdb del {entry}")
             }
             Step::TellNeigh { bridge, ip, mac, router } => {
                 let entry = format!("ip neigh replace {ip} lladdr {mac} dev {bridge}{} nud", router_word(*router));
