@@ -16,8 +16,7 @@ struct Confined<'a> {
 impl<'a> Confined<'a> {
     fn on(host: &'a Host) -> Confined<'a> {
         let project = std::env::var("EVPN_LAB_PROJECT").expect("EVPN_LAB_PROJECT is set in the lab machine");
-        let suite = host.sh(". /etc/os-release; printf %s $VERSION_CODENAME");
-        let confined = Confined { host, files: format!("{project}/target/lab/apparmor-{suite}") };
+        let confined = Confined { host, files: format!("{project}/target/lab/apparmor-{}", host.suite()) };
         host.sh("mountpoint -q /sys/kernel/security || mount -t securityfs securityfs /sys/kernel/security");
         confined.parser("--replace");
         confined.restart();

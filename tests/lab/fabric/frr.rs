@@ -75,7 +75,7 @@ router bgp 65201
 }
 
 /// The route reflector is inside the hypervisors' AS.
-fn reflector_config(hypervisors: usize) -> String {
+fn reflector_config(hypervisors: u8) -> String {
     let mut config = format!(
         "frr defaults traditional
 log file /var/log/frr/reflector.log informational
@@ -98,7 +98,7 @@ router bgp {HYPERVISOR_AS}
 
 /// Starts the route reflector: a second bgpd on the spine's zebra, because FRR 8.4 takes no `local-as` that equals the peer's AS.
 /// It does not listen (the underlay's bgpd has the port) but calls the hypervisors. `vtysh -N reflector` talks to it.
-pub fn start_reflector(host: &Host, hypervisors: usize) {
+pub fn start_reflector(host: &Host, hypervisors: u8) {
     host.write("/etc/frr/reflector/bgpd.conf", &reflector_config(hypervisors));
     run_reflector(host);
 }
@@ -134,9 +134,14 @@ pub fn accept(spine: &Host, name: &str, number: u8) {
 
 pub fn start<A: AsRef<str>>(host: &Host, config: &str, loopbacks: &[A]) {
     host.write("/etc/frr/frr.conf", config);
+    boot(host, loopbacks);
+}
+
+/// With the configuration that is there.
+pub fn boot<A: AsRef<str>>(host: &Host, loopbacks: &[A]) {
     let addresses: String =
         loopbacks.iter().map(|address| format!("ip address add {} dev lo; ", address.as_ref())).collect();
-    host.sh(&format!("{addresses} chown -R frr:frr /etc/frr"));
+    host.sh(&format!("{addresses} chown -R frr:frr /etc/frr /var/log/frr"));
     start_daemons(host, &["zebra", "bgpd"]);
 }
 
@@ -259,7 +264,7 @@ impl<'a> OtherFrr<'a> {
         for node in self.0.nodes() {
             start_daemons(node, &["zebra", "bgpd"]);
         }
-        start_reflector(self.0.spine1(), self.0.nodes().len() - 1);
+        start_reflector(self.0.spine1(), self.0.nodes()[1..].iter().map(|host| host.number()).max().unwrap_or(0));
         for node in self.0.nodes().split_off(1) {
             wait_until(&format!("{}'s EVPN session", node.name()), Duration::from_secs(60), || evpn_established(node));
         }

@@ -3,20 +3,23 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
 
 use evpn_hook::kernel::Kernel;
 use serde_json::Value;
 
-use super::{Events, Monitor, netns};
+use super::{Events, Monitor, netns, wait_until};
 
 pub struct Host {
     name: String,
     /// Keeps the namespaces: they end when its stdin, our end of a pipe, closes.
-    holder: Child,
+    holder: Mutex<Child>,
     namespaces: [File; 3],
 }
 
@@ -49,11 +52,18 @@ impl Running<'_> {
 }
 
 impl Host {
-    pub(super) fn create(name: &str) -> Host {
+    /// With the files of a Debian suite; if none is named, of the one that this run is about.
+    pub(super) fn create(name: &str, suite: Option<&str>) -> Host {
+        let (holder, namespaces) = Host::come_up(name, suite);
+        Host { name: name.into(), holder: Mutex::new(holder), namespaces }
+    }
+
+    fn come_up(name: &str, suite: Option<&str>) -> (Child, [File; 3]) {
         let mut holder = Command::new("unshare")
             .args(["--mount", "--net", "--uts", "--"])
             .arg(project().join("tests/lab/fabric/node.sh"))
             .arg(name)
+            .args(suite)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -68,12 +78,78 @@ impl Host {
         fs::write(format!("/run/lab/{name}.pid"), pid.to_string()).expect("pid file");
         let namespaces = ["mnt", "net", "uts"]
             .map(|kind| File::open(format!("/proc/{pid}/ns/{kind}")).expect("namespace of the node"));
-        Host { name: name.into(), holder, namespaces }
+        (holder, namespaces)
+    }
+
+    /// Everything that runs there ends, and the node with it; what it has written stays. Until it is started nothing can be done there.
+    pub(super) fn power_off(&self) {
+        let is_ours = |pid: &u32| {
+            ["net", "mnt"].iter().zip([&self.namespaces[1], &self.namespaces[0]]).any(|(kind, ours)| {
+                let theirs = fs::metadata(format!("/proc/{pid}/ns/{kind}"));
+                theirs.is_ok_and(|theirs| theirs.ino() == ours.metadata().expect("a namespace").ino())
+            })
+        };
+        let running = || {
+            let processes = fs::read_dir("/proc")
+                .expect("/proc")
+                .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+            processes.filter(is_ours).collect::<Vec<u32>>()
+        };
+        // One that is killed may be making another.
+        wait_until(&format!("{}'s processes to end", self.name), Duration::from_secs(20), || {
+            let left = running();
+            for pid in &left {
+                // SAFETY: kill takes no pointer.
+                unsafe { libc::kill(pid.cast_signed(), libc::SIGKILL) };
+            }
+            left.is_empty()
+        });
+        self.holder.lock().expect("the holder").wait().expect("a child can be waited for");
+        // They end with the last descriptor: two overlays must not have the same files above them at once.
+        self.enters([(); 3].map(|()| File::open("/dev/null").expect("/dev/null")));
+    }
+
+    /// It comes up with the files of this suite below what it has written. It has no cable then, and nothing runs.
+    pub(super) fn power_on(&self, suite: &str) {
+        let (holder, namespaces) = Host::come_up(&self.name, Some(suite));
+        self.enters(namespaces);
+        *self.holder.lock().expect("the holder") = holder;
+    }
+
+    /// Other namespaces in the place of its own.
+    fn enters(&self, others: [File; 3]) {
+        for (ours, other) in self.namespaces.iter().zip(others) {
+            // SAFETY: dup2 takes no pointer, and both descriptors are open.
+            assert!(unsafe { libc::dup2(other.as_raw_fd(), ours.as_raw_fd()) } >= 0, "dup2");
+        }
+    }
+
+    fn pid(&self) -> u32 {
+        self.holder.lock().expect("the holder").id()
+    }
+
+    /// The Debian suite whose files it has.
+    pub fn suite(&self) -> String {
+        let release = fs::read_to_string(self.path("/etc/os-release")).expect("os-release");
+        let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+        name.expect("a suite has a name").to_owned()
+    }
+
+    /// Where the files that it has of its suite lie.
+    pub fn files(&self) -> PathBuf {
+        let mounts = fs::read_to_string(format!("/proc/{}/mounts", self.pid())).expect("mounts");
+        let files = mounts.split("lowerdir=").nth(1).and_then(|rest| rest.split(',').next());
+        files.expect("its root is an overlay").into()
+    }
+
+    /// Where what it has written lies.
+    pub fn written(&self) -> PathBuf {
+        format!("/.lab-upper/nodes/{}/upper", self.name).into()
     }
 
     /// Joins this node to `other` by a jumbo-frame cable; each end is named after the node at its far end.
     pub(super) fn cable(&self, other: &Host) {
-        let (here, there) = (self.holder.id().to_string(), other.holder.id().to_string());
+        let (here, there) = (self.pid().to_string(), other.pid().to_string());
         let status = Command::new("ip")
             .args(["link", "add", &other.name, "mtu", "9000", "netns", &here, "type", "veth"])
             .args(["peer", "name", &self.name, "mtu", "9000", "netns", &there])
@@ -143,7 +219,12 @@ impl Host {
 
     /// Its VTEP, a loopback that the underlay routes.
     pub fn address(&self) -> String {
-        format!("10.0.0.{}", self.name.trim_start_matches("comp"))
+        format!("10.0.0.{}", self.number())
+    }
+
+    /// Of comp1 it is 1.
+    pub(super) fn number(&self) -> u8 {
+        self.name.trim_start_matches("comp").parse().expect("a hypervisor has a number")
     }
 
     /// Its kernel, without a process on the node.
@@ -162,7 +243,7 @@ impl Host {
 
     /// Where a path of this node is found from outside it.
     pub fn path(&self, path: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root{path}", self.holder.id()))
+        PathBuf::from(format!("/proc/{}/root{path}", self.pid()))
     }
 
     /// A command that will run on this node, for the callers that want its pipes.

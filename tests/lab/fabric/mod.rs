@@ -30,7 +30,7 @@ mod wait;
 mod wire;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Once, OnceLock};
+use std::sync::{Mutex, Once, OnceLock};
 use std::time::{Duration, Instant};
 
 pub use agent::Agent;
@@ -58,6 +58,7 @@ pub struct Fabric {
     comp2: Host,
     /// Only where a scenario wants it.
     comp3: OnceLock<Host>,
+    newcomers: Mutex<Vec<&'static Host>>,
 }
 
 impl Fabric {
@@ -93,15 +94,56 @@ impl Fabric {
     pub fn comp3(&self) -> &Host {
         self.comp3.get_or_init(|| {
             let mut clock = Stopwatch::start();
-            let comp3 = Host::create("comp3");
-            comp3.cable(&self.spine1);
-            frr::start(&comp3, &frr::hypervisor_config(3), &frr::hypervisor_loopbacks(3));
-            frr::accept(&self.spine1, comp3.name(), 3);
-            comp3.install_hook();
-            wait_for_evpn(&comp3);
+            let comp3 = Host::create("comp3", None);
+            self.join(&comp3);
             clock.lap("comp3");
             comp3
         })
+    }
+
+    fn join(&self, host: &Host) {
+        let number = host.number();
+        host.cable(&self.spine1);
+        frr::start(host, &frr::hypervisor_config(number), &frr::hypervisor_loopbacks(number));
+        frr::accept(&self.spine1, host.name(), number);
+        host.install_hook();
+        wait_for_evpn(host);
+    }
+
+    /// One more hypervisor, of this Debian suite, with libvirt: comp4, comp5 … It stays, and should come before any tenant.
+    pub fn newcomer(&self, suite: &str) -> &'static Host {
+        let mut clock = Stopwatch::start();
+        let mut newcomers = self.newcomers.lock().expect("the newcomers");
+        let host: &Host = Box::leak(Box::new(Host::create(&format!("comp{}", 4 + newcomers.len()), Some(suite))));
+        newcomers.push(host);
+        drop(newcomers);
+        self.join(host);
+        host.start_libvirtd();
+        clock.lap(&format!("{} of {suite}", host.name()));
+        host
+    }
+
+    /// A hypervisor of this suite, with libvirt: comp1, if it is one, or a newcomer.
+    pub fn of(&'static self, suite: &str) -> &'static Host {
+        if self.comp1.suite() == suite { &self.comp1 } else { self.newcomer(suite) }
+    }
+
+    /// All packages of a host are upgraded to this suite, and it is started again. FRR and the fabric are up afterwards, and nothing else.
+    ///
+    /// A node's own files lie above those of its suite, so below them others can be put, and the outcome is apt's: what the host has made is kept, so are
+    /// conffiles that were changed, and all other files of packages are the new ones. But dpkg's list of packages is the suite's: what else was
+    /// installed is for the caller to enter. So are the users, which the suite's files belong to.
+    pub fn upgrade(&self, host: &Host, suite: &str) {
+        frr::stop(host, false);
+        self.spine1.ok(&["ip", "link", "del", host.name()]);
+        host.power_off();
+        for path in ["var/lib/dpkg/status", "etc/passwd", "etc/group", "etc/shadow", "etc/gshadow"] {
+            let _ = std::fs::remove_file(host.written().join(path));
+        }
+        host.power_on(suite);
+        host.cable(&self.spine1);
+        frr::boot(host, &frr::hypervisor_loopbacks(host.number()));
+        wait_for_evpn(host);
     }
 
     /// Those with libvirt.
@@ -111,16 +153,18 @@ impl Fabric {
 
     /// All nodes so far, the spine first.
     pub fn nodes(&self) -> Vec<&Host> {
-        [&self.spine1, &self.comp1, &self.comp2].into_iter().chain(self.comp3.get()).collect()
+        let newcomers = self.newcomers.lock().expect("the newcomers").clone();
+        [&self.spine1, &self.comp1, &self.comp2].into_iter().chain(self.comp3.get()).chain(newcomers).collect()
     }
 
     fn build() -> Fabric {
         let mut clock = Stopwatch::start();
         let fabric = Fabric {
-            spine1: Host::create("spine1"),
-            comp1: Host::create("comp1"),
-            comp2: Host::create("comp2"),
+            spine1: Host::create("spine1", None),
+            comp1: Host::create("comp1", None),
+            comp2: Host::create("comp2", None),
             comp3: OnceLock::new(),
+            newcomers: Mutex::default(),
         };
         clock.lap("namespaces");
         let (spine1, hypervisors) = (&fabric.spine1, fabric.hypervisors());
@@ -129,7 +173,7 @@ impl Fabric {
         }
         clock.lap("cables");
         frr::start(spine1, &frr::spine_config(&hypervisors.map(Host::name)), frr::SPINE_LOOPBACKS);
-        frr::start_reflector(spine1, hypervisors.len());
+        frr::start_reflector(spine1, fabric.comp2.number());
         for (number, host) in (1..).zip(hypervisors) {
             frr::start(host, &frr::hypervisor_config(number), &frr::hypervisor_loopbacks(number));
         }

@@ -1,11 +1,14 @@
 #!/bin/sh
-# One node of the fabric: node.sh NAME, in fresh mount, net and uts namespaces. Gives the node a root of its own, so that it
+# One node of the fabric: node.sh NAME [SUITE], in fresh mount, net and uts namespaces. Gives the node a root of its own, so that it
 # has its own /run, /etc, /var/lib, /usr/bin …, says "ready" and holds the namespaces until its stdin ends.
-# Its files are this machine's, or with EVPN_LAB_USERLAND=SUITE those of another Debian suite (tests/lab/suite.sh).
+# Its files are those of a Debian suite, EVPN_LAB_USERLAND's if none is named: this machine's own, or another's (tests/lab/suite.sh). What the node has
+# written lies above them, and is kept for a node of that name that comes up again.
 set -eu
-name=$1
-files=/.lab-lower${EVPN_LAB_USERLAND:+$EVPN_LAB_PROJECT/target/lab/suite-$EVPN_LAB_USERLAND}
-[ -e "$files" ] || { echo "no userland of $EVPN_LAB_USERLAND: tests/lab/suite.sh $EVPN_LAB_USERLAND" >&2; exit 1; }
+own=$(. /etc/os-release && echo "$VERSION_CODENAME")
+name=$1 suite=${2:-${EVPN_LAB_USERLAND:-$own}}
+files=/.lab-lower
+[ "$suite" = "$own" ] || files=$EVPN_LAB_PROJECT/target/lab/suite-$suite
+[ -e "$files" ] || { echo "no userland of $suite: tests/lab/suite.sh $suite" >&2; exit 1; }
 base=/.lab-upper/nodes/$name
 mkdir -p "$base/upper" "$base/work" "$base/root"
 mount -t overlay "$name" -o "lowerdir=$files,upperdir=$base/upper,workdir=$base/work" "$base/root"
