@@ -17,8 +17,11 @@ pub struct Port<'a> {
 
 impl<'a> Port<'a> {
     pub fn new(host: &'a Host, name: &'static str, bridge: &'static str) -> Port<'a> {
+        // Without IPv6: FRR 10.3 dies of two neighbouring devices with the same neighbours, all routers for instance, when one of them goes (docs/frr.md).
         host.sh(&format!(
-            "ip link add {name} type veth peer name {name}-far; ip link set {name} master {bridge} up; ip link set {name}-far up"
+            "ip link add {name} type veth peer name {name}-far
+             sysctl --quiet --write net.ipv6.conf.{name}.disable_ipv6=1 net.ipv6.conf.{name}-far.disable_ipv6=1
+             ip link set {name} master {bridge} up; ip link set {name}-far up"
         ));
         Port { host, name, bridge }
     }
