@@ -4,11 +4,15 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::time::Instant;
 use std::{fs, io};
 
 use crate::containers::Alice;
-use crate::fabric::{Host, Nic, Stranger, Vm, VmSpec, wait_until};
-use crate::tenant::{SOON, endpoint_status, expect_advertised, known, knows};
+use crate::fabric::{Container, Host, Nic, Stranger, Vm, VmSpec, wait_until};
+use crate::tenant::{
+    Configured, GREEN, Network, RED, SOON, container_on, endpoint_status, expect_advertised, known, knows,
+    network_status, remembers,
+};
 
 const PAGE: &str = include_str!("../../docs/quickstart.md");
 
@@ -87,9 +91,8 @@ struct Holds(BTreeSet<String>);
 
 impl Holds {
     fn of(host: &Host) -> Holds {
-        let upper = format!("/.lab-upper/nodes/{}/upper", host.name());
         let mut found = BTreeSet::new();
-        walk(Path::new(&upper), Path::new(""), &mut found).expect("the node's own files");
+        walk(host, Path::new(""), &mut found).expect("the node's own files");
         // What package managers and hypervisors keep of what once was.
         let others =
             ["var/lib/dpkg", "var/log", "var/cache", "var/lib/apt", "var/lib/libvirt", "etc/libvirt/qemu", "tmp"];
@@ -108,15 +111,15 @@ impl Holds {
 }
 
 /// The overlay's own part: what is new there, and the marks of what is gone (overlayfs: a character device 0/0).
-fn walk(upper: &Path, path: &Path, found: &mut BTreeSet<String>) -> io::Result<()> {
-    for entry in fs::read_dir(upper.join(path))? {
+fn walk(host: &Host, path: &Path, found: &mut BTreeSet<String>) -> io::Result<()> {
+    for entry in fs::read_dir(host.written().join(path))? {
         let entry = entry?;
         let (path, kind) = (path.join(entry.file_name()), entry.file_type()?);
-        if kind.is_char_device() || fs::symlink_metadata(Path::new("/.lab-lower").join(&path)).is_err() {
+        if kind.is_char_device() || fs::symlink_metadata(host.files().join(&path)).is_err() {
             found.insert(format!("{}{}", path.display(), if kind.is_char_device() { " (gone)" } else { "" }));
         }
         if kind.is_dir() {
-            walk(upper, &path, found)?;
+            walk(host, &path, found)?;
         }
     }
     Ok(())
@@ -304,5 +307,80 @@ lab_test! {
             assert!(left.is_empty(), "{}:\n{}", host.name(), left.join("\n"));
             assert_eq!(versions(host), "");
         }
+    }
+}
+
+/// What the host has of its suite.
+fn userland(host: &Host) -> String {
+    host.sh("dpkg-query -W -f '${Package} ${Version}, ' frr libvirt-daemon qemu-system-x86 systemd; echo")
+}
+
+lab_test! {
+    /// One host after the other gets trixie: the first is upgraded and started again with the package that it has, while the other is still bookworm's.
+    fn a_host_upgraded_to_trixie_has_its_tenants_and_its_guest_again(fabric) {
+        let (far, host) = (fabric.of("bookworm"), fabric.newcomer("bookworm"));
+        let _far = Configured::up(far, &[RED, GREEN]);
+        let _container = Container::start(far, "c1", &container_on("red", USERS[0], Some(USERS[1])));
+        let old = Stranger::on(host);
+        packages(host);
+        old.sh(&format!("cd {DIRECTORY}; apt install --yes ./evpn-hook_*.deb ./evpn-agent_*.deb"));
+        host.write("/etc/evpn-hook/config.toml", GREEN);
+        old.sh("systemctl start evpn-networks");
+        let red = Network::shipped(host, "red");
+        host.ok(&["virsh", "--quiet", "net-autostart", "red"]);
+        let mut vm = Vm::start(host, &VmSpec {
+            name: "vm1",
+            nics: vec![Nic::Network { mac: WEB[0], network: "red" }],
+            cmdline: "lab.ip0=10.1.0.60/24 lab.gw0=10.1.0.1",
+            ..VmSpec::default()
+        });
+        host.ok(&["virsh", "--quiet", "autostart", "vm1"]);
+        let reached = |vm: &mut Vm| {
+            for name in ["red", "green"] {
+                wait_until(&format!("{name} to be up"), SOON, || network_status(host, name)["state"] == "up");
+            }
+            expect_advertised(host, WEB[0], &[WEB[1]]);
+            let (at, its) = (far.address(), host.address());
+            wait_until("the other host to know the VM", SOON, || known(far, "red", "vxlan20", WEB[0], &[WEB[1]], &its));
+            wait_until("the host to know the container", SOON, || known(host, "red", "vxlan20", USERS[0], &[USERS[1]], &at));
+            vm.wait_ready();
+            let (code, said) = vm.exec(&format!("ping -c 2 -W 5 {}", USERS[1]));
+            assert_eq!(code, 0, "{said}");
+        };
+        reached(&mut vm);
+        let (had, installed, status) = (userland(host), versions(host), host.ok(&["dpkg", "--status", "evpn-hook", "evpn-agent"]));
+
+        // As a machine is shut down: its guests, its daemons. The network stays as it is until the kernel goes.
+        vm.destroy();
+        old.sh("systemctl stop evpn-agent evpn-networks; pid=$(cat /run/libvirtd.pid); kill $pid; tail --pid=$pid -f /dev/null");
+        old.power_off();
+        let since = Instant::now();
+        fabric.upgrade(host, "trixie");
+        wait_until("the other host to forget the VM", SOON, || !remembers(far, WEB[0]));
+        // evpn-hook is not in Debian: apt leaves it as it is.
+        let list = host.sh("cat /var/lib/dpkg/status");
+        host.write("/var/lib/dpkg/status", &format!("{list}{status}\n"));
+        assert_eq!(versions(host), installed);
+        assert_eq!(host.ok(&["dpkg", "--verify", "evpn-hook", "evpn-agent"]), "");
+        assert_eq!(links(host), "/usr/bin/evpn-hook\n".repeat(3));
+
+        // What is enabled starts, in the units' order.
+        let new = Stranger::booted(host);
+        new.sh("systemctl is-enabled evpn-networks >&2; systemctl start evpn-networks");
+        vm.boot_again_by(|| drop(new.sh("libvirtd -d; virsh --quiet list")));
+        new.sh("systemctl start evpn-agent");
+        agent_pid(&new);
+        let (has, back) = (userland(host), since.elapsed());
+        assert!(host.suite() == "trixie" && has != had, "{has}");
+        reached(&mut vm);
+        eprintln!("lab: {} had {had}lab: and has {has}lab: off and on again, with libvirtd and the agent, in {:.1} s", host.name(), back.as_secs_f64());
+
+        vm.destroy();
+        drop(vm);
+        red.remove();
+        wait_until("the other host to forget the VM", SOON, || !remembers(far, WEB[0]));
+        host.sh("evpn-hook network down --all; rm /etc/evpn-hook/config.toml");
+        new.sh("dpkg --purge evpn-agent evpn-hook");
+        assert_eq!((versions(host), links(host)), (String::new(), String::new()));
     }
 }

@@ -12,6 +12,7 @@ pub struct Stranger<'a> {
     /// unshare, with which systemd dies, and everything that runs below it.
     holder: Child,
     systemd: String,
+    off: bool,
 }
 
 impl<'a> Stranger<'a> {
@@ -26,11 +27,20 @@ impl<'a> Stranger<'a> {
         // libvirt's own doing with its first network that has an address, and left by it (bridge_driver.c `networkEnableIPForwarding`).
         host.ok(&["sysctl", "--quiet", "--write", "net.ipv4.ip_forward=1"]);
         host.stop_libvirtd("TERM");
+        let stranger = Stranger::booted(host);
+        stranger.sh("libvirtd -d; virsh --quiet list");
+        stranger
+    }
+
+    /// Of a node on which no libvirtd runs, nor is started.
+    pub fn booted(host: &'a Host) -> Stranger<'a> {
+        let project = project();
+        let source = project.to_str().expect("a path in UTF-8");
         let mut start = host.command(&[&format!("{source}/tests/lab/fabric/systemd.sh"), host.name()]);
         let log = fs::File::create(host.path("/var/log/systemd.log")).expect("systemd's log");
         let holder = start.stdout(Stdio::null()).stderr(log).spawn().expect("systemd.sh starts");
         let children = format!("/proc/{0}/task/{0}/children", holder.id());
-        let mut stranger = Stranger { host, holder, systemd: String::new() };
+        let mut stranger = Stranger { host, holder, systemd: String::new(), off: false };
         wait_until("systemd's first process", Duration::from_secs(20), || {
             // The script has other children before.
             stranger.systemd = fs::read_to_string(&children).unwrap_or_default().trim().to_owned();
@@ -39,8 +49,12 @@ impl<'a> Stranger<'a> {
         wait_until("systemd", Duration::from_secs(60), || {
             host.run(&stranger.below("systemctl is-system-running")).stdout == "running\n"
         });
-        stranger.sh("libvirtd -d; virsh --quiet list");
         stranger
+    }
+
+    /// systemd ends and all that runs below it. The packages stay, and nothing comes in their place.
+    pub fn power_off(mut self) {
+        self.off = true;
     }
 
     pub fn host(&self) -> &'a Host {
@@ -62,6 +76,9 @@ impl Drop for Stranger<'_> {
     fn drop(&mut self) {
         let _ = self.holder.kill();
         let _ = self.holder.wait();
+        if self.off {
+            return;
+        }
         let back = || {
             // Where a scenario failed half-way, packages may be there still.
             self.host.run(&["dpkg", "--purge", "--force-all", "evpn-agent", "evpn-hook"]);

@@ -1,9 +1,10 @@
 #!/bin/sh
 # systemd as the first process on a node, in a PID namespace of its own, for what packages do with it: systemd.sh NAME.
-# It starts nothing by itself. What belongs to a booting machine (udev, clocks, timers) or is the lab's own (FRR) stays out.
+# It starts nothing by itself. What belongs to a booting machine (udev, clocks, timers) or is the lab's own (FRR) stays out; evpn-hook's is the scenarios'.
 set -eu
 mkdir -p /run/systemd/system
 for unit in /lib/systemd/system/*.wants/* /etc/systemd/system/*.wants/*; do
+    case $unit in */evpn-*) continue ;; esac
     [ ! -e "$unit" ] || ln -sf /dev/null "/run/systemd/system/${unit##*/}"
 done
 printf '[Unit]\nDefaultDependencies=no\n' >/run/systemd/system/lab.target

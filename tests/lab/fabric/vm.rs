@@ -77,6 +77,13 @@ impl<'a> Vm<'a> {
             Some(connection.recv_timeout(Duration::from_secs(10)).expect("QEMU connected to the console socket"));
     }
 
+    /// The same after its host was off, whose /run is a new one.
+    pub fn boot_again_by(&mut self, start: impl FnOnce()) {
+        self.listener = listen(self.host, &self.name);
+        self.console = Transcript::default();
+        self.boot_by(start);
+    }
+
     /// Records what the next QEMU to connect shows; gives its end of the line.
     pub(super) fn await_console(&self, listener: &UnixListener) -> mpsc::Receiver<UnixStream> {
         let listener = listener.try_clone().expect("console socket");
@@ -122,8 +129,8 @@ impl<'a> Vm<'a> {
         writeln!(keyboard, "{{ {command}\n}}; echo lab-status=$?").expect("the guest's console takes a line");
         let (end, status) = self.console.wait_from(from, &["lab-status="], Duration::from_secs(60));
         let output: Vec<_> = self.console.lines()[from..end].iter().map(|line| line.text.clone()).collect();
-        let code = status.text.rsplit('=').next().and_then(|code| code.parse().ok()).expect("an exit status");
-        (code, output.join("\n"))
+        let code = status.text.rsplit('=').next().and_then(|code| code.parse().ok());
+        (code.unwrap_or_else(|| panic!("no exit status in {:?} after {output:#?}", status.text)), output.join("\n"))
     }
 
     /// Whether the guest's shell still answers on its console.
