@@ -77,9 +77,9 @@ impl Scene {
         eprintln!("lab: {what}: no ping was answered for {} ms at most", longest.as_millis());
     }
 
-    fn expect_back(&self, what: &str, change: &str) {
+    fn expect_back(&self, what: &str, change: impl FnOnce(&Host)) {
         self.during(what, || {
-            self.comp1.sh(change);
+            change(self.comp1);
             wait_until(&format!("{what} to take something out"), SOON, || !self.configured());
             let since = Instant::now();
             wait_until(&format!("the stanzas after {what}"), SOON, || self.configured());
@@ -96,18 +96,16 @@ lab_test! {
         let scene = Scene::up(fabric);
         let comp1 = scene.comp1;
         let _agent = Agent::start(comp1);
-        scene.expect_back("frr-reload.py beside the agent", RELOAD);
-        for line in ["no vni 10", "no router bgp 64512 vrf red"] {
-            let vrf = "vtysh -c 'configure terminal' -c 'vrf red' -c 'no vni 10'";
-            let more = if line == "no vni 10" { "" } else { " -c 'exit-vrf' -c 'no router bgp 64512 vrf red'" };
-            scene.expect_back(line, &format!("{vrf}{more}"));
-        }
+        let typed = |what: &str, script: &str| scene.expect_back(what, |host| drop(host.sh(script)));
+        typed("frr-reload.py beside the agent", RELOAD);
+        typed("no vni 10", "vtysh -c 'configure terminal' -c 'vrf red' -c 'no vni 10'");
+        scene.expect_back("no router bgp 64512 vrf red", |host| host.take_out_vrf("red", 10));
         // Of this the kernel hears nothing.
         let line = "vtysh -c 'configure terminal' -c 'router bgp 64512 vrf red' -c 'address-family l2vpn evpn' -c 'no advertise ipv4 unicast'";
-        scene.expect_back("no advertise ipv4 unicast", line);
+        typed("no advertise ipv4 unicast", line);
         // A vtysh that stays open tells by what is lost in the kernel.
         let session = "{ printf 'configure terminal\\nvrf red\\nno vni 10\\n'; exec sleep 30; } 2>/dev/null | vtysh >/dev/null 2>&1 &";
-        scene.expect_back("no vni 10 in a vtysh that stays open", session);
+        typed("no vni 10 in a vtysh that stays open", session);
         assert_eq!(comp1.run(&["evpn-hook", "status", "--check"]).code, 0);
     }
 }

@@ -186,6 +186,19 @@ impl Host {
         ["mgmtd", "zebra", "bgpd"].iter().filter_map(|daemon| self.vty(daemon, "show running-config").ok()).collect()
     }
 
+    /// A VRF's L3VNI and BGP instance, taken out as an operator does it. bgpd refuses the second as long as it holds the first: zebra's word of `no vni`
+    /// takes a way of its own, and FRR 10.3 and 10.4 put the L3VNI's end off by 20 ms and say "retry the command" (bgp_vty.c `no_router_bgp`).
+    pub fn take_out_vrf(&self, vrf: &str, vni: u32) {
+        self.sh(&format!("vtysh -c 'configure terminal' -c 'vrf {vrf}' -c 'no vni {vni}'"));
+        let instance = format!("no router bgp {HYPERVISOR_AS} vrf {vrf}");
+        wait_until(&instance, Duration::from_secs(10), || {
+            let told = self.run(&["vtysh", "-c", "configure terminal", "-c", &instance]);
+            let words = (told.stdout + &told.stderr).to_lowercase();
+            assert!(told.code == 0 || words.contains(&format!("l3vni {vni}")), "{words}");
+            told.code == 0
+        });
+    }
+
     fn stop_daemons(&self, signal: &str, daemons: &[&str]) {
         let files: Vec<String> = daemons.iter().map(|daemon| format!("/run/frr/{daemon}.pid")).collect();
         self.sh(&format!(
