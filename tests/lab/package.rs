@@ -89,14 +89,25 @@ fn versions(host: &Host) -> String {
 #[derive(PartialEq, Eq, Debug)]
 struct Holds(BTreeSet<String>);
 
+/// What package managers, hypervisors and FRR keep of what once was. FRR 10's mgmtd has the last ten changes of the configuration, whoever made them
+/// (mgmt_history.c), vtysh an empty history for whoever calls it.
+const OTHERS: [&str; 9] = [
+    "var/lib/dpkg",
+    "var/log",
+    "var/cache",
+    "var/lib/apt",
+    "var/lib/libvirt",
+    "etc/libvirt/qemu",
+    "tmp",
+    "var/lib/frr",
+    "root/.history_frr",
+];
+
 impl Holds {
     fn of(host: &Host) -> Holds {
         let mut found = BTreeSet::new();
         walk(host, Path::new(""), &mut found).expect("the node's own files");
-        // What package managers and hypervisors keep of what once was.
-        let others =
-            ["var/lib/dpkg", "var/log", "var/cache", "var/lib/apt", "var/lib/libvirt", "etc/libvirt/qemu", "tmp"];
-        found.retain(|path| !others.iter().any(|other| path.starts_with(other)));
+        found.retain(|path| !OTHERS.iter().any(|other| path.starts_with(other)));
         let settings = host.sh(
             "(ip rule; ip -6 rule) | grep -v 'l3mdev-table. *$'; sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding; ls -d /run/evpn-hook 2>/dev/null || true",
         );
@@ -162,10 +173,8 @@ fn under_its_unit(stranger: &Stranger) {
     assert!(figures.contains("\nevpn_"), "{figures}");
 
     // A network's own: a setting below /proc/sys, an address, and its part of FRR by vtysh.
-    // FRR 10.3 lets an L3VNI go 20 ms later.
-    host.sh("vtysh -c 'configure terminal' -c 'vrf red' -c 'no vni 10' >&2
-        until vtysh -c 'configure terminal' -c 'no router bgp 64512 vrf red' >&2; do :; done
-        sysctl -qw net.ipv4.conf.red-l2.rp_filter=0; ip address del 10.1.0.1/24 dev red-l2");
+    host.take_out_vrf("red", 10);
+    host.sh("sysctl -qw net.ipv4.conf.red-l2.rp_filter=0; ip address del 10.1.0.1/24 dev red-l2");
     let whole = || {
         let kernel = host.sh("ip -o address show dev red-l2; sysctl -n net.ipv4.conf.red-l2.rp_filter");
         kernel.contains("10.1.0.1/24")
