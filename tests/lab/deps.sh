@@ -11,7 +11,7 @@ packages=(
     user-mode-linux kmod                                    # a kernel with VRF where this one has none
     busybox-static cpio                                     # guest images
     isc-dhcp-client                                         # DHCPv6, which busybox does not speak
-    systemd network-manager                                 # starts the packages' service; what else manages a host's network
+    systemd udev network-manager                            # starts the packages' service; what else manages a host's network
     iproute2 iputils-ping tcpdump procps util-linux
     xz-utils debootstrap                                    # for libvirt's source package, and another suite's userland
     valgrind strace                                         # count what a hook does (benches/common/count.rs)

@@ -26,6 +26,7 @@ const HYPERVISOR_COMMANDS: &[&str] = &[
     "lxc-ls --fancy",
     "tail -n 200 /var/log/evpn-agent.log; grep -rs . /run/evpn-hook",
     "tail -n 100 /var/log/libvirt/libvirtd.log /var/log/libvirt/qemu/*.log /var/log/lxc/*.log /var/log/incus/*.log /var/log/incus/*/lxc.log",
+    "tail -n 500 /var/log/manager.log /var/log/udevd.log",
 ];
 
 const SHOWS: &[(&str, &str)] = &[
