@@ -538,7 +538,13 @@ fn expect_followed(red: &Red, name: &str) {
     }
     for run in late {
         let all: Vec<_> = (0..floor.len()).map(|place| milliseconds(run.took(place))).collect();
-        let _ = writeln!(table, "evpn-hook, one of {} late runs: {}", late.len(), all.join(" "));
+        let part = milliseconds(run.silence().1);
+        let _ = writeln!(
+            table,
+            "evpn-hook, one of {} late runs: {}, the fabric's part {part} ms",
+            late.len(),
+            all.join(" ")
+        );
     }
     for run in [hook, &ideal] {
         let (silence, excess) = run.silence();
