@@ -55,9 +55,17 @@ impl Scene {
         routes.lines().map(plain).chain(configured).collect()
     }
 
+    /// Asked again and again, and so not of mgmtd: with each connection that ends FRR 10.3's forgets what another one is about to commit, and zebra then has
+    /// an L3VNI that the configuration has not (mgmt_fe_adapter.c `mgmt_fe_session_cfg_txn_cleanup`).
     fn configured(&self) -> bool {
-        let config = self.comp1.running_config();
-        [" vni 10", "router bgp 64512 vrf red", "  advertise ipv4 unicast"].iter().all(|line| config.contains(line))
+        let has_vni = self.comp1.show_text("zebra", "show vrf vni").lines().any(|line| line.starts_with("red "));
+        let config = self.comp1.show_text("bgpd", "show running-config");
+        has_vni && ["router bgp 64512 vrf red", "  advertise ipv4 unicast"].iter().all(|line| config.contains(line))
+    }
+
+    /// How often the agent's vtysh has put something back, and ended.
+    fn put_back(&self) -> usize {
+        self.comp1.sh("cat /var/log/evpn-agent.log").matches("vtysh: add vrf red").count()
     }
 
     /// The same with a ping each 20 ms; prints how long it was not answered at most.
@@ -79,6 +87,7 @@ impl Scene {
 
     fn expect_back(&self, what: &str, change: impl FnOnce(&Host)) {
         self.during(what, || {
+            let before = self.put_back();
             change(self.comp1);
             wait_until(&format!("{what} to take something out"), SOON, || !self.configured());
             let since = Instant::now();
@@ -86,6 +95,7 @@ impl Scene {
             let took = since.elapsed();
             eprintln!("lab: {what}: FRR's configuration is whole again {} ms after", took.as_millis());
             assert!(took < BACK, "{what}: {took:?}");
+            wait_until("the agent's vtysh to end", SOON, || self.put_back() > before);
         });
     }
 }
