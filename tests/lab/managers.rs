@@ -17,7 +17,8 @@ enum Manager {
     NetworkManager,
 }
 
-/// One that runs on a node, with a message bus and udev. Its NICs are called eth: Debian's rules keep NetworkManager off every other veth.
+/// One that runs on a node, with a message bus and udev. A node's root is no first process' one: systemd 257's networkctl takes it for a chroot and does nothing,
+/// successfully, unless told otherwise. Its NICs are called eth: Debian's rules keep NetworkManager off every other veth.
 struct Running<'a> {
     host: &'a Host,
     manager: Manager,
@@ -83,7 +84,7 @@ impl<'a> Running<'a> {
         self.launch();
         // It has read the kernel's state once it answers.
         let ask = match self.manager {
-            Manager::Networkd => "networkctl --no-pager list",
+            Manager::Networkd => "SYSTEMD_IGNORE_CHROOT=1 networkctl --no-pager list",
             Manager::NetworkManager => "nmcli device",
         };
         wait_until(&format!("{:?} to answer", self.manager), SOON, || {
@@ -99,7 +100,7 @@ impl<'a> Running<'a> {
 
     fn reconfigure(&self) {
         self.host.sh(match self.manager {
-            Manager::Networkd => "sed -i 's/300/301/' /run/systemd/network/10-eth0.network; networkctl reload; networkctl reconfigure eth0",
+            Manager::Networkd => "sed -i 's/300/301/' /run/systemd/network/10-eth0.network; SYSTEMD_IGNORE_CHROOT=1 networkctl reload; SYSTEMD_IGNORE_CHROOT=1 networkctl reconfigure eth0",
             Manager::NetworkManager => "sed -i 's/300/301/' /etc/NetworkManager/system-connections/eth0.nmconnection
                 nmcli general reload; nmcli connection reload; nmcli connection up eth0; nmcli device reapply eth0",
         });
@@ -112,12 +113,17 @@ impl<'a> Running<'a> {
     /// It knows these devices, and that they are not for it.
     fn lets_alone(&self, devices: &[&str]) {
         let ask = match self.manager {
-            Manager::Networkd => "networkctl --no-pager --no-legend list | awk '{print $2 \":\" $5}'",
+            Manager::Networkd => {
+                "SYSTEMD_IGNORE_CHROOT=1 networkctl --no-pager --no-legend list | awk '{print $2 \":\" $5}'"
+            }
             Manager::NetworkManager => "nmcli -t -f DEVICE,STATE device",
         };
         wait_until(&format!("{:?} to let {devices:?} alone", self.manager), SOON, || {
             let told = self.host.sh(ask);
-            devices.iter().all(|dev| told.lines().any(|line| line == format!("{dev}:unmanaged")))
+            match devices.iter().all(|dev| told.lines().any(|line| line == format!("{dev}:unmanaged"))) {
+                true => Ok(()),
+                false => Err(told),
+            }
         });
     }
 
