@@ -28,6 +28,7 @@
 //! - [`senses`]: what wakes those who wait for a change: the kernel's events, files' signs.
 //! - [`snoop`]: what guests say of their addresses on their own ports.
 //! - [`door`]: where users' containers knock: checked, then to the engine.
+//! - [`checks`]: what can be wrong with a host: facts, gathered once, and what is found in them.
 //! - [`report`]: status (JSON, tree, picture), explain, doctor: read and tell.
 //! - [`install`]: the hooks' symlinks.
 //! - [`cli`]: what was typed → what is meant.
@@ -43,6 +44,7 @@
 pub mod advice;
 pub mod agent;
 pub mod apply;
+pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod door;

@@ -67,10 +67,14 @@ const RULES: &[(&str, &[&str])] = &[
     ),
     ("door", &["config", "engine", "input", "journal", "kernel", "model", "pace", "plan", "register"]),
     (
+        "checks",
+        &["advice", "config", "engine", "exec", "install", "kernel", "model", "plan", "register", "snoop", "speaker"],
+    ),
+    (
         "report",
         &[
-            "advice", "config", "engine", "exec", "install", "journal", "kernel", "model", "plan", "register",
-            "senses", "snoop", "speaker",
+            "advice", "checks", "config", "engine", "journal", "kernel", "model", "plan", "register", "senses",
+            "speaker",
         ],
     ),
     ("cli", &["model"]),
@@ -163,11 +167,11 @@ fn foreign_words_stay_in_their_rooms() {
             ("netlink_packet_route", &["kernel/"][..]),
             ("netlink_sys", &["kernel/"]),
             ("\"vtysh\"", &["speaker/"]),
-            ("\"nft\"", &["guard/", "report/doctor/firewall/"]),
+            ("\"nft\"", &["guard/", "checks/firewall/"]),
             ("quick_xml", &["input/"]),
             ("use clap", &["cli.rs", "main.rs", "bin/"]),
             ("socket2", &["snoop/", "kernel/events.rs"]),
-            ("use nix", &["report/status/watch.rs", "report/doctor/firewall/sandbox.rs"]),
+            ("use nix", &["report/status/watch.rs", "checks/firewall/sandbox.rs"]),
             ("libc::", &["snoop/packet.rs"]),
         ] {
             let home = homes.iter().any(|h| inside.starts_with(h));

@@ -1,11 +1,9 @@
 //! Read and tell: what is printed for people and for programs. Nothing here changes anything.
 
 pub mod doctor;
-pub mod duplicates;
 pub mod explain;
 mod settled;
 pub mod status;
-mod unheard;
 
 use crate::plan::Plan;
 use std::io::Write;

@@ -52,30 +52,40 @@ impl Advertised {
     /// The first link of zebra MAC → bgpd MAC → zebra address → bgpd address that is missing, in words; none if none is.
     pub fn problem(&self) -> Option<String> {
         let mac = self.mac;
+        let no_route = || (!self.route).then(|| format!("bgpd has no route of its own for {mac}"));
+        self.problem_in_zebra().or_else(no_route).or_else(|| self.ips.iter().find_map(|address| address.problem(mac)))
+    }
+
+    /// Why zebra does not hand the MAC to bgpd.
+    pub fn problem_in_zebra(&self) -> Option<String> {
+        let mac = self.mac;
         match &self.state {
-            MacState::Local { .. } if self.route => {}
-            MacState::Local { .. } => return Some(format!("bgpd has no route of its own for {mac}")),
+            MacState::Local { .. } => None,
             MacState::Inactive { port } => {
-                return Some(format!("zebra has {mac} on {port} as aged: the FDB entry is not static"));
+                Some(format!("zebra has {mac} on {port} as aged: the FDB entry is not static"))
             }
-            MacState::Remote { vtep: Some(vtep) } => return Some(format!("zebra has {mac} behind VTEP {vtep}")),
-            MacState::Remote { vtep: None } => return Some(format!("zebra has {mac} behind another VTEP")),
-            MacState::Auto => return Some(format!("zebra has addresses of {mac} but not the MAC itself")),
-            MacState::Absent => return Some(format!("zebra does not know {mac}")),
+            MacState::Remote { vtep: Some(vtep) } => Some(format!("zebra has {mac} behind VTEP {vtep}")),
+            MacState::Remote { vtep: None } => Some(format!("zebra has {mac} behind another VTEP")),
+            MacState::Auto => Some(format!("zebra has addresses of {mac} but not the MAC itself")),
+            MacState::Absent => Some(format!("zebra does not know {mac}")),
         }
-        self.ips.iter().find_map(|address| address.problem(mac))
     }
 }
 
 impl Address {
     fn problem(&self, wanted: Mac) -> Option<String> {
+        let no_route = || (!self.route).then(|| format!("bgpd has no route of its own for {wanted} with {}", self.ip));
+        self.problem_in_zebra(wanted).or_else(no_route)
+    }
+
+    /// Why zebra does not hand the address to bgpd with this MAC.
+    pub fn problem_in_zebra(&self, wanted: Mac) -> Option<String> {
         let ip = self.ip;
         match &self.state {
             ArpState::Active { mac } | ArpState::Inactive { mac } if *mac != wanted => {
                 Some(format!("zebra has {ip} with {mac} and not {wanted}"))
             }
-            ArpState::Active { .. } if self.route => None,
-            ArpState::Active { .. } => Some(format!("bgpd has no route of its own for {wanted} with {ip}")),
+            ArpState::Active { .. } => None,
             ArpState::Inactive { .. } => Some(format!("zebra has {ip} but does not advertise it (inactive)")),
             ArpState::Remote { vtep: Some(vtep), .. } => Some(format!("zebra has {ip} behind VTEP {vtep}")),
             ArpState::Remote { vtep: None, .. } => Some(format!("zebra has {ip} behind another VTEP")),

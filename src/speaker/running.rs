@@ -15,6 +15,12 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// The line that it stands under.
+    pub fn line(&self) -> String {
+        let vrf = self.vrf.as_ref().map_or(String::new(), |vrf| format!(" vrf {vrf}"));
+        format!("router bgp {}{vrf}", self.asn)
+    }
+
     /// The line of this family that is `line` or begins with it (`redistribute connected route-map X`).
     pub fn has(&self, family: &str, line: &str) -> bool {
         self.lines.iter().any(|(f, l)| {

@@ -2,15 +2,16 @@
 //!
 //! An entry of this host's own in its place comes first: FRR follows the kernel, so it is the cause of all that is wrong behind it.
 
-use super::facts::{Away, Frr, Segment};
-use super::{Finding, Links, mend, segment};
+use super::facts::{RouteFacts, SegmentFacts, StrangerFacts};
+use super::{Links, segment};
+use crate::checks::{Verdict, cure};
 use crate::model::{IfName, Mac};
 use crate::plan::seen::{Fdb, LinkKind, Neigh};
 use crate::speaker::{ArpState, MacState, RoutePath};
 use std::net::IpAddr;
 
 /// The chain.
-pub(super) fn links(s: &Segment, away: &Away) -> Links {
+pub(super) fn links(s: &SegmentFacts, away: &StrangerFacts) -> Links {
     let mut links = Links::default();
     segment::kernel(&mut links, s);
     claims(&mut links, s, away);
@@ -30,7 +31,7 @@ pub(super) fn links(s: &Segment, away: &Away) -> Links {
         return links;
     }
     segment::peers(&mut links, s, frr, |peer| {
-        Finding::Holds(format!("Established, {} routes received", peer.received))
+        Verdict::Holds(format!("Established, {} routes received", peer.received))
     });
     routes(&mut links, s, away, frr);
     let Some(mac) = away.mac else { return links };
@@ -53,8 +54,8 @@ pub(super) fn links(s: &Segment, away: &Away) -> Links {
     }
     if let Some((vtep, route)) = &away.underlay {
         let finding = match route {
-            Some(route) if route.local => Finding::advice("an address of this host", "two hosts have one VTEP address"),
-            Some(route) => Finding::Holds(segment::way(s.world, route.via, route.device)),
+            Some(route) if route.local => Verdict::advice("an address of this host", "two hosts have one VTEP address"),
+            Some(route) => Verdict::Holds(segment::way(s.world, route.via, route.device)),
             None => segment::no_way(s, frr),
         };
         links.add("underlay", vtep, finding);
@@ -63,9 +64,9 @@ pub(super) fn links(s: &Segment, away: &Away) -> Links {
 }
 
 /// The kernel's entries by themselves, where the speaker is one that we do not ask.
-fn entries(links: &mut Links, s: &Segment, away: &Away) {
+fn entries(links: &mut Links, s: &SegmentFacts, away: &StrangerFacts) {
     let none = |bridge: &IfName| {
-        Finding::advice(format!("{bridge} has no entry"), "ask the speaker whether another host announces it")
+        Verdict::advice(format!("{bridge} has no entry"), "ask the speaker whether another host announces it")
     };
     let bridge = &s.network.bridge;
     let index = s.world.link(bridge).map(|l| l.index);
@@ -80,17 +81,17 @@ fn entries(links: &mut Links, s: &Segment, away: &Away) {
 }
 
 /// The best path to the MAC, with or without an address.
-fn best(frr: &Frr, mac: Mac) -> Option<&RoutePath> {
+fn best(frr: &RouteFacts, mac: Mac) -> Option<&RoutePath> {
     let mut paths = frr.received.iter().filter(|p| !p.own && p.mac == mac && p.best);
     paths.clone().find(|p| p.ip.is_none()).or_else(|| paths.next())
 }
 
-fn announced(frr: &Frr, mac: Mac, ip: IpAddr) -> Option<&RoutePath> {
+fn announced(frr: &RouteFacts, mac: Mac, ip: IpAddr) -> Option<&RoutePath> {
     frr.received.iter().find(|p| !p.own && p.best && p.mac == mac && p.ip == Some(ip))
 }
 
 /// Entries that this host holds as if the guest were its own.
-fn claims(links: &mut Links, s: &Segment, away: &Away) {
+fn claims(links: &mut Links, s: &SegmentFacts, away: &StrangerFacts) {
     let Some(bridge) = s.world.link(&s.network.bridge) else { return };
     if let Some(mac) = away.mac
         && let Some(entry) = s.world.fdb(bridge.index, mac)
@@ -100,7 +101,7 @@ fn claims(links: &mut Links, s: &Segment, away: &Away) {
     {
         let evidence = format!("static on {} of this host, no guest of which has it", port.name);
         let del = format!("bridge fdb del {mac} dev {} master", port.name);
-        links.add("fdb", mac, Finding::broken(evidence, Some(del)));
+        links.add("fdb", mac, Verdict::broken(evidence, Some(del)));
     }
     for ip in &away.ips {
         let Some(entry) = s.world.neigh(bridge.index, *ip).filter(|n| n.permanent && !n.ext_learned) else { continue };
@@ -108,14 +109,14 @@ fn claims(links: &mut Links, s: &Segment, away: &Away) {
         let ours = if entry.ours { ", evpn-hook's mark on it" } else { "" };
         let evidence = format!("{mac} on {}, permanent{ours}, though no guest of this host has it", bridge.name);
         // zebra forgot the remote entry for this one, and bgpd tells it again only with the whole VNI.
-        let again = segment::read_again(&s.network.vni.device());
+        let again = cure::read_again(s.network.vni);
         let del = format!("ip neigh del {ip} dev {} && {again}", bridge.name);
-        links.add("neighbour", ip, Finding::broken(evidence, Some(del)));
+        links.add("neighbour", ip, Verdict::broken(evidence, Some(del)));
     }
 }
 
 /// What other VTEPs announce; where none does, what the kernel holds is left over.
-fn routes(links: &mut Links, s: &Segment, away: &Away, frr: &Frr) {
+fn routes(links: &mut Links, s: &SegmentFacts, away: &StrangerFacts, frr: &RouteFacts) {
     let mut paths: Vec<&RoutePath> = frr.received.iter().filter(|p| !p.own && p.best).collect();
     paths.sort_by_key(|p| (p.mac, p.ip));
     for path in &paths {
@@ -128,12 +129,12 @@ fn routes(links: &mut Links, s: &Segment, away: &Away, frr: &Frr) {
             path.targets.join(" "),
             path.seq
         );
-        links.add("bgp-route", object, Finding::Holds(evidence));
+        links.add("bgp-route", object, Verdict::Holds(evidence));
     }
     if let Some(why) = &frr.unlisted {
         // Its MAC's routes do not have it. Another's may: what the kernel has is not left over then.
         for ip in away.ips.iter().filter(|ip| paths.iter().all(|p| p.ip != Some(**ip))) {
-            links.add("bgp-route", ip, Finding::Untold(why.to_string()));
+            links.add("bgp-route", ip, Verdict::untold(why.to_string()));
         }
         return;
     }
@@ -143,22 +144,20 @@ fn routes(links: &mut Links, s: &Segment, away: &Away, frr: &Frr) {
     let object = away.mac.map(|mac| mac.to_string()).or(away.ips.first().map(ToString::to_string)).unwrap_or_default();
     let stale = leftovers(s, away);
     let finding = match stale.is_empty() {
-        true => Finding::advice(
+        true => Verdict::advice(
             "no other host announces it",
             "run 'evpn-hook explain' on the host where the guest runs: there the chain begins",
         ),
-        false => Finding::Broken {
-            evidence: "no other host announces it, and the kernel has entries for it still: a killed FRR left them"
-                .into(),
-            mend: Some(stale.join("; ")),
-            hint: None,
-        },
+        false => Verdict::broken(
+            "no other host announces it, and the kernel has entries for it still: a killed FRR left them",
+            Some(stale.join("; ")),
+        ),
     };
     links.add("bgp-route", object, finding);
 }
 
 /// The speaker's entries that nobody stands behind, as the commands that delete them.
-fn leftovers(s: &Segment, away: &Away) -> Vec<String> {
+fn leftovers(s: &SegmentFacts, away: &StrangerFacts) -> Vec<String> {
     let Some(bridge) = s.world.link(&s.network.bridge) else { return Vec::new() };
     let neigh = |ip: &IpAddr| s.world.neigh(bridge.index, *ip).filter(|n: &&Neigh| n.ext_learned).map(|_| *ip);
     let mut commands: Vec<String> =
@@ -177,41 +176,38 @@ fn leftovers(s: &Segment, away: &Away) -> Vec<String> {
 }
 
 /// Does zebra have the MAC? Only a route whose targets the VNI takes reaches it.
-fn import(s: &Segment, frr: &Frr, mac: Mac) -> Finding {
+fn import(s: &SegmentFacts, frr: &RouteFacts, mac: Mac) -> Verdict {
     match frr.known.as_ref().map(|k| &k.state) {
         Some(MacState::Remote { vtep }) => {
             let vtep = vtep.map_or("another".to_owned(), |v| v.to_string());
-            return Finding::Holds(format!("zebra has it behind VTEP {vtep}"));
+            return Verdict::Holds(format!("zebra has it behind VTEP {vtep}"));
         }
         Some(MacState::Local { port, .. } | MacState::Inactive { port }) => {
-            return Finding::broken(format!("zebra has it as this host's own, on {port}"), None);
+            return Verdict::broken(format!("zebra has it as this host's own, on {port}"), None);
         }
         _ => {}
     }
     let vni = s.network.vni;
     let targets = frr.targets.clone().unwrap_or_default();
     let path = best(frr, mac);
-    let lines = import_lines(frr, vni.get());
-    let fits = path.is_some_and(|p| p.targets.iter().any(|t| takes(&targets.import, !lines.is_empty(), t)));
+    let evpn = frr.speaker.running.evpn();
+    let is_configured = evpn.is_some_and(|evpn| !evpn.imports(Some(vni.get())).is_empty());
+    let fits = path.is_some_and(|p| p.targets.iter().any(|t| takes(&targets.import, is_configured, t)));
     if path.is_none() {
-        return Finding::broken("zebra does not have it", None);
+        return Verdict::broken("zebra does not have it", None);
     }
     if fits {
-        return Finding::broken(
-            "zebra does not have it, though bgpd has its route",
-            Some(segment::read_again(&vni.device())),
-        );
+        return Verdict::broken("zebra does not have it, though bgpd has its route", Some(cure::read_again(vni)));
     }
     let has = path.map(|p| p.targets.join(" ")).unwrap_or_default();
     let evidence = format!("its route has RT {has}, and VNI {vni} takes {}", targets.import.join(" "));
-    if lines.is_empty() {
+    if !is_configured {
         let hint = format!(
             "let the VTEP that announces it export a target of these, or 'route-target import' its own below 'vni {vni}'"
         );
-        return Finding::advice(evidence, hint);
+        return Verdict::advice(evidence, hint);
     }
-    let undo: Vec<String> = lines.iter().map(|line| format!("no {line}")).collect();
-    Finding::broken(evidence, mend::evpn(&frr.running, &[&[format!("vni {vni}")][..], &undo].concat()))
+    Verdict::broken(evidence, evpn.and_then(|evpn| cure::unimport(evpn, Some(vni))))
 }
 
 /// Does a VNI with these targets take a route that has this one? What nobody configured counts for every AS (bgp_evpn.c `map_vni_to_rt`,
@@ -222,81 +218,70 @@ fn takes(import: &[String], configured: bool, target: &str) -> bool {
     import.iter().any(|wanted| wanted == target || any_as(wanted) && number(wanted) == number(target))
 }
 
-/// What the running configuration says of what this VNI takes.
-fn import_lines(frr: &Frr, vni: u32) -> Vec<String> {
-    let lines = frr.running.evpn().into_iter().flat_map(|i| &i.lines).filter(|(family, _)| family == "l2vpn evpn");
-    let below = lines.map(|(_, line)| line.as_str()).skip_while(|line| *line != format!("vni {vni}")).skip(1);
-    below
-        .take_while(|line| *line != "exit-vni" && !line.starts_with("vni "))
-        .filter(|line| line.starts_with("route-target import ") || line.starts_with("route-target both "))
-        .map(str::to_owned)
-        .collect()
-}
-
-fn zebra_neighbour(s: &Segment, state: &ArpState, mac: Mac) -> Finding {
-    let again = || Some(segment::read_again(&s.network.vni.device()));
+fn zebra_neighbour(s: &SegmentFacts, state: &ArpState, mac: Mac) -> Verdict {
+    let again = || Some(cure::read_again(s.network.vni));
     match state {
-        ArpState::Remote { mac: has, .. } if *has == mac => Finding::Holds(format!("zebra has it as remote, {mac}")),
-        ArpState::Remote { mac: has, .. } => Finding::broken(format!("zebra has it with {has}, not {mac}"), again()),
+        ArpState::Remote { mac: has, .. } if *has == mac => Verdict::Holds(format!("zebra has it as remote, {mac}")),
+        ArpState::Remote { mac: has, .. } => Verdict::broken(format!("zebra has it with {has}, not {mac}"), again()),
         ArpState::Active { mac: has } | ArpState::Inactive { mac: has } => {
-            Finding::broken(format!("zebra has it as this host's own, with {has}"), again())
+            Verdict::broken(format!("zebra has it as this host's own, with {has}"), again())
         }
-        ArpState::Absent => Finding::broken("zebra does not have it, though bgpd has its route", again()),
+        ArpState::Absent => Verdict::broken("zebra does not have it, though bgpd has its route", again()),
     }
 }
 
-fn fdb(s: &Segment, away: &Away, mac: Mac, vtep: Option<IpAddr>) -> Finding {
+fn fdb(s: &SegmentFacts, away: &StrangerFacts, mac: Mac, vtep: Option<IpAddr>) -> Verdict {
     let vxlan = s.network.vni.device();
-    let again = || Some(segment::read_again(&vxlan));
+    let again = || Some(cure::read_again(s.network.vni));
     let bridge = s.world.link(&s.network.bridge).map(|l| l.index);
     let Some(entry) = bridge.and_then(|bridge| s.world.fdb(bridge, mac)) else {
-        return Finding::broken(format!("{} has no entry", s.network.bridge), again());
+        return Verdict::broken(format!("{} has no entry", s.network.bridge), again());
     };
     let port = s.world.by_index(entry.port).map_or(entry.port.to_string(), |l| l.name.to_string());
     if port != vxlan.as_str() {
-        let del = format!("bridge fdb del {mac} dev {} master", mend::word(&port));
+        let del = format!("bridge fdb del {mac} dev {} master", cure::word(&port));
         let how = if entry.is_static { "static" } else { "learned" };
-        return Finding::broken(format!("{how} on {port}, expected on {vxlan}"), Some(del));
+        return Verdict::broken(format!("{how} on {port}, expected on {vxlan}"), Some(del));
     }
     match (away.tunnel, vtep) {
         (Some(tunnel), Some(vtep)) if tunnel != vtep => {
-            Finding::broken(format!("{vxlan} sends it to {tunnel}, and {vtep} has it"), again())
+            Verdict::broken(format!("{vxlan} sends it to {tunnel}, and {vtep} has it"), again())
         }
-        (None, _) => Finding::broken(format!("on {vxlan}, which has no VTEP for it"), again()),
-        (Some(tunnel), _) => Finding::Holds(format!("on {vxlan}, to {tunnel}")),
+        (None, _) => Verdict::broken(format!("on {vxlan}, which has no VTEP for it"), again()),
+        (Some(tunnel), _) => Verdict::Holds(format!("on {vxlan}, to {tunnel}")),
     }
 }
 
-fn neighbour(s: &Segment, mac: Mac, ip: IpAddr) -> Finding {
-    let again = || Some(segment::read_again(&s.network.vni.device()));
+fn neighbour(s: &SegmentFacts, mac: Mac, ip: IpAddr) -> Verdict {
+    let again = || Some(cure::read_again(s.network.vni));
     let bridge = &s.network.bridge;
     let entry = s.world.link(bridge).and_then(|l| s.world.neigh(l.index, ip));
     match entry {
         Some(Neigh { mac: Some(has), ext_learned: true, .. }) if *has == mac => {
-            Finding::Holds(format!("{mac} on {bridge}, of FRR"))
+            Verdict::Holds(format!("{mac} on {bridge}, of FRR"))
         }
         Some(Neigh { mac: Some(has), .. }) if *has == mac => {
-            Finding::broken(format!("{mac} on {bridge}, learned and not FRR's"), again())
+            Verdict::broken(format!("{mac} on {bridge}, learned and not FRR's"), again())
         }
-        Some(Neigh { mac: Some(has), .. }) => Finding::broken(format!("{has} on {bridge}, expected {mac}"), again()),
-        _ => Finding::broken(format!("{bridge} has no entry"), again()),
+        Some(Neigh { mac: Some(has), .. }) => Verdict::broken(format!("{has} on {bridge}, expected {mac}"), again()),
+        _ => Verdict::broken(format!("{bridge} has no entry"), again()),
     }
 }
 
-fn vrf_route(s: &Segment, path: &RoutePath, route: Option<&crate::plan::seen::Route>) -> Finding {
-    let Some(vrf) = &s.network.vrf else { return Finding::Holds("layer 2 only".into()) };
+fn vrf_route(s: &SegmentFacts, path: &RoutePath, route: Option<&crate::plan::seen::Route>) -> Verdict {
+    let Some(vrf) = &s.network.vrf else { return Verdict::Holds("layer 2 only".into()) };
     let l3 = vrf.l3_bridge().ok().flatten().and_then(|l3| s.world.link(&l3)).map(|l| l.index);
     let expected = l3.and_then(|l3| s.world.by_index(l3)).map_or("the L3VNI".to_owned(), |l| l.name.to_string());
     match route {
-        Some(route) if Some(route.device) == l3 => Finding::Holds(segment::way(s.world, route.via, route.device)),
+        Some(route) if Some(route.device) == l3 => Verdict::Holds(segment::way(s.world, route.via, route.device)),
         Some(route) => {
             let way = segment::way(s.world, route.via, route.device);
-            Finding::advice(
+            Verdict::advice(
                 format!("VRF {} sends it {way}, expected dev {expected}", vrf.name),
                 rt_hint(vrf.name.as_str(), path),
             )
         }
-        None => Finding::advice(format!("VRF {} has no route to it", vrf.name), rt_hint(vrf.name.as_str(), path)),
+        None => Verdict::advice(format!("VRF {} has no route to it", vrf.name), rt_hint(vrf.name.as_str(), path)),
     }
 }
 

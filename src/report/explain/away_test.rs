@@ -1,10 +1,10 @@
 //! Each fault on the way to a guest of another host, and the one link that it is told at.
 
+use crate::checks::unheard::Unheard;
 use crate::plan::Step;
 use crate::plan::seen::{Fdb, Link, LinkKind, Route};
 use crate::report::explain::State;
 use crate::report::explain::fixture::{IP, MAC, RR, Scene, TAP, broken, ip, kinds, mac, neigh, path};
-use crate::report::unheard::Unheard;
 use crate::speaker::{ArpState, MacState, Peer};
 
 const READ_AGAIN: &str = "ip link set vxlan20 down && ip link set vxlan20 up";
@@ -66,7 +66,7 @@ const FAULTS: &[Fault] = &[
         |s| {
             s.link("vxlan20").up = false;
             s.plan = Ok(vec![Step::SetUp { dev: "vxlan20".parse().unwrap(), up: true }]);
-            s.frr().vni = None;
+            s.frr().speaker.vnis.clear();
             s.fdb.clear();
         },
         ("vxlan", "vxlan20", "evpn-hook sync"),
@@ -90,7 +90,7 @@ const FAULTS: &[Fault] = &[
     (
         "bgpd is dead",
         |s| {
-            s.frr().unheard = Some(Unheard::Silent("bgpd is not running".into()));
+            s.frr().speaker.unheard = Some(Unheard::Silent("bgpd is not running".into()));
             forgotten(s);
         },
         ("frr", "zebra, bgpd", "systemctl restart frr && evpn-hook sync"),
@@ -98,7 +98,7 @@ const FAULTS: &[Fault] = &[
     (
         "the session is shut down",
         |s| {
-            s.frr().peers[0].peer.state = "Idle (Admin)".into();
+            s.frr().speaker.peers[0].state = "Idle (Admin)".into();
             forgotten(s);
         },
         ("peer", RR, "vtysh -c 'configure terminal' -c 'router bgp 64512' -c 'no neighbor c0d1:ffff::201 shutdown'"),
@@ -106,11 +106,11 @@ const FAULTS: &[Fault] = &[
     (
         "the underlay is down",
         |s| {
-            s.frr().peers[0].reachable = Some(false);
-            s.frr().underlay = vec![Peer { name: "spine1".into(), state: "Idle (Admin)".into(), received: 0, sent: 0 }];
+            s.frr().no_way.push(RR.into());
+            s.frr().underlay = vec![Peer { name: "uplink".into(), state: "Idle (Admin)".into(), received: 0, sent: 0 }];
             s.away.underlay = Some((ip("10.0.0.2"), None));
         },
-        ("underlay", RR, "vtysh -c 'configure terminal' -c 'router bgp 64512' -c 'no neighbor spine1 shutdown'"),
+        ("underlay", RR, "vtysh -c 'configure terminal' -c 'router bgp 64512' -c 'no neighbor uplink shutdown'"),
     ),
     (
         "there is no way to its VTEP alone",
@@ -210,7 +210,7 @@ const FAULTS: &[Fault] = &[
     ),
     (
         "the VRF routes it elsewhere",
-        |s| s.away.routes = vec![(ip(IP), Some(Route { device: 7, via: None, local: false }))],
+        |s| s.away.routes = vec![(ip(IP), Some(Route { device: 5, via: None, local: false }))],
         (
             "vrf-route",
             IP,

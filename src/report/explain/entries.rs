@@ -1,11 +1,11 @@
 //! Which of the kernel's entries a chain needs. A bridge holds those of the whole fabric: where these are many, only what is meant is asked for.
 
 use super::find::Asked;
+use crate::checks::unheard::Speaker;
 use crate::engine::{Engine, EngineError, Entries};
 use crate::model::Guest;
 use crate::plan::seen::World;
 use crate::register::{Endpoint, NetworkRecord};
-use crate::report::unheard::Speaker;
 use crate::speaker::{Frr, SpeakerError};
 
 /// From so many MACs and addresses of the fabric on, those that matter are asked for one by one: the kernel's lists of so many take some ms.

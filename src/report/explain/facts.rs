@@ -1,5 +1,7 @@
 //! What was gathered of one NIC, or of one guest of another host.
 
+use crate::checks::speaker::SpeakerFacts;
+use crate::checks::unheard::Unheard;
 use crate::config::Network;
 use crate::engine::HostLacks;
 use crate::model::{Guest, IfName, Mac};
@@ -7,12 +9,11 @@ use crate::plan::duplicate::Duplicate;
 use crate::plan::seen::{Route, World};
 use crate::plan::{Plan, Refusal};
 use crate::register::Endpoint;
-use crate::report::unheard::Unheard;
-use crate::speaker::{Advertised, Announced, Peer, RoutePath, Running, Targets, VniInfo, VrfInfo};
+use crate::speaker::{Advertised, Announced, Peer, RoutePath, Targets};
 use std::net::IpAddr;
 
 /// A network on this host: what every guest on it depends on.
-pub(super) struct Segment<'a> {
+pub(super) struct SegmentFacts<'a> {
     pub(super) network: &'a Network,
     /// This host's tunnel end, and the device that should have the address.
     pub(super) vtep: Option<IpAddr>,
@@ -20,11 +21,11 @@ pub(super) struct Segment<'a> {
     pub(super) world: &'a World,
     pub(super) lacks: HostLacks,
     /// None where no speaker is configured.
-    pub(super) frr: Option<Frr>,
+    pub(super) frr: Option<RouteFacts>,
 }
 
 /// A guest of this host.
-pub(super) struct Here<'a> {
+pub(super) struct GuestFacts<'a> {
     pub(super) guest: &'a Guest,
     pub(super) endpoint: &'a Endpoint,
     /// What `sync` would do for it.
@@ -35,7 +36,7 @@ pub(super) struct Here<'a> {
 
 /// A guest of another host.
 #[derive(Default)]
-pub(super) struct Away {
+pub(super) struct StrangerFacts {
     pub(super) mac: Option<Mac>,
     pub(super) ips: Vec<IpAddr>,
     /// The kernel's entry of the VXLAN device: the tunnel's other end.
@@ -46,16 +47,13 @@ pub(super) struct Away {
     pub(super) underlay: Option<(IpAddr, Option<Route>)>,
 }
 
-/// What FRR says.
+/// What FRR says of the network, and of the guest's routes.
 #[derive(Default)]
-pub(super) struct Frr {
-    /// Why nothing of what follows is known, where it is not.
-    pub(super) unheard: Option<Unheard>,
-    pub(super) running: Running,
-    pub(super) vni: Option<VniInfo>,
-    pub(super) vrf: VrfInfo,
+pub(super) struct RouteFacts {
+    pub(super) speaker: SpeakerFacts,
     pub(super) targets: Option<Targets>,
-    pub(super) peers: Vec<PeerSeen>,
+    /// The peers to whose addresses the kernel has no way.
+    pub(super) no_way: Vec<String>,
     /// The underlay's sessions that are not up.
     pub(super) underlay: Vec<Peer>,
     /// The guest in zebra and bgpd.
@@ -66,18 +64,4 @@ pub(super) struct Frr {
     pub(super) received: Vec<RoutePath>,
     /// Why it is not known whether they announce the address that was asked for, where no route of its MAC says so and bgpd did not list all.
     pub(super) unlisted: Option<Unheard>,
-}
-
-/// A BGP session, and whether the kernel has a way to the peer's address.
-pub(super) struct PeerSeen {
-    pub(super) peer: Peer,
-    /// `None` for an unnumbered one, which is on the link.
-    pub(super) reachable: Option<bool>,
-}
-
-impl Frr {
-    /// Does it answer and hand this host's VNIs on? What else it says has a meaning only then.
-    pub(super) fn speaks(&self) -> bool {
-        self.unheard.is_none() && self.running.advertises_all_vni()
-    }
 }

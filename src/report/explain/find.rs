@@ -1,10 +1,10 @@
 //! Which guest is meant: by its name, its device, its MAC or its address. Pure.
 
+use crate::checks::unheard::Unheard;
 use crate::model::{Guest, IfName, Mac, quoted};
 use crate::plan::Refusal;
 use crate::plan::seen::{LinkKind, World};
 use crate::register::{Endpoint, GuestRecord, NetworkRecord};
-use crate::report::unheard::Unheard;
 use crate::speaker::RoutePath;
 use std::net::IpAddr;
 
@@ -153,8 +153,10 @@ fn unknown_name(name: &str, networks: &[NetworkRecord], world: &World) -> String
     let on = |index: u32| networks.iter().find(|r| world.link(&r.network.bridge).is_some_and(|b| b.index == index));
     match device {
         Some(link) if matches!(link.kind, LinkKind::Other(_)) && link.index != 1 => {
-            let network =
-                link.master.and_then(on).map_or("NET".to_owned(), |r| super::mend::word(r.network.name.as_str()));
+            let network = link
+                .master
+                .and_then(on)
+                .map_or("NET".to_owned(), |r| crate::checks::cure::word(r.network.name.as_str()));
             format!(
                 "{name} is a device, but no guest's that evpn-hook knows: 'evpn-hook attach {name} --network {network} --mac MAC --ip IP' makes it one"
             )

@@ -1,27 +1,26 @@
 //! A host where all is well, for the tests of this room to break.
 
-use super::facts::{Away, Frr, Here, PeerSeen, Segment};
+use super::facts::{GuestFacts, RouteFacts, SegmentFacts, StrangerFacts};
 use super::{Link as ChainLink, State, away, here};
-use crate::config::{Network, Origin, Vrf};
+use crate::checks::fixture::{self, links};
+pub(super) use crate::checks::fixture::{MAC, RR, record};
+use crate::checks::speaker::SpeakerFacts;
+use crate::config::Network;
 use crate::engine::{HostLacks, mends};
-use crate::model::{Address as GuestAddress, Guest, GuestKind, Mac, Source};
+use crate::model::{Guest, GuestKind, Mac};
 use crate::plan::duplicate::Duplicate;
-use crate::plan::fixture;
-use crate::plan::seen::{Address, Fdb, Link, LinkKind, Neigh, Route, World};
+use crate::plan::seen::{Address, Fdb, Link, Neigh, Route, World};
 use crate::plan::{Planned, Refusal, Step};
-use crate::register::{Endpoint, NetworkRecord, Stage};
-use crate::speaker::{
-    Address as Spoken, Advertised, Announced, ArpState, Instance, MacState, Peer, RoutePath, Running, Targets, VniInfo,
-    VniKind, VrfInfo,
-};
+use crate::register::Endpoint;
+use crate::speaker::{Address as Spoken, Advertised, Announced, ArpState, MacState, RoutePath, Targets};
 use std::net::IpAddr;
 
-pub(super) const MAC: &str = "52:54:00:03:82:d8";
 pub(super) const IP: &str = "10.1.0.60";
-pub(super) const RR: &str = "c0d1:ffff::201";
-pub(super) const BRIDGE: u32 = 7;
-pub(super) const VXLAN: u32 = 8;
-pub(super) const TAP: u32 = 10;
+pub(super) const L3_BRIDGE: u32 = 3;
+pub(super) const BRIDGE: u32 = 5;
+pub(super) const VXLAN: u32 = 6;
+pub(super) const TAP: u32 = 7;
+const UPLINK: u32 = 8;
 
 pub(super) fn mac(text: &str) -> Mac {
     text.parse().unwrap()
@@ -39,54 +38,12 @@ pub(super) struct Scene {
     pub(super) fdb: Vec<Fdb>,
     pub(super) neighs: Vec<Neigh>,
     pub(super) plan: Result<Vec<Step>, Refusal>,
-    pub(super) frr: Option<Frr>,
+    pub(super) frr: Option<RouteFacts>,
     pub(super) guest: Guest,
     pub(super) endpoint: Endpoint,
     pub(super) duplicates: Vec<Duplicate>,
     pub(super) agent_runs: bool,
-    pub(super) away: Away,
-}
-
-fn link(name: &str, index: u32, master: Option<u32>, kind: LinkKind) -> Link {
-    Link { master, mtu: 8950, ..fixture::link(name, index, kind) }
-}
-
-fn vxlan(number: u32, index: u32, master: u32) -> Link {
-    Link { mtu: 8950, ..fixture::vxlan(number, index, Some(master)) }
-}
-
-pub(super) fn red() -> Network {
-    Network {
-        name: "red".parse().unwrap(),
-        origin: Origin::Config,
-        bridge: "red-l2".parse().unwrap(),
-        vni: 20.try_into().unwrap(),
-        vrf: Some(Vrf { name: "red".parse().unwrap(), table: 10.try_into().unwrap(), vni: 10.try_into().ok() }),
-        gateway: vec!["10.1.0.1/24".parse().unwrap()],
-        mac: None,
-        mtu: Some(8950),
-        port_security: None,
-        vlan_aware: false,
-        stp: false,
-        hosts: Default::default(),
-        described: None,
-    }
-}
-
-pub(super) fn record() -> NetworkRecord {
-    NetworkRecord {
-        network: red(),
-        vtep: Some(ip("10.0.0.1")),
-        port: None,
-        unsettled: false,
-        made: Default::default(),
-        before: None,
-    }
-}
-
-fn evpn_lines() -> Vec<(String, String)> {
-    let line = |text: &str| ("l2vpn evpn".to_owned(), text.to_owned());
-    vec![line(&format!("neighbor {RR} activate")), line("advertise-all-vni")]
+    pub(super) away: StrangerFacts,
 }
 
 pub(super) fn path(rd: &str, own: bool, ip: Option<IpAddr>, vtep: &str) -> RoutePath {
@@ -104,73 +61,34 @@ pub(super) fn path(rd: &str, own: bool, ip: Option<IpAddr>, vtep: &str) -> Route
     }
 }
 
-fn frr() -> Frr {
-    Frr {
-        unheard: None,
-        running: Running { instances: vec![Instance { asn: 64512, vrf: None, lines: evpn_lines() }] },
-        vni: Some(VniInfo {
-            kind: VniKind::L2,
-            vrf: "red".into(),
-            vxlan: Some("vxlan20".into()),
-            svi: Some("red-l2".into()),
-            up: None,
-            entries: 4,
-            vteps: Default::default(),
-        }),
-        vrf: VrfInfo { vni: 10, up: true, bgp: true, bgp_vni: 10 },
+fn frr() -> RouteFacts {
+    RouteFacts {
+        speaker: SpeakerFacts::healthy(),
         targets: Some(Targets {
             rd: Some("10.0.0.1:2".into()),
             import: vec!["64512:20".into()],
             export: vec!["64512:20".into()],
         }),
-        peers: vec![PeerSeen {
-            peer: Peer { name: RR.into(), state: "Established".into(), received: 4, sent: 5 },
-            reachable: Some(true),
-        }],
-        ..Frr::default()
+        ..RouteFacts::default()
     }
 }
 
 impl Scene {
     fn new() -> Scene {
-        let bridge = LinkKind::Bridge { vlan_filtering: false, default_pvid: 0, stp: false };
-        let endpoint = Endpoint {
-            network: "red".parse().unwrap(),
-            bridge: "red-l2".parse().unwrap(),
-            device: "tap0".parse().unwrap(),
-            mac: Some(mac(MAC)),
-            ips: vec![GuestAddress::new(ip(IP), Source::Manual)],
-            enslaved: true,
-            stage: Stage::Registered,
-            port_security: crate::config::PortSecurity::Off,
-            index: None,
-            taken: Vec::new(),
-            slowed: Vec::new(),
-            beside: Vec::new(),
-        };
         let address = |index, net: &str| Address { index, net: net.parse().unwrap(), global: true, lent: false };
         Scene {
-            network: red(),
-            links: vec![
-                link("lo", 1, None, LinkKind::Other(String::new())),
-                link("spine1", 2, None, LinkKind::Other("veth".into())),
-                link("red", 5, None, LinkKind::Vrf { table: 10.try_into().unwrap() }),
-                link("red-l3", 6, Some(5), bridge.clone()),
-                link("red-l2", BRIDGE, Some(5), bridge),
-                vxlan(20, VXLAN, BRIDGE),
-                vxlan(10, 9, 6),
-                link("tap0", TAP, Some(BRIDGE), LinkKind::Other("tun".into())),
-            ],
+            network: record().network,
+            links: links(),
             addresses: vec![address(1, "10.0.0.1/32"), address(BRIDGE, "10.1.0.1/24")],
             fdb: Vec::new(),
             neighs: Vec::new(),
             plan: Ok(Vec::new()),
             frr: Some(frr()),
             guest: Guest::new(GuestKind::Manual, "hand", "hand").unwrap(),
-            endpoint,
+            endpoint: fixture::endpoint(),
             duplicates: Vec::new(),
             agent_runs: false,
-            away: Away::default(),
+            away: StrangerFacts::default(),
         }
     }
 
@@ -199,12 +117,12 @@ impl Scene {
         scene.fdb = vec![Fdb { mac: mac(MAC), port: VXLAN, is_static: false, ext_learned: true }];
         scene.neighs = vec![neigh(IP, MAC, false)];
         let route = |device| Some(Route { device, via: "10.0.0.2".parse().ok(), local: false });
-        scene.away = Away {
+        scene.away = StrangerFacts {
             mac: Some(mac(MAC)),
             ips: vec![ip(IP)],
             tunnel: Some(ip("10.0.0.2")),
-            routes: vec![(ip(IP), route(6))],
-            underlay: Some((ip("10.0.0.2"), route(2))),
+            routes: vec![(ip(IP), route(L3_BRIDGE))],
+            underlay: Some((ip("10.0.0.2"), route(UPLINK))),
         };
         let frr = scene.frr.as_mut().unwrap();
         let vtep = "10.0.0.2".parse().ok();
@@ -222,13 +140,14 @@ impl Scene {
         self.links.iter_mut().find(|l| l.name.as_str() == name).unwrap()
     }
 
-    pub(super) fn frr(&mut self) -> &mut Frr {
+    pub(super) fn frr(&mut self) -> &mut RouteFacts {
         self.frr.as_mut().unwrap()
     }
 
     /// A line of bgpd's running configuration.
     pub(super) fn configured(&mut self, family: &str, line: &str) {
-        self.frr().running.instances[0].lines.push((family.into(), line.into()));
+        let running = &mut self.frr().speaker.running;
+        running.instances[0].lines.push((family.into(), line.into()));
     }
 
     fn world(&self) -> World {
@@ -243,7 +162,7 @@ impl Scene {
         let world = self.world();
         let plain = |step: Step| Planned { step, undo: Vec::new() };
         let plan = self.plan.clone().map(|steps| steps.into_iter().map(plain).collect());
-        let segment = Segment {
+        let segment = SegmentFacts {
             network: &self.network,
             vtep: Some(ip("10.0.0.1")),
             vtep_device: "lo".parse().unwrap(),
@@ -254,7 +173,7 @@ impl Scene {
         let links = if is_here {
             let mends = mends(&world, "guest hand", &self.endpoint);
             let (guest, endpoint, agent_runs) = (&self.guest, &self.endpoint, self.agent_runs);
-            here::links(&segment, &Here { guest, endpoint, mends, duplicates: self.duplicates, agent_runs })
+            here::links(&segment, &GuestFacts { guest, endpoint, mends, duplicates: self.duplicates, agent_runs })
         } else {
             away::links(&segment, &self.away)
         };

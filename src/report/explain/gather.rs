@@ -1,17 +1,18 @@
 //! Asks kernel, register and speaker for what a chain is made of. A daemon that does not answer is a finding, not an error.
 
-use super::facts::{Away, Frr as Said, Here, PeerSeen, Segment};
+use super::facts::{GuestFacts, RouteFacts, SegmentFacts, StrangerFacts};
 use super::find::{self, Asked, Stranger};
 use super::{Chain, Explanation, away, entries, here};
-use crate::config::VtepSource;
+use crate::checks::duplicates::{self, Claims};
+use crate::checks::speaker::SpeakerFacts;
+use crate::checks::underlay;
+use crate::checks::unheard::{Speaker, Unheard};
 use crate::engine::{Engine, EngineError, boot_seconds, host_lacks, mends};
-use crate::model::{Guest, IfName, Mac};
+use crate::model::{Guest, Mac};
 use crate::plan::Refusal;
 use crate::plan::seen::World;
 use crate::register::{Endpoint, GuestRecord, NetworkRecord};
-use crate::report::duplicates::{self, Claims};
 use crate::report::settled::{self, Object};
-use crate::report::unheard::{Speaker, Unheard};
 use crate::speaker::{Address, Advertised, Frr, RoutePath, SpeakerError};
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -59,7 +60,7 @@ fn look(engine: &mut Engine, text: &str) -> Result<Explanation, EngineError> {
 fn chain_here(
     engine: &mut Engine,
     speaker: Option<&mut Speaker>,
-    mut segment: Segment,
+    mut segment: SegmentFacts,
     records: &[GuestRecord],
     record: &NetworkRecord,
     (guest, endpoint): (&Guest, &Endpoint),
@@ -68,9 +69,9 @@ fn chain_here(
     let mut duplicates = Vec::new();
     if let Some(mac) = endpoint.mac {
         if let (Some(speaker), Some(said)) = (speaker, &mut segment.frr)
-            && said.unheard.is_none()
+            && said.speaker.unheard.is_none()
         {
-            said.unheard = speaker.ask(|frr| of_guest(frr, record, said, mac, &endpoint.addresses())).err();
+            said.speaker.unheard = speaker.ask(|frr| of_guest(frr, record, said, mac, &endpoint.addresses())).err();
         }
         let vteps = tunnels(engine, world, record, endpoint, mac)?;
         let vtep_of = |mac: Mac| vteps.get(&mac).copied();
@@ -78,7 +79,7 @@ fn chain_here(
     }
     let agent_runs = engine.register.agent_runs();
     let mends = mends(world, &guest.to_string(), endpoint);
-    let links = here::links(&segment, &Here { guest, endpoint, mends, duplicates, agent_runs });
+    let links = here::links(&segment, &GuestFacts { guest, endpoint, mends, duplicates, agent_runs });
     Ok(Chain {
         place: "here",
         guest: Some(guest.clone()),
@@ -112,13 +113,13 @@ fn chain_away(
     let Stranger { record, mac, ips } = find::away(asked, networks, world, &received, why)?;
     let mut segment = segment(engine, speaker.as_deref_mut(), world, record)?;
     if let (Some(speaker), Some(said)) = (speaker, &mut segment.frr)
-        && said.unheard.is_none()
+        && said.speaker.unheard.is_none()
     {
-        said.unheard = unheard;
-        if let (Some(mac), None) = (mac, &said.unheard) {
+        said.speaker.unheard = unheard;
+        if let (Some(mac), None) = (mac, &said.speaker.unheard) {
             match speaker.ask(|frr| of_stranger(frr, record, mac, &ips)) {
                 Ok(known) => said.known = Some(known),
-                Err(unheard) => said.unheard = Some(unheard),
+                Err(unheard) => said.speaker.unheard = Some(unheard),
             }
         }
     }
@@ -126,7 +127,7 @@ fn chain_away(
     received.retain(|p| p.ip.is_none_or(|ip| ips.contains(&ip)));
     let vtep = vtep_of(&received);
     let kernel = engine.kernel()?;
-    let mut away = Away { mac, ips: ips.clone(), ..Away::default() };
+    let mut away = StrangerFacts { mac, ips: ips.clone(), ..StrangerFacts::default() };
     if let (Some(mac), Some(vxlan)) = (mac, world.link(&record.network.vni.device())) {
         away.tunnel = kernel.vtep_of(vxlan.index, mac)?;
     }
@@ -186,11 +187,8 @@ fn segment<'a>(
     mut speaker: Option<&mut Speaker>,
     world: &'a World,
     record: &'a NetworkRecord,
-) -> Result<Segment<'a>, EngineError> {
-    let vtep_device = match &engine.config()?.vtep.source {
-        VtepSource::Interface(name) => name.clone(),
-        VtepSource::Address(_) => loopback(world),
-    };
+) -> Result<SegmentFacts<'a>, EngineError> {
+    let vtep_device = underlay::vtep_device(engine.config()?, world);
     let is_routed = record.network.vrf.as_ref().is_some_and(|vrf| vrf.vni.is_some());
     let whole = speaker.as_deref_mut().filter(|_| is_routed).map(|speaker| speaker.ask(Frr::whole)).transpose();
     let (whole, unheard) = whole.map_or_else(|unheard| (None, Some(unheard)), |whole| (whole, None));
@@ -198,35 +196,27 @@ fn segment<'a>(
     let said = match speaker {
         None => None,
         Some(speaker) => {
-            let mut said = Said::default();
-            said.unheard = unheard.or_else(|| speaker.ask(|frr| of_network(frr, record, &mut said)).err());
-            for seen in &mut said.peers {
-                if let Ok(ip) = seen.peer.name.parse::<IpAddr>() {
-                    seen.reachable = Some(engine.kernel()?.route_to(ip, None)?.is_some());
+            let mut said = RouteFacts::default();
+            let asked = unheard.map_or_else(|| speaker.ask(|frr| of_network(frr, record, &mut said)), Err);
+            said.speaker.unheard = asked.err();
+            for peer in &said.speaker.peers {
+                // An unnumbered one is on the link.
+                let Ok(ip) = peer.name.parse::<IpAddr>() else { continue };
+                if engine.kernel()?.route_to(ip, None)?.is_none() {
+                    said.no_way.push(peer.name.clone());
                 }
             }
             Some(said)
         }
     };
-    Ok(Segment { network: &record.network, vtep: record.vtep, vtep_device, world, lacks, frr: said })
-}
-
-fn loopback(world: &World) -> IfName {
-    let first = world.by_index(1).map(|l| l.name.clone());
-    first.unwrap_or_else(|| "lo".parse().expect("lo is a name"))
+    Ok(SegmentFacts { network: &record.network, vtep: record.vtep, vtep_device, world, lacks, frr: said })
 }
 
 // ----- the speaker -----
 
-fn of_network(frr: &mut Frr, record: &NetworkRecord, said: &mut Said) -> Result<(), SpeakerError> {
-    said.running = frr.running()?;
-    let network = &record.network;
-    said.vni = frr.vni(network.vni)?;
-    if let Some(vrf) = &network.vrf {
-        said.vrf = frr.vrf(&vrf.name)?;
-    }
-    said.targets = frr.targets(network.vni)?;
-    said.peers = frr.evpn_peers()?.into_iter().map(|peer| PeerSeen { peer, reachable: None }).collect();
+fn of_network(frr: &mut Frr, record: &NetworkRecord, said: &mut RouteFacts) -> Result<(), SpeakerError> {
+    said.speaker = SpeakerFacts::ask(frr, [&record.network])?;
+    said.targets = frr.targets(record.network.vni)?;
     if let Some(vtep) = record.vtep {
         said.underlay = frr.underlay_peers(vtep)?.into_iter().filter(|p| !p.is_up()).collect();
     }
@@ -237,7 +227,7 @@ fn of_network(frr: &mut Frr, record: &NetworkRecord, said: &mut Said) -> Result<
 fn of_guest(
     frr: &mut Frr,
     record: &NetworkRecord,
-    said: &mut Said,
+    said: &mut RouteFacts,
     mac: Mac,
     ips: &[IpAddr],
 ) -> Result<(), SpeakerError> {

@@ -1,7 +1,8 @@
 //! A guest of this host: from its NIC to the peers that were told of it. Pure.
 
-use super::facts::{Frr, Here, Segment};
-use super::{Finding, Links, mend, segment};
+use super::facts::{GuestFacts, RouteFacts, SegmentFacts};
+use super::{Links, segment, sync};
+use crate::checks::{Finding, Verdict, cure, fabric};
 use crate::config::PortSecurity;
 use crate::model::{GuestKind, Mac};
 use crate::plan::Step;
@@ -9,11 +10,11 @@ use crate::plan::duplicate::Duplicate;
 use crate::plan::guard::{Lets, guard};
 use crate::plan::learn::unfit;
 use crate::register::{Endpoint, Stage};
-use crate::speaker::{ArpState, MacState, Peer};
+use crate::speaker::{Advertised, MacState, Peer};
 use std::net::IpAddr;
 
 /// The chain.
-pub(super) fn links(s: &Segment, here: &Here) -> Links {
+pub(super) fn links(s: &SegmentFacts, here: &GuestFacts) -> Links {
     let mut links = Links::default();
     let endpoint = here.endpoint;
     links.add("guest", here.guest, guest(s, here));
@@ -37,8 +38,8 @@ pub(super) fn links(s: &Segment, here: &Here) -> Links {
     }
     zebra(&mut links, here, frr, mac, s);
     if frr.targets.is_none() {
-        let again = segment::read_again(&s.network.vni.device());
-        links.add("bgp-route", mac, Finding::broken(format!("bgpd does not have VNI {}", s.network.vni), Some(again)));
+        let again = cure::read_again(s.network.vni);
+        links.add("bgp-route", mac, Verdict::broken(format!("bgpd does not have VNI {}", s.network.vni), Some(again)));
     }
     for (ip, _) in &frr.announced {
         let object = ip.map_or(mac.to_string(), |ip| format!("{mac} {ip}"));
@@ -48,16 +49,16 @@ pub(super) fn links(s: &Segment, here: &Here) -> Links {
     links
 }
 
-fn guest(s: &Segment, here: &Here) -> Finding {
+fn guest(s: &SegmentFacts, here: &GuestFacts) -> Verdict {
     let e = here.endpoint;
     let Some(mac) = e.mac else {
         let hint = "a container's MAC is read at its start: start it again, or attach it by hand";
-        return Finding::advice("its MAC is not known", hint);
+        return Verdict::advice("its MAC is not known", hint);
     };
     let addresses: Vec<String> = e.ips.iter().map(|a| format!("{} ({})", a.ip, a.source)).collect();
     let addresses = if addresses.is_empty() { "no address known".to_owned() } else { addresses.join(", ") };
     if e.stage == Stage::Incoming {
-        return Finding::Holds(format!(
+        return Verdict::Holds(format!(
             "on its way from another host: wired here, announced there; {mac}, {addresses}"
         ));
     }
@@ -72,12 +73,12 @@ fn guest(s: &Segment, here: &Here) -> Finding {
         .collect();
     speaks.sort();
     if speaks.is_empty() {
-        return Finding::Holds(format!("{mac}, {addresses}"));
+        return Verdict::Holds(format!("{mac}, {addresses}"));
     }
     let speaks: Vec<String> = speaks.iter().map(ToString::to_string).collect();
     let evidence = format!("it speaks as {}, and is registered as {addresses}", speaks.join(", "));
     if here.agent_runs {
-        return Finding::advice(
+        return Verdict::advice(
             evidence,
             "evpn-agent learns what a guest says next: see its log for why it did not take this",
         );
@@ -85,18 +86,13 @@ fn guest(s: &Segment, here: &Here) -> Finding {
     if here.guest.kind == GuestKind::Manual {
         let ips = e.ips.iter().map(|a| a.ip.to_string()).chain(speaks);
         let ips: String = ips.map(|ip| format!(" --ip {ip}")).collect();
-        let (network, name) = (mend::word(e.network.as_str()), mend::word(&here.guest.name));
+        let (network, name) = (cure::word(e.network.as_str()), cure::word(&here.guest.name));
         let attach = format!("evpn-hook attach {} --network {network} --mac {mac}{ips} --guest {name}", e.device);
         let hint = "leave out the addresses that the guest does not have any more";
-        return Finding::Broken { evidence, mend: Some(attach), hint: Some(hint.into()) };
+        return Finding::of_link(evidence).run(attach).note(hint).into();
     }
-    Finding::Broken {
-        evidence,
-        mend: Some("systemctl enable --now evpn-agent".into()),
-        hint: Some(
-            "the agent learns the address when the guest speaks; or declare it and start the guest again".into(),
-        ),
-    }
+    let hint = "the agent learns the address when the guest speaks; or declare it and start the guest again";
+    Finding::of_link(evidence).run(cure::AGENT).note(hint).into()
 }
 
 fn is_link_local(ip: IpAddr) -> bool {
@@ -106,41 +102,37 @@ fn is_link_local(ip: IpAddr) -> bool {
     }
 }
 
-fn device(s: &Segment, here: &Here) -> Finding {
+fn device(s: &SegmentFacts, here: &GuestFacts) -> Verdict {
     let dev = &here.endpoint.device;
     let Some(link) = s.world.link(dev) else {
         let hint = "its guest has ended, or its hypervisor gave the NIC another device: 'evpn-hook sync' withdraws it where that is known";
-        return Finding::Broken {
-            evidence: "there is no such device".into(),
-            mend: mend::sync(),
-            hint: Some(hint.into()),
-        };
+        return Finding::of_link("there is no such device").sync().note(hint).into();
     };
     let now = segment::device(s.world, dev);
     if !link.up {
-        return Finding::broken(now, mend::sync());
+        return Verdict::broken(now, sync());
     }
     if !link.carrier {
         let hint = "the guest's end of it is down, or nobody has it open";
-        return Finding::advice(now, hint);
+        return Verdict::advice(now, hint);
     }
     if let Some(mtu) = steps(here).find_map(|step| match step {
         Step::SetMtu { mtu, .. } => Some(*mtu),
         _ => None,
     }) {
-        return Finding::broken(format!("{now}; {}'s is {mtu}", here.endpoint.bridge), mend::sync());
+        return Verdict::broken(format!("{now}; {}'s is {mtu}", here.endpoint.bridge), sync());
     }
-    Finding::Holds(now)
+    Verdict::Holds(now)
 }
 
-fn steps<'a>(here: &'a Here) -> impl Iterator<Item = &'a Step> {
+fn steps<'a>(here: &'a GuestFacts) -> impl Iterator<Item = &'a Step> {
     here.mends.iter().flatten().map(|p| &p.step)
 }
 
-fn port(s: &Segment, here: &Here) -> Finding {
+fn port(s: &SegmentFacts, here: &GuestFacts) -> Verdict {
     let e = here.endpoint;
     let (Some(link), Some(bridge)) = (s.world.link(&e.device), s.world.link(&e.bridge)) else {
-        return Finding::broken("not a port, for one of the two is not there", None);
+        return Verdict::broken("not a port, for one of the two is not there", None);
     };
     match link.master {
         Some(master) if master == bridge.index => {
@@ -149,25 +141,23 @@ fn port(s: &Segment, here: &Here) -> Finding {
             let now = format!("a port of {}, learning {}, neigh_suppress {}", e.bridge, flags.0, flags.1);
             if let Some(step) = steps(here).find(|step| matches!(step, Step::IsolateTunnel { .. })) {
                 let what = format!("{now}; isolated on this host alone: guests of other hosts reach it without {step}");
-                return Finding::broken(what, mend::sync());
+                return Verdict::broken(what, sync());
             }
             if e.port_security == PortSecurity::Off {
-                return Finding::Holds(now);
+                return Verdict::Holds(now);
             }
             let now = format!("{now}, locked {}", on(link.port.locked));
             let lacks = |step: &&Step| matches!(step, Step::Guard { .. } | Step::LockPort { .. });
             match steps(here).find(lacks) {
-                Some(step) => {
-                    Finding::broken(format!("{now}; port security {} wants {step}", e.port_security), mend::sync())
-                }
-                None => Finding::Holds(format!("{now}, port security {}: {}", e.port_security, lets_in(e))),
+                Some(step) => Verdict::broken(format!("{now}; port security {} wants {step}", e.port_security), sync()),
+                None => Verdict::Holds(format!("{now}, port security {}: {}", e.port_security, lets_in(e))),
             }
         }
         Some(other) => {
             let other = s.world.by_index(other).map_or(other.to_string(), |l| l.name.to_string());
-            Finding::broken(format!("a port of {other}, not of {}", e.bridge), mend::sync())
+            Verdict::broken(format!("a port of {other}, not of {}", e.bridge), sync())
         }
-        None => Finding::broken(format!("on no bridge, expected {}", e.bridge), mend::sync()),
+        None => Verdict::broken(format!("on no bridge, expected {}", e.bridge), sync()),
     }
 }
 
@@ -179,11 +169,11 @@ fn lets_in(e: &Endpoint) -> String {
 }
 
 /// Another guest's claim to the same.
-fn duplicate<'a>(here: &'a Here, ip: Option<IpAddr>) -> Option<&'a Duplicate> {
+fn duplicate<'a>(here: &'a GuestFacts, ip: Option<IpAddr>) -> Option<&'a Duplicate> {
     here.duplicates.iter().find(|d| d.ip == ip)
 }
 
-fn fdb(s: &Segment, here: &Here, mac: Mac) -> Finding {
+fn fdb(s: &SegmentFacts, here: &GuestFacts, mac: Mac) -> Verdict {
     let e = here.endpoint;
     let bridge = s.world.link(&e.bridge).map(|l| l.index);
     let entry = bridge.and_then(|bridge| s.world.fdb(bridge, mac));
@@ -195,7 +185,7 @@ fn fdb(s: &Segment, here: &Here, mac: Mac) -> Finding {
     entry_of(now, lacks, here, duplicate(here, None), format!("wanted static on {}", e.device))
 }
 
-fn neighbour(s: &Segment, here: &Here, mac: Mac, ip: IpAddr) -> Finding {
+fn neighbour(s: &SegmentFacts, here: &GuestFacts, mac: Mac, ip: IpAddr) -> Verdict {
     let e = here.endpoint;
     let entry = s.world.link(&e.bridge).and_then(|bridge| s.world.neigh(bridge.index, ip));
     let now = entry.map_or(format!("{} has no entry", e.bridge), |n| {
@@ -213,71 +203,49 @@ fn neighbour(s: &Segment, here: &Here, mac: Mac, ip: IpAddr) -> Finding {
     entry_of(now, lacks, here, duplicate(here, Some(ip)), format!("wanted {mac}, permanent"))
 }
 
-fn entry_of(now: String, lacks: bool, here: &Here, other: Option<&Duplicate>, wanted: String) -> Finding {
+fn entry_of(now: String, lacks: bool, here: &GuestFacts, other: Option<&Duplicate>, wanted: String) -> Verdict {
     let refused = here.mends.as_ref().err().map(ToString::to_string);
     let also = other.map_or(String::new(), |d| format!("; {d}"));
-    let hint = other.map(|d| d.mend().to_owned());
+    let hint = other.map_or("", Duplicate::mend).to_owned();
     match (lacks, other) {
-        (false, None) => Finding::Holds(now),
-        (false, Some(_)) => Finding::Broken { evidence: format!("{now}{also}"), mend: None, hint },
+        (false, None) => Verdict::Holds(now),
+        (false, Some(_)) => Finding::of_link(format!("{now}{also}")).by(hint).into(),
         (true, _) => {
-            let mend = if refused.is_some() { None } else { mend::sync() };
-            Finding::Broken { evidence: format!("{now}; {wanted}{also}"), mend, hint: hint.or(refused) }
+            let found = Finding::of_link(format!("{now}; {wanted}{also}"));
+            match refused {
+                Some(refused) => found.by(if hint.is_empty() { refused } else { hint }).into(),
+                None => found.sync().note(hint).into(),
+            }
         }
     }
 }
 
 // ----- FRR -----
 
-fn zebra(links: &mut Links, here: &Here, frr: &Frr, mac: Mac, s: &Segment) {
+fn zebra(links: &mut Links, here: &GuestFacts, frr: &RouteFacts, mac: Mac, s: &SegmentFacts) {
     let Some(known) = &frr.known else { return };
-    links.add("zebra-mac", mac, zebra_mac(s, here, &known.state, mac));
+    links.add("zebra-mac", mac, zebra_mac(s, here, frr, known));
     for address in &known.ips {
-        let ip = address.ip;
-        let finding = match &address.state {
-            ArpState::Active { mac: has } if *has == mac => {
-                Finding::Holds(format!("zebra has it as local, active, {mac}"))
-            }
-            ArpState::Active { mac: has } | ArpState::Inactive { mac: has } if *has != mac => {
-                Finding::broken(format!("zebra has it with {has}, not {mac}"), mend::sync())
-            }
-            ArpState::Active { .. } | ArpState::Inactive { .. } => {
-                Finding::broken("zebra has it as inactive, and does not advertise it", mend::sync())
-            }
-            ArpState::Remote { mac, vtep } => {
-                Finding::broken(format!("zebra has it behind VTEP {}, {mac}", or_another(*vtep)), mend::sync())
-            }
-            ArpState::Absent => Finding::broken("zebra does not know it", mend::sync()),
+        let verdict = match address.problem_in_zebra(mac) {
+            Some(problem) => Verdict::broken(problem, sync()),
+            None => Verdict::Holds(format!("zebra has it as local, active, {mac}")),
         };
-        links.add("zebra-neighbour", ip, finding);
+        links.add("zebra-neighbour", address.ip, verdict);
     }
 }
 
-fn zebra_mac(s: &Segment, here: &Here, state: &MacState, mac: Mac) -> Finding {
+fn zebra_mac(s: &SegmentFacts, here: &GuestFacts, frr: &RouteFacts, known: &Advertised) -> Verdict {
     let device = here.endpoint.device.as_str();
-    match state {
+    match &known.state {
         MacState::Local { duplicate: true, .. } => {
-            let vni = s.network.vni;
-            let clear = format!("vtysh -c 'clear evpn dup-addr vni {vni} mac {mac}'");
-            Finding::Broken {
-                evidence: "zebra has frozen it as a duplicate: it moved too often between two hosts".into(),
-                mend: Some(clear),
-                hint: Some("find the other guest first, or it freezes again".into()),
-            }
+            fabric::duplicate(frr.speaker.running.evpn(), s.network.vni, "mac", &known.mac.to_string()).into()
         }
         MacState::Local { port, seq, sticky, .. } if port == device => {
             let sticky = if *sticky { ", sticky" } else { "" };
-            Finding::Holds(format!("zebra has it as local on {port}, sequence {seq}{sticky}"))
+            Verdict::Holds(format!("zebra has it as local on {port}, sequence {seq}{sticky}"))
         }
-        MacState::Local { port, .. } => {
-            Finding::broken(format!("zebra has it on {port}, not on {device}"), mend::sync())
-        }
-        MacState::Inactive { port } => Finding::broken(format!("zebra has it on {port} as aged"), mend::sync()),
-        MacState::Remote { vtep } => {
-            Finding::broken(format!("zebra has it behind VTEP {}", or_another(*vtep)), mend::sync())
-        }
-        MacState::Auto => Finding::broken("zebra has only its addresses", mend::sync()),
-        MacState::Absent => Finding::broken("zebra does not know it", mend::sync()),
+        MacState::Local { port, .. } => Verdict::broken(format!("zebra has it on {port}, not on {device}"), sync()),
+        _ => Verdict::broken(known.problem_in_zebra().unwrap_or_default(), sync()),
     }
 }
 
@@ -286,7 +254,7 @@ fn or_another(vtep: Option<IpAddr>) -> String {
 }
 
 /// Is it bgpd's own and best, and may it be routed?
-fn route(s: &Segment, frr: &Frr, mac: Mac, ip: Option<IpAddr>) -> Finding {
+fn route(s: &SegmentFacts, frr: &RouteFacts, mac: Mac, ip: Option<IpAddr>) -> Verdict {
     let announced = frr.announced.iter().find(|(of, _)| *of == ip).map(|(_, a)| a);
     let best = frr.known.as_ref().is_some_and(|k| match ip {
         None => k.route,
@@ -300,29 +268,29 @@ fn route(s: &Segment, frr: &Frr, mac: Mac, ip: Option<IpAddr>) -> Finding {
         .collect();
     let Some(path) = announced.and_then(|a| a.path.as_ref()) else {
         let evidence = [&["bgpd has no route of its own".to_owned()][..], &others].concat().join("; ");
-        return Finding::broken(evidence, mend::sync());
+        return Verdict::broken(evidence, sync());
     };
     let router = if path.routed { ", router MAC" } else { "" };
     let evidence = format!("RD {}, RT {}{router}, sequence {}", path.rd, path.targets.join(" "), path.seq);
     if !best {
         let evidence = [&[format!("bgpd has it, but not as best: {evidence}")][..], &others].concat().join("; ");
-        return Finding::broken(evidence, mend::sync());
+        return Verdict::broken(evidence, sync());
     }
     // A link-local address is never routed; to any other that is not, other hosts can only bridge.
     match s.network.vrf.as_ref().and_then(|v| v.vni).filter(|_| ip.is_some_and(|ip| !is_link_local(ip))) {
         Some(l3) if !path.routed => {
-            let again = segment::read_again(&l3.device());
-            Finding::broken(format!("bgpd announces it without L3VNI {l3}: {evidence}"), Some(again))
+            let again = cure::read_again(l3);
+            Verdict::broken(format!("bgpd announces it without L3VNI {l3}: {evidence}"), Some(again))
         }
-        _ => Finding::Holds(format!("best, {evidence}")),
+        _ => Verdict::Holds(format!("best, {evidence}")),
     }
 }
 
 /// Did this peer get all of it?
-fn told(frr: &Frr, peer: &Peer) -> Finding {
+fn told(frr: &RouteFacts, peer: &Peer) -> Verdict {
     let held: Vec<_> = frr.announced.iter().filter(|(_, a)| a.path.is_some()).collect();
     if held.is_empty() {
-        return Finding::broken("Established, and nothing of this guest to send", None);
+        return Verdict::broken("Established, and nothing of this guest to send", None);
     }
     let lacking: Vec<String> = held
         .into_iter()
@@ -330,7 +298,7 @@ fn told(frr: &Frr, peer: &Peer) -> Finding {
         .map(|(ip, _)| ip.map_or("the MAC".to_owned(), |ip| ip.to_string()))
         .collect();
     if lacking.is_empty() {
-        return Finding::Holds(format!(
+        return Verdict::Holds(format!(
             "Established, all sent ({} routes sent, {} received)",
             peer.sent, peer.received
         ));
@@ -338,7 +306,7 @@ fn told(frr: &Frr, peer: &Peer) -> Finding {
     let evidence = format!("Established, but not told of {}", lacking.join(", "));
     let ours = format!("neighbor {} ", peer.name);
     let filters = ["route-map", "filter-list", "prefix-list"];
-    let instance = frr.running.evpn();
+    let instance = frr.speaker.running.evpn();
     let line = instance.into_iter().flat_map(|i| &i.lines).map(|(family, line)| (family, line.as_str())).find(
         |(family, line)| {
             let rest = line.strip_prefix(&ours).unwrap_or_default();
@@ -347,16 +315,13 @@ fn told(frr: &Frr, peer: &Peer) -> Finding {
     );
     match line {
         Some((_, line)) => {
-            let unfilter = mend::evpn(&frr.running, &[format!("no {line}")]);
-            Finding::broken(format!("{evidence}: '{line}' holds it back"), unfilter)
+            let unfilter = instance.and_then(|evpn| cure::evpn(evpn, &[format!("no {line}")]));
+            Verdict::broken(format!("{evidence}: '{line}' holds it back"), unfilter)
         }
         None => {
             let again = format!("vtysh -c 'clear bgp l2vpn evpn {} soft out'", peer.name);
-            Finding::Broken {
-                evidence,
-                mend: Some(again),
-                hint: Some("where that does not help, a filter of its peer group or a policy holds it back".into()),
-            }
+            let hint = "where that does not help, a filter of its peer group or a policy holds it back";
+            Finding::of_link(evidence).run(again).note(hint).into()
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Each fault of a guest of this host, and the one link that it is told at.
 
+use crate::checks::unheard::Unheard;
 use crate::model::{Address, GuestKind, Source};
 use crate::plan::duplicate::{Duplicate, Holder};
 use crate::plan::seen::{LinkKind, PortFlags};
@@ -7,7 +8,6 @@ use crate::plan::{Refusal, Step};
 use crate::register::Stage;
 use crate::report::explain::fixture::{IP, MAC, RR, Scene, TAP, VXLAN, broken, ip, kinds, mac, neigh, path};
 use crate::report::explain::{Chain, Explanation, State, text};
-use crate::report::unheard::Unheard;
 use crate::speaker::{ArpState, MacState, Peer};
 
 #[test]
@@ -110,7 +110,7 @@ const FAULTS: &[Fault] = &[
     (
         "it is on another bridge",
         |s| {
-            s.link("tap0").master = Some(6);
+            s.link("tap0").master = Some(3);
             s.fdb.clear();
         },
         ("port", "tap0", SYNC),
@@ -145,7 +145,7 @@ const FAULTS: &[Fault] = &[
         |s| {
             s.link("vxlan20").up = false;
             s.plan = Ok(vec![up("vxlan20")]);
-            s.frr().vni = None;
+            s.frr().speaker.vnis.clear();
         },
         ("vxlan", "vxlan20", SYNC),
     ),
@@ -202,7 +202,7 @@ const FAULTS: &[Fault] = &[
     (
         "the VRF is gone",
         |s| {
-            s.links.retain(|l| l.index != 5);
+            s.links.retain(|l| l.name.as_str() != "red");
             s.link("red-l2").master = None;
             s.link("red-l3").master = None;
             s.plan = Ok(vec![
@@ -258,7 +258,7 @@ const FAULTS: &[Fault] = &[
         |s| {
             s.link("vxlan10").up = false;
             s.plan = Ok(vec![up("vxlan10")]);
-            s.frr().vrf.up = false;
+            s.frr().speaker.vrfs.values_mut().next().unwrap().up = false;
         },
         ("l3vni", "10", SYNC),
     ),
@@ -267,18 +267,18 @@ const FAULTS: &[Fault] = &[
         |s| {
             let vrf = s.network.vrf.clone().unwrap();
             s.plan = Ok(vec![Step::SpeakerAddVrf { vrf }]);
-            s.frr().vrf.vni = 0;
+            s.frr().speaker.vrfs.values_mut().next().unwrap().vni = 0;
         },
         ("l3vni", "10", SYNC),
     ),
     (
         "FRR lacks the L3VNI, and is the operator's",
-        |s| s.frr().vrf.vni = 0,
+        |s| s.frr().speaker.vrfs.values_mut().next().unwrap().vni = 0,
         ("l3vni", "10", "vtysh -c 'configure terminal' -c 'vrf red' -c 'vni 10'"),
     ),
     (
         "FRR has the L3VNI as down",
-        |s| s.frr().vrf.up = false,
+        |s| s.frr().speaker.vrfs.values_mut().next().unwrap().up = false,
         ("l3vni", "10", "ip link set vxlan10 down && ip link set vxlan10 up"),
     ),
     (
@@ -315,26 +315,26 @@ const FAULTS: &[Fault] = &[
     (
         "a daemon is dead",
         |s| {
-            s.frr().unheard = Some(Unheard::Silent("bgpd is not running".into()));
-            s.frr().vni = None;
+            s.frr().speaker.unheard = Some(Unheard::Silent("bgpd is not running".into()));
+            s.frr().speaker.vnis.clear();
         },
         ("frr", "zebra, bgpd", RESTART),
     ),
     (
         "bgpd has no instance",
-        |s| s.frr().running.instances.clear(),
+        |s| s.frr().speaker.running.instances.clear(),
         (
             "frr",
             "zebra, bgpd",
-            "put 'router bgp AS' with 'address-family l2vpn evpn / advertise-all-vni' into frr.conf",
+            "put 'router bgp AS' with its neighbours and 'address-family l2vpn evpn / advertise-all-vni' into frr.conf",
         ),
     ),
     (
         "advertise-all-vni is off",
         |s| {
-            s.frr().running.instances[0].lines.pop();
-            s.frr().vni = None;
-            s.frr().vrf.up = false;
+            s.frr().speaker.running.instances[0].lines.pop();
+            s.frr().speaker.vnis.clear();
+            s.frr().speaker.vrfs.values_mut().next().unwrap().up = false;
         },
         (
             "frr",
@@ -344,17 +344,17 @@ const FAULTS: &[Fault] = &[
     ),
     (
         "zebra does not know the VNI",
-        |s| s.frr().vni = None,
+        |s| s.frr().speaker.vnis.clear(),
         ("zebra-vni", "20", "ip link set vxlan20 down && ip link set vxlan20 up"),
     ),
     (
         "zebra has the VNI in another VRF",
-        |s| s.frr().vni.as_mut().unwrap().vrf = "default".into(),
+        |s| s.frr().speaker.vnis.values_mut().next().unwrap().vrf = "default".into(),
         ("zebra-vni", "20", "ip link set vxlan20 down && ip link set vxlan20 up"),
     ),
     (
         "zebra has no bridge for the VNI",
-        |s| s.frr().vni.as_mut().unwrap().svi = None,
+        |s| s.frr().speaker.vnis.values_mut().next().unwrap().svi = None,
         ("zebra-vni", "20", "ip link set vxlan20 down && ip link set vxlan20 up"),
     ),
     ("zebra missed the MAC", |s| s.frr().known.as_mut().unwrap().state = MacState::Absent, ("zebra-mac", MAC, SYNC)),
@@ -392,39 +392,39 @@ const FAULTS: &[Fault] = &[
     (
         "there is no way to the peer",
         |s| {
-            s.frr().peers[0].reachable = Some(false);
-            s.frr().peers[0].peer.state = "Active".into();
-            s.link("spine1").up = false;
-            s.frr().underlay = vec![Peer { name: "spine1".into(), state: "Active".into(), received: 0, sent: 0 }];
+            s.frr().no_way.push(RR.into());
+            s.frr().speaker.peers[0].state = "Active".into();
+            s.link("uplink").up = false;
+            s.frr().underlay = vec![Peer { name: "uplink".into(), state: "Active".into(), received: 0, sent: 0 }];
         },
-        ("underlay", RR, "ip link set spine1 up"),
+        ("underlay", RR, "ip link set uplink up"),
     ),
     (
         "the underlay's session is shut down",
         |s| {
-            s.frr().peers[0].reachable = Some(false);
-            s.frr().underlay = vec![Peer { name: "spine1".into(), state: "Idle (Admin)".into(), received: 0, sent: 0 }];
+            s.frr().no_way.push(RR.into());
+            s.frr().underlay = vec![Peer { name: "uplink".into(), state: "Idle (Admin)".into(), received: 0, sent: 0 }];
         },
-        ("underlay", RR, "vtysh -c 'configure terminal' -c 'router bgp 64512' -c 'no neighbor spine1 shutdown'"),
+        ("underlay", RR, "vtysh -c 'configure terminal' -c 'router bgp 64512' -c 'no neighbor uplink shutdown'"),
     ),
     (
         "the session is shut down",
-        |s| s.frr().peers[0].peer.state = "Idle (Admin)".into(),
+        |s| s.frr().speaker.peers[0].state = "Idle (Admin)".into(),
         ("peer", RR, "vtysh -c 'configure terminal' -c 'router bgp 64512' -c 'no neighbor c0d1:ffff::201 shutdown'"),
     ),
     (
         "the session does not come up",
-        |s| s.frr().peers[0].peer.state = "Active".into(),
+        |s| s.frr().speaker.peers[0].state = "Active".into(),
         (
             "peer",
             RR,
-            "'vtysh -c \"show bgp neighbors c0d1:ffff::201\"' says why; the other end's configuration counts as well",
+            "see 'vtysh -c \"show bgp neighbors c0d1:ffff::201\"' for the last error; the other end's configuration counts as well",
         ),
     ),
     (
         "there is no peer",
-        |s| s.frr().peers.clear(),
-        ("peer", "none", "activate one in 'address-family l2vpn evpn': without it no other host hears of this one"),
+        |s| s.frr().speaker.peers.clear(),
+        ("peer", "none", "put 'neighbor X activate' there, with the route reflectors or the other VTEPs"),
     ),
     (
         "a route map holds it back",
@@ -471,7 +471,7 @@ fn what_depends_on_a_broken_link_is_unknown_and_what_holds_all_the_same_is_ok() 
 #[test]
 fn what_only_frr_could_tell_is_unknown_where_it_is_silent() {
     let mut scene = Scene::here();
-    scene.frr().unheard = Some(Unheard::Silent("zebra did not answer".into()));
+    scene.frr().speaker.unheard = Some(Unheard::Silent("zebra did not answer".into()));
     let links = scene.explained_here();
     let unknown: Vec<_> = links.iter().filter(|l| l.state == State::Unknown).map(|l| l.link).collect();
     assert_eq!(unknown, ["zebra-vni", "zebra-mac", "bgp-route", "peer"]);
@@ -481,7 +481,7 @@ fn what_only_frr_could_tell_is_unknown_where_it_is_silent() {
 #[test]
 fn what_frr_does_not_tell_is_no_verdict_and_restarts_nothing() {
     let mut scene = Scene::here();
-    scene.frr().unheard = Some(Unheard::Untold("bgpd did not answer".into()));
+    scene.frr().speaker.unheard = Some(Unheard::Untold("bgpd did not answer".into()));
     let links = scene.explained_here();
     let unknown: Vec<_> = links.iter().filter(|l| l.state != State::Ok).map(|l| (l.link, l.state)).collect();
     let wanted = ["frr", "zebra-vni", "zebra-mac", "bgp-route", "peer"].map(|link| (link, State::Unknown));
@@ -520,6 +520,6 @@ fn what_a_guest_says_is_no_fault_where_it_is_registered_or_its_own_affair() {
 #[test]
 fn foreign_text_stays_on_its_line() {
     let mut scene = Scene::here();
-    scene.frr().unheard = Some(Unheard::Silent("zebra said\n\x1b[31m".into()));
+    scene.frr().speaker.unheard = Some(Unheard::Silent("zebra said\n\x1b[31m".into()));
     assert!(scene.explained_here().iter().all(|l| !l.evidence.contains(['\n', '\x1b'])));
 }

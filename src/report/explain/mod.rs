@@ -15,15 +15,14 @@ mod facts;
 mod find;
 mod gather;
 mod here;
-mod mend;
 mod segment;
 mod text;
 
 pub(super) use entries::MANY;
 pub use gather::explain;
-pub(super) use segment::read_again;
 pub use text::text;
 
+use crate::checks::{Finding, Severity, Verdict, cure};
 use crate::model::{Guest, IfName, Mac, NetName, one_line};
 use serde::Serialize;
 use std::net::IpAddr;
@@ -98,26 +97,25 @@ pub enum State {
     Unknown,
 }
 
-/// What was found of one link.
-enum Finding {
-    Holds(String),
-    Broken {
-        evidence: String,
-        mend: Option<String>,
-        hint: Option<String>,
-    },
-    /// Who was asked did not tell: no verdict.
-    Untold(String),
+/// What only one guest's chain shows.
+impl Verdict {
+    fn broken(evidence: impl Into<String>, command: Option<String>) -> Verdict {
+        Finding::of_link(evidence).cured(command).into()
+    }
+
+    fn advice(evidence: impl Into<String>, words: impl Into<String>) -> Verdict {
+        Finding::of_link(evidence).by(words).into()
+    }
+
+    /// Who was asked did not tell.
+    fn untold(evidence: impl Into<String>) -> Verdict {
+        Finding { severity: Severity::NotChecked, ..Finding::of_link(evidence) }.into()
+    }
 }
 
-impl Finding {
-    fn broken(evidence: impl Into<String>, mend: Option<String>) -> Finding {
-        Finding::Broken { evidence: evidence.into(), mend, hint: None }
-    }
-
-    fn advice(evidence: impl Into<String>, hint: impl Into<String>) -> Finding {
-        Finding::Broken { evidence: evidence.into(), mend: None, hint: Some(hint.into()) }
-    }
+/// Whatever the kernel or FRR lacks of what evpn-hook put there.
+fn sync() -> Option<String> {
+    Some(cure::SYNC.to_owned())
 }
 
 /// Links as they are found: only the first that does not hold is broken.
@@ -128,15 +126,17 @@ struct Links {
 }
 
 impl Links {
-    fn add(&mut self, link: &'static str, object: impl ToString, finding: Finding) {
+    fn add(&mut self, link: &'static str, object: impl ToString, verdict: impl Into<Verdict>) {
         let object = object.to_string();
-        let (state, evidence, mend, hint) = match finding {
-            Finding::Holds(evidence) => (State::Ok, evidence, None, None),
-            Finding::Untold(evidence) => (State::Unknown, evidence, None, None),
-            Finding::Broken { evidence, .. } if self.broken.is_some() => (State::Unknown, evidence, None, None),
-            Finding::Broken { evidence, mend, hint } => {
+        let (state, evidence, mend, hint) = match verdict.into() {
+            Verdict::Holds(evidence) => (State::Ok, evidence, None, None),
+            Verdict::Fails(found) if self.broken.is_some() || found.severity == Severity::NotChecked => {
+                (State::Unknown, found.evidence, None, None)
+            }
+            Verdict::Fails(Finding { evidence, mend, runnable, note, .. }) => {
                 self.broken = Some(self.links.len());
-                (State::Broken, evidence, mend, hint)
+                let (mend, hint) = if runnable { (mend, note) } else { (String::new(), mend) };
+                (State::Broken, evidence, Some(mend).filter(|m| !m.is_empty()), Some(hint).filter(|h| !h.is_empty()))
             }
         };
         // Kernel and FRR hand through names that others chose.

@@ -1,27 +1,28 @@
 //! The links that all guests of a network on this host share: bridge, VXLAN, VTEP, VRF, L3VNI, FRR, its sessions. Pure.
 
-use super::facts::{Frr, PeerSeen, Segment};
-use super::{Finding, Links, mend};
+use super::facts::{RouteFacts, SegmentFacts};
+use super::{Links, sync};
+use crate::checks::unheard::Unheard;
+use crate::checks::{Finding, Verdict, bridges, cure, speaker, underlay};
 use crate::config::Origin;
 use crate::model::{IfName, Vni};
 use crate::plan::seen::{Link, LinkKind, World};
 use crate::plan::{Plan, Refusal, Step};
-use crate::report::unheard::{self, Unheard};
-use crate::speaker::{Peer, VniKind};
+use crate::speaker::Peer;
 use std::net::IpAddr;
 
 /// Bridge to L3VNI, as the engine's plan for the network finds them.
-pub(super) fn kernel(links: &mut Links, s: &Segment) {
+pub(super) fn kernel(links: &mut Links, s: &SegmentFacts) {
     let network = s.network;
     links.add("bridge", &network.bridge, bridge(s));
     let vxlan = network.vni.device();
     // Without a tunnel end there is none of what tunnels: first what is missing, and then what follows from it.
     let Some(ip) = s.vtep else {
         let why = s.lacks.no_tunnel.clone().unwrap_or_else(|| "this host has no VTEP address".to_owned());
-        links.add("vtep", &s.vtep_device, Finding::advice(why, "give this host its VTEP address"));
+        links.add("vtep", &s.vtep_device, Verdict::advice(why, "give this host its VTEP address"));
         return;
     };
-    links.add("vxlan", &vxlan, planned(s, "vxlan").unwrap_or_else(|| Finding::Holds(device(s.world, &vxlan))));
+    links.add("vxlan", &vxlan, planned(s, "vxlan").unwrap_or_else(|| Verdict::Holds(device(s.world, &vxlan))));
     links.add("vtep", ip, vtep(s, ip));
     let Some(vrf) = &network.vrf else { return };
     links.add(
@@ -29,7 +30,7 @@ pub(super) fn kernel(links: &mut Links, s: &Segment) {
         &vrf.name,
         planned(s, "vrf").unwrap_or_else(|| {
             let inside = format!("{}; {} is in it", device(s.world, &vrf.name), network.bridge);
-            Finding::Holds(inside)
+            Verdict::Holds(inside)
         }),
     );
     if let Some(vni) = vrf.vni {
@@ -37,70 +38,50 @@ pub(super) fn kernel(links: &mut Links, s: &Segment) {
     }
 }
 
-fn bridge(s: &Segment) -> Finding {
+fn bridge(s: &SegmentFacts) -> Verdict {
     let network = s.network;
     let Some(bridge) = s.world.link(&network.bridge) else {
-        let name = mend::word(network.name.as_str());
+        let name = cure::word(network.name.as_str());
         let again = match network.origin {
             Origin::Config => format!("evpn-hook network up {name}"),
             _ => format!("virsh net-destroy {name}; virsh net-start {name}"),
         };
-        return Finding::broken("there is no such device", Some(again));
+        return Verdict::broken("there is no such device", Some(again));
     };
     planned(s, "bridge").unwrap_or_else(|| {
         let addresses = s.world.addresses(bridge.index).filter(|a| a.global).map(|a| format!(", {}", a.net));
-        Finding::Holds(device(s.world, &network.bridge) + &addresses.collect::<String>())
+        Verdict::Holds(device(s.world, &network.bridge) + &addresses.collect::<String>())
     })
 }
 
-fn vtep(s: &Segment, ip: IpAddr) -> Finding {
+fn vtep(s: &SegmentFacts, ip: IpAddr) -> Verdict {
     if let Some(why) = &s.lacks.speaks_not {
-        return Finding::advice(why, "no other host can reach this tunnel end");
+        return Verdict::advice(why, "no other host can reach this tunnel end");
     }
-    let mut owners = s.world.links().filter(|l| s.world.addresses(l.index).any(|a| a.net.addr() == ip));
-    match owners.next() {
-        Some(owner) => Finding::Holds(format!("an address of {}", owner.name)),
-        None => {
-            let bits = if ip.is_ipv4() { 32 } else { 128 };
-            let add = format!("ip address add {ip}/{bits} dev {}", s.vtep_device);
-            Finding::broken("no device of this host has it: what other hosts send here is dropped", Some(add))
-        }
-    }
+    underlay::vtep(s.world, ip, &s.vtep_device)
 }
 
-fn l3vni(s: &Segment, vrf: &IfName, vni: Vni) -> Finding {
+fn l3vni(s: &SegmentFacts, vrf: &IfName, vni: Vni) -> Verdict {
     if let Some(broken) = planned(s, "l3vni") {
         return broken;
     }
-    let mut evidence = device(s.world, &vni.device());
-    let Some(frr) = s.frr.as_ref().filter(|frr| frr.speaks()) else { return Finding::Holds(evidence) };
-    let said = &frr.vrf;
-    if said.vni != vni.get() {
-        let has = if said.vni == 0 { "no VNI".to_owned() } else { format!("VNI {}", said.vni) };
-        let set = mend::configure(&[format!("vrf {vrf}"), format!("vni {vni}")]);
-        return Finding::broken(format!("FRR has {has} for VRF {vrf}"), set);
+    let device = device(s.world, &vni.device());
+    let Some(frr) = s.frr.as_ref().filter(|frr| frr.speaker.speaks()) else { return Verdict::Holds(device) };
+    match frr.speaker.l3vni(vrf, vni) {
+        Verdict::Holds(said) => Verdict::Holds(format!("{device}; {said}")),
+        Verdict::Fails(found) => Finding { evidence: format!("{}; {device}", found.evidence), ..found }.into(),
     }
-    if !said.up {
-        return Finding::broken(format!("FRR has it as down; {evidence}"), Some(read_again(&vni.device())));
-    }
-    evidence += &format!("; FRR has it for VRF {vrf}, up");
-    Finding::Holds(evidence)
-}
-
-/// What makes zebra and bgpd look at a VNI anew: they act on the device's going and coming.
-pub(in crate::report) fn read_again(vxlan: &IfName) -> String {
-    format!("ip link set {vxlan} down && ip link set {vxlan} up")
 }
 
 // ----- the engine's plan, link by link -----
 
 /// What the engine would do to this link, or what is in its way; none where it would do nothing.
-fn planned(s: &Segment, link: &str) -> Option<Finding> {
+fn planned(s: &SegmentFacts, link: &str) -> Option<Verdict> {
     match &s.lacks.plan {
         Ok(plan) => {
             let steps: Vec<&Step> = missing(s, plan).into_iter().filter(|step| place(s, step) == link).collect();
             let words: Vec<String> = steps.iter().map(|step| said(s.world, step)).collect();
-            (!steps.is_empty()).then(|| Finding::broken(words.join("; "), mend::sync()))
+            (!steps.is_empty()).then(|| Verdict::broken(words.join("; "), sync()))
         }
         Err(refusal) => in_the_way(s, refusal).filter(|(at, _)| *at == link).map(|(_, finding)| finding),
     }
@@ -108,7 +89,7 @@ fn planned(s: &Segment, link: &str) -> Option<Finding> {
 
 /// The steps without those that only follow from another: a bridge that enters its VRF lets its VXLAN go for that long, and has its addresses and
 /// settings put back; a device that is not there is made, and all else of it comes with that.
-fn missing<'a>(s: &Segment, plan: &'a Plan) -> Vec<&'a Step> {
+fn missing<'a>(s: &SegmentFacts, plan: &'a Plan) -> Vec<&'a Step> {
     let vrf = s.network.vrf.as_ref().map(|v| &v.name);
     let bridge = &s.network.bridge;
     let enters = plan.iter().any(|p| match &p.step {
@@ -138,7 +119,7 @@ fn flags_hold(port: &Link) -> bool {
 }
 
 /// Which link a step is about.
-fn place(s: &Segment, step: &Step) -> &'static str {
+fn place(s: &SegmentFacts, step: &Step) -> &'static str {
     let network = s.network;
     let vrf = network.vrf.as_ref();
     let l3 = vrf.and_then(|v| v.l3_bridge().ok().flatten());
@@ -172,17 +153,18 @@ fn said(world: &World, step: &Step) -> String {
         Step::SetMaster { dev, master: Some(master) } => format!("{dev} is not in {master}: {}", now(dev)),
         Step::AddVrf { name, .. } | Step::AddBridge { name, .. } => format!("{name} is not there"),
         Step::AddVxlan { vni, .. } => format!("{} is not there as wanted ('{step}')", vni.device()),
-        Step::SetVxlanPort { dev } => format!("{dev} is not 'learning off neigh_suppress on': {}", now(dev)),
-        Step::SetStp { bridge, on: false } => format!("{bridge} runs STP"),
         Step::AddAddress { dev, address } => format!("{dev} has lost its address {address}"),
-        Step::SpeakerAddVrf { vrf } => format!("FRR's configuration lacks what VRF {} needs", vrf.name),
-        step => format!("missing: {step}"),
+        Step::SpeakerAddVrf { vrf } => speaker::lacks_vrf(vrf),
+        step => match &bridges::of_step(world, step)[..] {
+            [] => format!("missing: {step}"),
+            found => found.iter().map(|f| format!("{} {}", f.object, f.evidence)).collect::<Vec<_>>().join("; "),
+        },
     }
 }
 
 /// Why the engine refuses to plan, by what is there: the link, and the command that clears the way. What is not evpn-hook's and not in its place
 /// is nobody's to delete on a guess.
-fn in_the_way(s: &Segment, refusal: &Refusal) -> Option<(&'static str, Finding)> {
+fn in_the_way(s: &SegmentFacts, refusal: &Refusal) -> Option<(&'static str, Verdict)> {
     let (network, world) = (s.network, s.world);
     let vrf = network.vrf.as_ref();
     let l3 = vrf.and_then(|v| v.l3_bridge().ok().flatten());
@@ -201,13 +183,13 @@ fn in_the_way(s: &Segment, refusal: &Refusal) -> Option<(&'static str, Finding)>
         let evidence = format!("{}: {}; {refusal}", other.name, device(world, &other.name));
         let is_its = other.ours || other.name == vni.device() && matches!(other.kind, LinkKind::Vxlan { .. });
         let finding = if is_its {
-            Finding::broken(evidence, Some(format!("ip link del {} && evpn-hook sync", other.name)))
+            Verdict::broken(evidence, Some(format!("ip link del {} && evpn-hook sync", other.name)))
         } else {
             let hint = format!(
                 "{} is not evpn-hook's: delete it if it is nobody's, or give one of the two another VNI",
                 other.name
             );
-            Finding::advice(evidence, hint)
+            Verdict::advice(evidence, hint)
         };
         return Some((link, finding));
     }
@@ -216,14 +198,14 @@ fn in_the_way(s: &Segment, refusal: &Refusal) -> Option<(&'static str, Finding)>
         let master = dev.master.and_then(|m| world.by_index(m)).map(|m| &m.name);
         if master.is_some() && master != vrf.map(|v| &v.name) {
             let free = format!("ip link set {} nomaster && evpn-hook sync", dev.name);
-            return Some((link, Finding::broken(refusal.to_string(), Some(free))));
+            return Some((link, Verdict::broken(refusal.to_string(), Some(free))));
         }
     }
     let vrf_is_other = vrf.is_some_and(|v| {
         world.link(&v.name).is_some_and(|l| l.kind != LinkKind::Vrf { table: v.table })
             || world.links().any(|l| l.kind == LinkKind::Vrf { table: v.table } && l.name != v.name)
     });
-    Some((if vrf_is_other { "vrf" } else { "bridge" }, Finding::broken(refusal.to_string(), None)))
+    Some((if vrf_is_other { "vrf" } else { "bridge" }, Verdict::broken(refusal.to_string(), None)))
 }
 
 /// A device in a few words.
@@ -260,13 +242,20 @@ pub(super) fn device(world: &World, name: &IfName) -> String {
 // ----- FRR -----
 
 /// FRR's daemons and the VNI in zebra; false where nothing else that FRR says has a meaning.
-pub(super) fn speaker(links: &mut Links, s: &Segment) -> bool {
+pub(super) fn speaker(links: &mut Links, s: &SegmentFacts) -> bool {
     let Some(frr) = &s.frr else { return false };
-    links.add("frr", "zebra, bgpd", daemons(frr));
-    if !frr.speaks() {
+    links.add(
+        "frr",
+        "zebra, bgpd",
+        match &frr.speaker.unheard {
+            Some(why @ Unheard::Untold(_)) => Verdict::untold(why.to_string()),
+            _ => frr.speaker.daemons(),
+        },
+    );
+    if !frr.speaker.speaks() {
         return false;
     }
-    links.add("zebra-vni", s.network.vni, zebra_vni(s, frr));
+    links.add("zebra-vni", s.network.vni, frr.speaker.vni(s.network));
     true
 }
 
@@ -276,86 +265,37 @@ pub(super) fn unheard(links: &mut Links, of: &[(&'static str, &dyn ToString)]) {
         links.add(
             link,
             object.to_string(),
-            Finding::Untold("not known: FRR does not answer, or does not speak for this host".to_owned()),
+            Verdict::untold("not known: FRR does not answer, or does not speak for this host".to_owned()),
         );
     }
 }
 
-fn daemons(frr: &Frr) -> Finding {
-    match &frr.unheard {
-        Some(why @ Unheard::Silent(_)) => return Finding::broken(why.to_string(), Some(unheard::RESTART.to_owned())),
-        Some(why @ Unheard::Untold(_)) => return Finding::Untold(why.to_string()),
-        None => {}
-    }
-    let Some(instance) = frr.running.evpn() else {
-        let hint = "put 'router bgp AS' with 'address-family l2vpn evpn / advertise-all-vni' into frr.conf";
-        return Finding::advice("bgpd has no 'router bgp'", hint);
-    };
-    if !frr.running.advertises_all_vni() {
-        let on = mend::evpn(&frr.running, &["advertise-all-vni".into()]);
-        return Finding::broken(format!("bgpd (AS {}) has no 'advertise-all-vni'", instance.asn), on);
-    }
-    Finding::Holds(format!("both answer; AS {}, advertise-all-vni", instance.asn))
-}
-
-fn zebra_vni(s: &Segment, frr: &Frr) -> Finding {
-    let vni = s.network.vni;
-    let again = || Some(read_again(&vni.device()));
-    let Some(info) = &frr.vni else { return Finding::broken("zebra does not know it", again()) };
-    let wanted = s.network.vrf.as_ref().map_or("default", |v| v.name.as_str());
-    if info.kind != VniKind::L2 {
-        let hint = format!("one 'vni {vni}' too many below a 'vrf' in FRR's configuration");
-        return Finding::advice(format!("zebra has it as the L3VNI of VRF {}", info.vrf), hint);
-    }
-    if info.vrf != wanted {
-        return Finding::broken(format!("zebra counts it to VRF {}, not {wanted}", info.vrf), again());
-    }
-    let svi = info.svi.as_deref().unwrap_or("none");
-    if svi != s.network.bridge.as_str() {
-        return Finding::broken(format!("zebra has {svi} as its bridge, not {}", s.network.bridge), again());
-    }
-    Finding::Holds(format!("zebra has it in VRF {}, bridge {svi}", info.vrf))
-}
-
 /// Each BGP session, and before it the way to its peer where there is none. `told` is what is known of this guest's routes there.
-pub(super) fn peers(links: &mut Links, s: &Segment, frr: &Frr, told: impl Fn(&Peer) -> Finding) {
-    if frr.peers.is_empty() {
-        let hint = "activate one in 'address-family l2vpn evpn': without it no other host hears of this one";
-        links.add("peer", "none", Finding::advice("bgpd has no peer for EVPN", hint));
+pub(super) fn peers(links: &mut Links, s: &SegmentFacts, frr: &RouteFacts, told: impl Fn(&Peer) -> Verdict) {
+    if let Some(nobody) = frr.speaker.nobody() {
+        links.add("peer", "none", nobody);
     }
-    for PeerSeen { peer, reachable } in &frr.peers {
-        if *reachable == Some(false) && !peer.is_shut() {
+    for peer in &frr.speaker.peers {
+        if frr.no_way.contains(&peer.name) && !peer.is_shut() {
             links.add("underlay", &peer.name, no_way(s, frr));
         }
-        links.add("peer", &peer.name, if peer.is_up() { told(peer) } else { session(frr, peer) });
+        links.add("peer", &peer.name, if peer.is_up() { told(peer) } else { frr.speaker.down(peer).into() });
     }
-}
-
-fn session(frr: &Frr, peer: &Peer) -> Finding {
-    if peer.is_shut() {
-        let unshut = mend::bgp(&frr.running, &[format!("no neighbor {} shutdown", peer.name)]);
-        return Finding::broken(format!("the session is shut down by configuration ({})", peer.state), unshut);
-    }
-    let hint = format!(
-        "'vtysh -c \"show bgp neighbors {}\"' says why; the other end's configuration counts as well",
-        peer.name
-    );
-    Finding::advice(format!("the session is not up ({})", peer.state), hint)
 }
 
 /// The kernel has no way to a peer or VTEP.
-pub(super) fn no_way(s: &Segment, frr: &Frr) -> Finding {
+pub(super) fn no_way(s: &SegmentFacts, frr: &RouteFacts) -> Verdict {
     let shut = frr.underlay.iter().find(|p| p.is_shut());
     let down = frr.underlay.iter().find_map(|p| {
         let name: IfName = p.name.parse().ok()?;
         s.world.link(&name).filter(|l| !l.up).map(|_| name)
     });
     if let Some(dev) = down {
-        return Finding::broken(format!("no route to it: {dev} is down"), Some(format!("ip link set {dev} up")));
+        return Verdict::broken(format!("no route to it: {dev} is down"), Some(format!("ip link set {dev} up")));
     }
     if let Some(peer) = shut {
-        let unshut = mend::bgp(&frr.running, &[format!("no neighbor {} shutdown", peer.name)]);
-        return Finding::broken(
+        let unshut = frr.speaker.unshut(peer);
+        return Verdict::broken(
             format!("no route to it: the underlay's session to {} is shut down", peer.name),
             unshut,
         );
@@ -365,7 +305,7 @@ pub(super) fn no_way(s: &Segment, frr: &Frr) -> Finding {
         true => "no route to it".to_owned(),
         false => format!("no route to it; underlay sessions: {}", sessions.join(", ")),
     };
-    Finding::advice(
+    Verdict::advice(
         evidence,
         "bring the underlay up: 'ip route get ADDRESS' and 'show bgp summary' in vtysh say how far it is",
     )

@@ -2,16 +2,17 @@
 
 use super::{EndpointStatus, ForeignPort, NetworkStatus, Remote, Status};
 use crate::advice;
+use crate::checks;
+use crate::checks::duplicates::{self, Claims};
+use crate::checks::unheard::Unheard;
 use crate::config::{Network, PortSecurity};
 use crate::engine::{Engine, EngineError, Entries, Known, Now, boot_seconds, differences, host_wants, lacks};
 use crate::model::{Guest, Mac, NetName, Vni};
 use crate::plan::foreign::Foreign;
 use crate::plan::seen::{self, World};
 use crate::register::{Endpoint, GuestRecord, NetworkRecord, Stage};
-use crate::report::duplicates::{self, Claims};
 use crate::report::explain::MANY;
 use crate::report::settled::{self, Object};
-use crate::report::unheard::Unheard;
 use crate::speaker::{Advertised, Frr, SpeakerError, Whole};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -268,8 +269,8 @@ impl Heard {
                     Ok(is_known) if is_known || vtep.is_none() => {}
                     Ok(_) => {
                         problem = Some(format!(
-                            "FRR does not know VNI {}: is advertise-all-vni in 'address-family l2vpn evpn'?",
-                            network.vni
+                            "{}: is advertise-all-vni in 'address-family l2vpn evpn'?",
+                            checks::speaker::unknown(network.vni)
                         ));
                     }
                     Err(error @ (SpeakerError::TooLarge { .. } | SpeakerError::NotAsked { .. })) => {

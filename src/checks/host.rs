@@ -1,6 +1,6 @@
 //! What is the host's as a whole: kernel, routing rules, settings, the neighbour table's limits.
 
-use super::{Base, Finding};
+use super::{Facts, Finding, HostFacts, cure};
 use crate::config::Network;
 use crate::engine::{Engine, EngineError, devices_of, devices_of_vrf};
 use crate::exec;
@@ -28,7 +28,7 @@ const LIMITS: [&str; 2] = ["net/ipv4/neigh/default/gc_thresh3", "net/ipv6/neigh/
 /// What a kernel is made with: the word in its configuration, and its module.
 const FEATURES: [(&str, &str); 3] = [("NET_VRF", "vrf"), ("VXLAN", "vxlan"), ("BRIDGE", "bridge")];
 
-pub struct Seen {
+pub struct KernelFacts {
     /// `uname -r`
     release: String,
     /// What is known of each module; one of which nobody tells is missing.
@@ -53,23 +53,23 @@ enum Feature {
     NotInstalled,
 }
 
-pub fn observe(engine: &mut Engine, base: &Base) -> Result<Seen, EngineError> {
+pub fn observe(engine: &mut Engine, host: &HostFacts) -> Result<KernelFacts, EngineError> {
     let release = sysctl("kernel/osrelease")?.unwrap_or_default();
     let mut settings = BTreeMap::new();
-    let of_devices = own_bridges(base).into_iter().map(|dev| forwarding_of(&dev));
+    let of_devices = own_bridges(host).into_iter().map(|dev| forwarding_of(&dev));
     let host_wide = [FORWARD4, FORWARD6].into_iter().chain(L3MDEV).chain(LIMITS).map(str::to_owned);
     for path in host_wide.chain(of_devices) {
         if let Some(value) = sysctl(&path)? {
             settings.insert(path, value);
         }
     }
-    Ok(Seen {
-        features: features(base, &release),
+    Ok(KernelFacts {
+        features: features(host, &release),
         release,
         settings,
         rules: engine.kernel()?.rules()?,
-        claimed: claimed(base),
-        run: run(base),
+        claimed: claimed(host),
+        run: run(host),
     })
 }
 
@@ -78,20 +78,20 @@ fn forwarding_of(dev: &IfName) -> String {
 }
 
 /// The bridges that route: those of networks with a VRF, and the VRFs' own.
-fn own_bridges(base: &Base) -> Vec<IfName> {
-    let routed = base.networks.iter().map(|r| &r.network).filter_map(|n| Some((n, n.vrf.as_ref()?)));
+fn own_bridges(host: &HostFacts) -> Vec<IfName> {
+    let routed = host.networks.iter().map(|r| &r.network).filter_map(|n| Some((n, n.vrf.as_ref()?)));
     let mut bridges: Vec<IfName> =
         routed.flat_map(|(n, vrf)| [Some(n.bridge.clone()), vrf.l3_bridge().ok().flatten()]).flatten().collect();
     bridges.sort();
     bridges.dedup();
-    bridges.retain(|bridge| base.world.link(bridge).is_some());
+    bridges.retain(|bridge| host.world.link(bridge).is_some());
     bridges
 }
 
 /// What is in use or loaded is there; else the kernel's own configuration tells, where there is one to read.
-fn features(base: &Base, release: &str) -> BTreeMap<&'static str, Feature> {
+fn features(host: &HostFacts, release: &str) -> BTreeMap<&'static str, Feature> {
     let in_use = |module: &str| {
-        base.world.links().any(|link| match link.kind {
+        host.world.links().any(|link| match link.kind {
             LinkKind::Vrf { .. } => module == "vrf",
             LinkKind::Vxlan { .. } => module == "vxlan",
             LinkKind::Bridge { .. } => module == "bridge",
@@ -152,17 +152,18 @@ fn kernel_config(release: &str) -> Option<String> {
     ended.status.success().then_some(ended.output)
 }
 
-pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
-    let mut found = kernel(base, seen);
-    found.extend(routing(base, seen));
-    found.extend(settings(base, seen));
+pub fn check(facts: &Facts) -> Vec<Finding> {
+    let (host, seen) = (&facts.host, &facts.kernel);
+    let mut found = kernel(host, seen);
+    found.extend(routing(host, seen));
+    found.extend(settings(host, seen));
     found.extend(claims(seen));
     found.extend(runs(seen));
-    found.extend(neighbour_table(base, seen));
+    found.extend(neighbour_table(host, seen));
     found
 }
 
-fn kernel(base: &Base, seen: &Seen) -> Vec<Finding> {
+fn kernel(host: &HostFacts, seen: &KernelFacts) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut numbers = seen.release.split(|c: char| !c.is_ascii_digit()).map(|word| word.parse::<u32>().ok());
     match (numbers.next().flatten(), numbers.next().flatten()) {
@@ -177,7 +178,7 @@ fn kernel(base: &Base, seen: &Seen) -> Vec<Finding> {
             format!("'{}' is no version", seen.release),
         )),
     }
-    for (word, module) in FEATURES.iter().filter(|(_, module)| *module != "vrf" || base.routes()) {
+    for (word, module) in FEATURES.iter().filter(|(_, module)| *module != "vrf" || host.routes()) {
         match seen.features.get(module) {
             Some(Feature::There) => {}
             Some(Feature::NotInstalled) => found.push(
@@ -200,12 +201,12 @@ fn kernel(base: &Base, seen: &Seen) -> Vec<Finding> {
 }
 
 /// What a VRF needs of the host. `sync` puts it right, unless the operator keeps that to himself.
-fn routing(base: &Base, seen: &Seen) -> Vec<Finding> {
+fn routing(host: &HostFacts, seen: &KernelFacts) -> Vec<Finding> {
     let mut found = Vec::new();
-    if !base.networks.iter().any(|record| record.network.vrf.is_some()) {
+    if !host.networks.iter().any(|record| record.network.vrf.is_some()) {
         return found;
     }
-    let mended = |finding: Finding, command: &str| match base.config.manage_host {
+    let mended = |finding: Finding, command: &str| match host.config.manage_host {
         true => finding.sync(),
         false => finding.run(command),
     };
@@ -214,7 +215,7 @@ fn routing(base: &Base, seen: &Seen) -> Vec<Finding> {
             ["ip", "ip -6"].map(|ip| rules.iter().map(|rule| format!("{ip} rule {rule}")).collect::<Vec<_>>());
         commands.concat().join("; ")
     };
-    let (effect, bgp_closed) = (rules::effect(&seen.rules), !base.config.tenant_bgp);
+    let (effect, bgp_closed) = (rules::effect(&seen.rules), !host.config.tenant_bgp);
     if !effect.local {
         let evidence = "there is no rule for table local: the host does not know its own addresses";
         let command = both(&["add pref 0 table local protocol kernel"]);
@@ -233,7 +234,7 @@ fn routing(base: &Base, seen: &Seen) -> Vec<Finding> {
         found.push(mended(Finding::problem("ip-rule", "ip rule", evidence), &command));
     }
     let order = rules::Order::VrfsFirst { bgp_closed };
-    let in_order = !base.config.manage_host || seen.rules.iter().all(|rules| rules::next(rules, order).is_none());
+    let in_order = !host.config.manage_host || seen.rules.iter().all(|rules| rules::next(rules, order).is_none());
     if effect.local && effect.vrfs_first && effect.bgp_closed && !in_order {
         let evidence = "the VRFs' rules are not all at preference 0, where yours cannot come before them";
         found.push(Finding::problem("ip-rule", "ip rule", evidence).sync());
@@ -255,14 +256,14 @@ fn routing(base: &Base, seen: &Seen) -> Vec<Finding> {
     }
     let is_off = |path: &str| seen.settings.get(path).is_some_and(|value| value == "0");
     let has6 = |record: &crate::register::NetworkRecord| record.network.gateway.iter().any(|g| g.addr().is_ipv6());
-    let wanted = [(FORWARD4, true), (FORWARD6, base.networks.iter().any(has6))];
+    let wanted = [(FORWARD4, true), (FORWARD6, host.networks.iter().any(has6))];
     for (path, _) in wanted.into_iter().filter(|(path, wanted)| *wanted && is_off(path)) {
         let finding =
             Finding::problem("forwarding", path.replace('/', "."), "is 0: the host routes nothing for its tenants");
-        found.push(mended(finding, &super::sysctl_command(path, "1")));
+        found.push(mended(finding, &cure::sysctl(path, "1")));
     }
     // Host-wide off is off for each: told above.
-    for dev in own_bridges(base).iter().filter(|_| !is_off(FORWARD4)) {
+    for dev in own_bridges(host).iter().filter(|_| !is_off(FORWARD4)) {
         let path = forwarding_of(dev);
         if is_off(&path) {
             let finding = Finding::problem("forwarding", dev, "forwards no IPv4 packets (forwarding is 0)");
@@ -273,7 +274,7 @@ fn routing(base: &Base, seen: &Seen) -> Vec<Finding> {
 }
 
 /// networkd gives what it manages the addresses, and the master, that its file says: none (systemd.network(5), KeepMaster=).
-fn claims(seen: &Seen) -> Vec<Finding> {
+fn claims(seen: &KernelFacts) -> Vec<Finding> {
     let finding = |(device, file): &(IfName, String)| {
         let evidence = format!("systemd-networkd manages it, by {file}: it takes it out of its bridge or VRF");
         let mend = "put '[Match] Name=vxlan* VRFS BRIDGES' and '[Link] Unmanaged=yes' into /etc/systemd/network/05-evpn-hook.network, then 'networkctl reload'";
@@ -290,10 +291,10 @@ fn claimed_by(state: &str) -> Option<String> {
 }
 
 /// Our devices that networkd manages.
-fn claimed(base: &Base) -> Vec<(IfName, String)> {
+fn claimed(host: &HostFacts) -> Vec<(IfName, String)> {
     let file = |index: u32| std::fs::read_to_string(format!("/run/systemd/netif/links/{index}")).ok();
-    let claim = |device: IfName| Some((claimed_by(&file(base.world.link(&device)?.index)?)?, device));
-    let devices = all_devices(base.networks.iter().map(|record| &record.network));
+    let claim = |device: IfName| Some((claimed_by(&file(host.world.link(&device)?.index)?)?, device));
+    let devices = all_devices(host.networks.iter().map(|record| &record.network));
     devices.into_iter().filter_map(claim).map(|(file, device)| (device, file)).collect()
 }
 
@@ -305,7 +306,7 @@ fn all_devices<'a>(networks: impl Iterator<Item = &'a Network>) -> BTreeSet<IfNa
 }
 
 /// A bridge in a VRF has a master that NetworkManager does not run, so it takes it for a device without a profile, and its addresses with it.
-fn runs(seen: &Seen) -> Option<Finding> {
+fn runs(seen: &KernelFacts) -> Option<Finding> {
     let names = |between: &str| seen.run.iter().map(IfName::to_string).collect::<Vec<_>>().join(between);
     let evidence = format!("does not leave {} alone: it takes the addresses of a bridge in a VRF", names(", "));
     let mend = format!(
@@ -316,7 +317,7 @@ fn runs(seen: &Seen) -> Option<Finding> {
 }
 
 /// As NetworkManager tells it, where it is there. A bridge without a VRF may be its own.
-fn run(base: &Base) -> Vec<IfName> {
+fn run(host: &HostFacts) -> Vec<IfName> {
     if !Path::new("/run/NetworkManager").exists() {
         return Vec::new();
     }
@@ -325,7 +326,7 @@ fn run(base: &Base) -> Vec<IfName> {
     let ended = exec::run_up_to(LONG, command, Instant::now() + PATIENCE).ok().flatten();
     let told = ended.filter(|ended| ended.status.success()).map(|ended| ended.output).unwrap_or_default();
     let managed = managed(&told);
-    let routed = base.networks.iter().map(|record| &record.network).filter(|network| network.vrf.is_some());
+    let routed = host.networks.iter().map(|record| &record.network).filter(|network| network.vrf.is_some());
     all_devices(routed).into_iter().filter(|device| managed.contains(device.as_str())).collect()
 }
 
@@ -338,14 +339,14 @@ fn managed(told: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-fn settings(base: &Base, seen: &Seen) -> Vec<Finding> {
+fn settings(host: &HostFacts, seen: &KernelFacts) -> Vec<Finding> {
     let is_on = |path: &&str| seen.settings.get(*path).is_some_and(|value| value != "0");
     let mut found = Vec::new();
-    if base.routes() {
+    if host.routes() {
         for path in L3MDEV.iter().filter(|path| is_on(path)) {
             let evidence = "is on: services of the host that listen on all addresses answer tenants";
             let finding = Finding::warning("l3mdev-accept", path.replace('/', "."), evidence);
-            found.push(finding.run(super::sysctl_command(path, "0")));
+            found.push(finding.run(cure::sysctl(path, "0")));
         }
     }
     found
@@ -353,7 +354,7 @@ fn settings(base: &Base, seen: &Seen) -> Vec<Finding> {
 
 /// Permanent entries and those of FRR are not counted by the kernel (net/core/neighbour.c `___neigh_create`, `exempt_from_gc`); what hosts and guests learn
 /// by themselves is, and beyond the limit nobody new is found ("neighbour table overflow").
-fn neighbour_table(base: &Base, seen: &Seen) -> Vec<Finding> {
+fn neighbour_table(host: &HostFacts, seen: &KernelFacts) -> Vec<Finding> {
     let mut found = Vec::new();
     for (path, is_v4) in LIMITS.iter().zip([true, false]) {
         let Some(limit) = seen.settings.get(*path).and_then(|value| value.parse::<usize>().ok()) else {
@@ -365,7 +366,7 @@ fn neighbour_table(base: &Base, seen: &Seen) -> Vec<Finding> {
         };
         let counts =
             |neigh: &crate::plan::seen::Neigh| neigh.ip.is_ipv4() == is_v4 && !neigh.permanent && !neigh.ext_learned;
-        let entries = base.world.neighs().filter(|(_, neigh)| counts(neigh)).count();
+        let entries = host.world.neighs().filter(|(_, neigh)| counts(neigh)).count();
         if entries * 10 >= limit * 9 {
             let evidence = format!("{entries} entries count towards gc_thresh3, which is {limit}");
             let finding = Finding::problem("neighbour-table", path.replace('/', "."), evidence);
@@ -377,47 +378,49 @@ fn neighbour_table(base: &Base, seen: &Seen) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::base;
+    use super::super::fixture::facts;
     use super::super::{Fix, Severity};
     use super::*;
     use crate::plan::fixture::ruled;
     use crate::plan::rules::{Kind, Order, Rule, UNSPEC};
     use crate::plan::seen::Neigh;
 
-    fn seen() -> Seen {
-        let settings = [
-            (FORWARD4, "1"),
-            (FORWARD6, "0"),
-            (L3MDEV[0], "0"),
-            (L3MDEV[1], "0"),
-            (LIMITS[0], "1024"),
-            (LIMITS[1], "1024"),
-            ("net/ipv4/conf/red-l2/forwarding", "1"),
-            ("net/ipv4/conf/red-l3/forwarding", "1"),
-        ];
-        Seen {
-            release: "6.1.0-18-amd64".into(),
-            features: FEATURES.iter().map(|(_, module)| (*module, Feature::There)).collect(),
-            settings: settings.map(|(path, value)| (path.to_owned(), value.to_owned())).into(),
-            rules: vec![ruled(Order::VrfsFirst { bgp_closed: true }); 2],
-            claimed: Vec::new(),
-            run: Vec::new(),
+    impl KernelFacts {
+        pub(in crate::checks) fn healthy() -> KernelFacts {
+            let settings = [
+                (FORWARD4, "1"),
+                (FORWARD6, "0"),
+                (L3MDEV[0], "0"),
+                (L3MDEV[1], "0"),
+                (LIMITS[0], "1024"),
+                (LIMITS[1], "1024"),
+                ("net/ipv4/conf/red-l2/forwarding", "1"),
+                ("net/ipv4/conf/red-l3/forwarding", "1"),
+            ];
+            KernelFacts {
+                release: "6.1.0-18-amd64".into(),
+                features: FEATURES.iter().map(|(_, module)| (*module, Feature::There)).collect(),
+                settings: settings.map(|(path, value)| (path.to_owned(), value.to_owned())).into(),
+                rules: vec![ruled(Order::VrfsFirst { bgp_closed: true }); 2],
+                claimed: Vec::new(),
+                run: Vec::new(),
+            }
         }
     }
 
     /// The checks that a change of the healthy host brings about.
     #[track_caller]
-    fn finds(change: impl FnOnce(&mut Base, &mut Seen)) -> Vec<Finding> {
-        let (mut base, mut seen) = (base(), seen());
-        change(&mut base, &mut seen);
-        judge(&base, &seen)
+    fn finds(change: impl FnOnce(&mut HostFacts, &mut KernelFacts)) -> Vec<Finding> {
+        let mut facts = facts();
+        change(&mut facts.host, &mut facts.kernel);
+        check(&facts)
     }
 
     fn checks(found: &[Finding]) -> Vec<(&'static str, Severity)> {
         found.iter().map(|finding| (finding.check, finding.severity)).collect()
     }
 
-    fn set(seen: &mut Seen, path: &str, value: &str) {
+    fn set(seen: &mut KernelFacts, path: &str, value: &str) {
         seen.settings.insert(path.to_owned(), value.to_owned());
     }
 
@@ -448,8 +451,8 @@ mod tests {
             checks(&finds(|_, seen| _ = seen.features.remove("vxlan"))),
             [("kernel-feature", Severity::NotChecked)]
         );
-        let layer2 = finds(|base, seen| {
-            base.networks[0].network.vrf = None;
+        let layer2 = finds(|host, seen| {
+            host.networks[0].network.vrf = None;
             seen.features.insert("vrf", Feature::NotMade);
         });
         assert_eq!(layer2, [], "a layer-2 tenant needs no VRF");
@@ -476,15 +479,15 @@ mod tests {
         let found = finds(|_, seen| seen.rules = vec![ruled(Order::VrfsFirst { bgp_closed: false }); 2]);
         assert_eq!((checks(&found), &found[0].fix), (vec![("tenant-bgp", Severity::Problem)], &Some(Fix::Sync)));
         assert_eq!(
-            finds(|base, seen| {
-                base.config.tenant_bgp = true;
+            finds(|host, seen| {
+                host.config.tenant_bgp = true;
                 seen.rules = vec![ruled(Order::VrfsFirst { bgp_closed: false }); 2];
             }),
             []
         );
     }
 
-    fn plain(seen: &mut Seen) {
+    fn plain(seen: &mut KernelFacts) {
         seen.rules = vec![ruled(Order::Plain { moved: false }), ruled(Order::VrfsFirst { bgp_closed: true })];
         seen.rules[0].insert(0, Rule { preference: 0, protocol: UNSPEC, kind: Kind::Bgp });
     }
@@ -524,14 +527,14 @@ mod tests {
     fn the_local_rule() {
         let found = finds(|_, seen| plain(seen));
         assert_eq!((checks(&found), &found[0].fix), (vec![("ip-rule", Severity::Problem)], &Some(Fix::Sync)));
-        let unmanaged = finds(|base, seen| {
-            base.config.manage_host = false;
+        let unmanaged = finds(|host, seen| {
+            host.config.manage_host = false;
             plain(seen);
         });
         assert!(unmanaged[0].runnable && unmanaged[0].fix.is_none() && unmanaged[0].mend.starts_with("ip rule add"));
         assert_eq!(
-            finds(|base, seen| {
-                base.networks[0].network.vrf = None;
+            finds(|host, seen| {
+                host.networks[0].network.vrf = None;
                 plain(seen);
             }),
             []
@@ -549,7 +552,7 @@ mod tests {
         assert_eq!((found.len(), found[0].mend.as_str()), (1, "sysctl -w net.ipv4.conf.red-l2.forwarding=1"));
         assert!(found[0].fix.is_some());
         // IPv6 is off in the fixture, and only one with an IPv6 gateway misses it.
-        let found = finds(|base, _| base.networks[0].network.gateway.push("fd00:1::1/64".parse().unwrap()));
+        let found = finds(|host, _| host.networks[0].network.gateway.push("fd00:1::1/64".parse().unwrap()));
         assert_eq!((found.len(), found[0].object.as_str()), (1, "net.ipv6.conf.all.forwarding"));
     }
 
@@ -562,7 +565,7 @@ mod tests {
 
     #[test]
     fn the_neighbour_tables_limit() {
-        let crowd = |base: &mut Base, permanent| {
+        let crowd = |host: &mut HostFacts, permanent| {
             let neigh = |n: u8| Neigh {
                 ip: [10, 9, 9, n].into(),
                 mac: None,
@@ -571,25 +574,25 @@ mod tests {
                 ours: false,
                 router: false,
             };
-            let world = std::mem::take(&mut base.world);
-            base.world = world.with_entries(Vec::new(), (0..=99).map(|n| (8, neigh(n))).collect());
+            let world = std::mem::take(&mut host.world);
+            host.world = world.with_entries(Vec::new(), (0..=99).map(|n| (8, neigh(n))).collect());
         };
-        let found = finds(|base, seen| {
-            crowd(base, false);
+        let found = finds(|host, seen| {
+            crowd(host, false);
             set(seen, LIMITS[0], "110");
         });
         assert_eq!((checks(&found), found[0].fix.is_some()), (vec![("neighbour-table", Severity::Problem)], true));
         assert_eq!(found[0].mend, "sysctl -w net.ipv4.neigh.default.gc_thresh3=4096");
         assert_eq!(
-            finds(|base, seen| {
-                crowd(base, false);
+            finds(|host, seen| {
+                crowd(host, false);
                 set(seen, LIMITS[0], "120");
             }),
             []
         );
         assert_eq!(
-            finds(|base, seen| {
-                crowd(base, true);
+            finds(|host, seen| {
+                crowd(host, true);
                 set(seen, LIMITS[0], "110");
             }),
             [],

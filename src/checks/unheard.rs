@@ -7,14 +7,10 @@
 use crate::speaker::{Frr, SpeakerError};
 use std::fmt;
 
-/// Starts what is dead. bgpd tells a new zebra nothing of its old routes, so they go together; what evpn-hook told the old ones of
-/// VRFs is not in frr.conf.
-pub const RESTART: &str = "systemctl restart frr && evpn-hook sync";
-
 /// Why nothing is known of what FRR was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unheard {
-    /// A daemon that is not there: [`RESTART`] mends that.
+    /// A daemon that is not there: [`super::cure::RESTART`] mends that.
     Silent(String),
     /// It is there and did not answer: there is no verdict in that, and nothing to restart.
     Untold(String),

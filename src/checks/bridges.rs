@@ -1,14 +1,15 @@
 //! Bridges and their VXLAN ports: what differs from what `sync` would make of them, and what `sync` leaves alone. Ghosts. The anycast gateway's other owners.
 
-use super::{Base, Finding};
+use super::{Facts, Finding, HostFacts};
 use crate::config::{Network, PortSecurity};
 use crate::engine::{Known, bridges_at_risk};
 use crate::model::{IfName, Mac, NetName, Vni};
 use crate::plan::network::router_mac;
-use crate::plan::seen::{Link, LinkKind};
+use crate::plan::seen::{Link, LinkKind, World};
 use crate::plan::{Hears, Step};
 use crate::snoop::{Question, Whom, who_has};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -31,7 +32,7 @@ struct Owner {
     mac: Mac,
 }
 
-pub struct Seen {
+pub struct BridgeFacts {
     /// Bridges whose MAC was set by somebody (`addr_assign_type` 3, NET_ADDR_SET), or goes with the ports.
     fixed: BTreeMap<IfName, bool>,
     /// Who answered for the gateways, and as DHCP server beside ours; why they could not be asked for.
@@ -40,15 +41,15 @@ pub struct Seen {
     at_risk: Vec<(String, IfName)>,
 }
 
-pub fn observe(base: &Base) -> Seen {
-    let of_networks = base.networks.iter().map(|record| &record.network);
+pub fn observe(host: &HostFacts) -> BridgeFacts {
+    let of_networks = host.networks.iter().map(|record| &record.network);
     let bridges = of_networks.clone().flat_map(|n| [Some(n.bridge.clone()), l3_bridge(n)]).flatten();
     let links: BTreeSet<IfName> = bridges.collect();
     let fixed = links.iter().filter_map(|name| {
-        let text = attribute(base.world.link(name)?, "addr_assign_type")?;
+        let text = attribute(host.world.link(name)?, "addr_assign_type")?;
         Some((name.clone(), text == "3"))
     });
-    Seen { fixed: fixed.collect(), owners: owners(base), at_risk: bridges_at_risk(&base.world) }
+    BridgeFacts { fixed: fixed.collect(), owners: owners(host), at_risk: bridges_at_risk(&host.world) }
 }
 
 fn l3_bridge(network: &Network) -> Option<IfName> {
@@ -62,11 +63,11 @@ fn attribute(link: &Link, name: &str) -> Option<String> {
     (read("ifindex")? == link.index.to_string()).then(|| read(name)).flatten()
 }
 
-fn owners(base: &Base) -> Result<Vec<Owner>, String> {
+fn owners(host: &HostFacts) -> Result<Vec<Owner>, String> {
     let mut asked = Vec::new();
-    for record in &base.networks {
+    for record in &host.networks {
         let network = &record.network;
-        let Some(vxlan) = base.world.link(&network.vni.device()).filter(|l| l.up && l.master.is_some()) else {
+        let Some(vxlan) = host.world.link(&network.vni.device()).filter(|l| l.up && l.master.is_some()) else {
             continue;
         };
         let v4 = network.gateway.iter().filter_map(|g| match g.addr() {
@@ -97,20 +98,22 @@ pub fn ranges(network: &NetName) -> Vec<String> {
     ranges.filter(|range| !range.contains(",ra-only")).map(str::to_owned).collect()
 }
 
-/// `told` is what the speaker's part tells by itself.
-pub fn judge(base: &Base, seen: &Seen, told: &[String]) -> Vec<Finding> {
+pub fn check(facts: &Facts) -> Vec<Finding> {
+    let (host, seen) = (&facts.host, &facts.bridges);
+    // FRR that does not answer is the speaker's part.
+    let silent = facts.speaker.as_ref().and_then(|said| said.unheard.as_ref());
     let mut found = Vec::new();
     let mut vlan_aware = Vec::new();
-    for record in &base.networks {
+    for record in &host.networks {
         let network = &record.network;
-        let Some(bridge) = base.world.link(&network.bridge) else { continue };
+        let Some(bridge) = host.world.link(&network.bridge) else { continue };
         if matches!(bridge.kind, LinkKind::Bridge { vlan_filtering: true, .. }) {
             vlan_aware.push(format!("network {}: ", network.name));
             let evidence = "is VLAN-aware: entries without a VLAN are not what it forwards by";
             let command = format!("ip link set {} type bridge vlan_filtering 0", network.bridge);
             found.push(Finding::problem("vlan-aware", &network.bridge, evidence).run(command));
         }
-        found.extend(Known::of(&base.guests).foreign(&base.world, network).iter().map(|port| {
+        found.extend(Known::of(&host.guests).foreign(&host.world, network).iter().map(|port| {
             let held = network.security() != PortSecurity::Off;
             let evidence = match (held, port.held) {
                 (false, _) => format!("is on bridge {} and no guest's: no hook told of it", network.bridge),
@@ -120,7 +123,7 @@ pub fn judge(base: &Base, seen: &Seen, told: &[String]) -> Vec<Finding> {
             let found = if held { Finding::problem } else { Finding::hint };
             found("foreign-port", &port.name, evidence).by(port.mend(network))
         }));
-        let macs = bridge_macs(base, seen, network, record.vtep, bridge);
+        let macs = bridge_macs(host, seen, network, record.vtep, bridge);
         let is_right = macs.is_empty();
         found.extend(macs);
         let owners = || seen.owners.iter().flatten().filter(|owner| owner.network == network.name);
@@ -149,19 +152,19 @@ pub fn judge(base: &Base, seen: &Seen, told: &[String]) -> Vec<Finding> {
             "give network {network} another <bridge name=>, or <forward mode='bridge'/> if it is to use that one ('virsh net-edit {network}')"
         )));
     }
-    found.extend(isolated(base));
+    found.extend(isolated(host));
     let with_other_mac: Vec<String> =
         found.iter().filter(|finding| finding.check == "bridge-mac").map(|finding| finding.object.clone()).collect();
-    found.extend(drift(base, &with_other_mac));
+    found.extend(drift(host, &with_other_mac));
     let is_told = |text: &&String| {
-        told.iter().any(|other| text.contains(other.as_str()))
+        silent.is_some_and(|unheard| text.contains(unheard.why()))
             || vlan_aware.iter().any(|network| text.starts_with(network.as_str()))
             || text.contains("no VTEP address")
             || text.contains(": this host's VTEP is ")
             // `underlay-mtu` has it.
             || text.contains(": the underlay leaves no more than ")
     };
-    found.extend(base.troubles.iter().filter(|text| !is_told(text)).map(|text| {
+    found.extend(host.troubles.iter().filter(|text| !is_told(text)).map(|text| {
         Finding::problem("sync", "this host", text.clone())
             .by("what the line says; 'evpn-hook sync' tells whether it is done")
     }));
@@ -170,17 +173,17 @@ pub fn judge(base: &Base, seen: &Seen, told: &[String]) -> Vec<Finding> {
 
 /// Ports that pass nothing to each other. It is a flag of each bridge's own, and a VXLAN port stands for all guests of all other hosts: where a guest's port is
 /// isolated that is to be, too, and else nobody has asked for it.
-fn isolated(base: &Base) -> Vec<Finding> {
+fn isolated(host: &HostFacts) -> Vec<Finding> {
     let mut found = Vec::new();
     let is_isolated = |link: &&Link| link.port.isolated == Some(true);
-    for network in base.networks.iter().map(|record| &record.network) {
-        let asked = base.world.link(&network.bridge).is_some_and(|bridge| {
-            let mut ports = base.world.slaves(bridge.index).filter(is_isolated);
+    for network in host.networks.iter().map(|record| &record.network) {
+        let asked = host.world.link(&network.bridge).is_some_and(|bridge| {
+            let mut ports = host.world.slaves(bridge.index).filter(is_isolated);
             ports.any(|link| !matches!(link.kind, LinkKind::Vxlan { .. }))
         });
         let segment = (!asked).then_some(network.vni);
         let vnis = segment.into_iter().chain(network.vrf.as_ref().and_then(|vrf| vrf.vni));
-        for dev in vnis.map(Vni::device).filter(|dev| base.world.link(dev).as_ref().is_some_and(is_isolated)) {
+        for dev in vnis.map(Vni::device).filter(|dev| host.world.link(dev).as_ref().is_some_and(is_isolated)) {
             let evidence = "the VXLAN port is isolated, and no guest's port is";
             let finding = Finding::problem("vxlan-isolated", &dev, evidence);
             found.push(finding.run(format!("bridge link set dev {dev} isolated off")));
@@ -191,7 +194,13 @@ fn isolated(base: &Base) -> Vec<Finding> {
     found
 }
 
-fn bridge_macs(base: &Base, seen: &Seen, network: &Network, vtep: Option<IpAddr>, bridge: &Link) -> Vec<Finding> {
+fn bridge_macs(
+    host: &HostFacts,
+    seen: &BridgeFacts,
+    network: &Network,
+    vtep: Option<IpAddr>,
+    bridge: &Link,
+) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut check = |link: &Link, wanted: Option<Mac>, whose: &str| {
         let Some(mac) = wanted.or(link.mac) else { return };
@@ -210,69 +219,93 @@ fn bridge_macs(base: &Base, seen: &Seen, network: &Network, vtep: Option<IpAddr>
     };
     check(bridge, network.mac, "the network's");
     // Of foreign make it may have any, if only it keeps it.
-    if let Some(l3) = l3_bridge(network).and_then(|name| base.world.link(&name)) {
+    if let Some(l3) = l3_bridge(network).and_then(|name| host.world.link(&name)) {
         check(l3, l3.mac.filter(|_| l3.ours).and(vtep).map(router_mac), "this VTEP's router MAC");
     }
     found
 }
 
+/// What is wrong where a `sync` would take this step; nothing where that is no fault of its own.
+pub(crate) fn of_step(world: &World, step: &Step) -> Vec<Finding> {
+    let one = |check, object: &dyn Display, evidence: &str| vec![Finding::problem(check, object, evidence)];
+    match step {
+        Step::SetVxlanPort { dev } => {
+            let flags = world.link(dev).map(|link| link.port).unwrap_or_default();
+            let faults = [
+                (
+                    flags.learning == Some(true),
+                    "vxlan-learning",
+                    "learns MACs from the tunnel (learning on): a frame that comes late moves a guest away from its own host",
+                ),
+                (
+                    flags.neigh_suppress == Some(false),
+                    "vxlan-neigh-suppress",
+                    "floods every ARP and ND question to all VTEPs (neigh_suppress off)",
+                ),
+            ];
+            let faults = faults.into_iter().filter(|(is_so, ..)| *is_so);
+            faults.map(|(_, check, evidence)| Finding::problem(check, dev, evidence)).collect()
+        }
+        Step::IsolateTunnel { dev } => one(
+            "port-isolated",
+            dev,
+            "a guest's port is isolated, and the VXLAN port is not: guests of other hosts reach it",
+        ),
+        Step::ClearDefaultPvid { bridge } => one(
+            "default-pvid",
+            bridge,
+            "gives its ports a VLAN (vlan_default_pvid): each entry gets a copy there, and FRR withdraws the MAC with the copy",
+        ),
+        Step::SetStp { bridge, on: false } => one(
+            "stp",
+            bridge,
+            "runs STP: each new port is deaf for 4 s or more, and guests and other hosts may have a part in the tree",
+        ),
+        Step::Hear { dev, hears: Hears::Nothing } => one(
+            "layer-2-host",
+            dev,
+            "hands its guests' packets to this host: a pure layer-2 tenant reaches the host's services, and the underlay through it",
+        ),
+        Step::Hear { dev, hears: Hears::NoLinkLocalService } => one(
+            "tenant-bgp",
+            dev,
+            "lets guests connect to services of this host by its link-local address: FRR's bgpd listens in each VRF",
+        ),
+        Step::Sysctl { path, .. } => {
+            let dev = path.rsplit('/').nth(1).unwrap_or_default();
+            match path.rsplit('/').next() {
+                Some("rp_filter") => one(
+                    "rp-filter",
+                    &dev,
+                    "rp_filter is not 2 (loose): what comes back by another way than it went is dropped where it is strict",
+                ),
+                Some("arp_ignore") => one(
+                    "arp-ignore",
+                    &dev,
+                    "arp_ignore is neither 1 nor 2: it answers ARP also for addresses of other networks",
+                ),
+                _ => Vec::new(),
+            }
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// What a `sync` would do, by the trap that it is; the host's and the speaker's part are told there.
 /// A bridge that gets another MAC loses its neighbours, permanent ones as well (net/core/neighbour.c `neigh_changeaddr`): that is the MAC's fault and mended with it.
-fn drift(base: &Base, with_other_mac: &[String]) -> Vec<Finding> {
+fn drift(host: &HostFacts, with_other_mac: &[String]) -> Vec<Finding> {
     let (mut found, mut ghosts, mut rest) = (Vec::new(), Vec::new(), Vec::new());
-    for step in &base.drift {
+    for step in &host.drift {
         match step {
-            Step::SetVxlanPort { dev } => {
-                let flags = base.world.link(dev).map(|link| link.port).unwrap_or_default();
-                let before = found.len();
-                if flags.learning == Some(true) {
-                    let evidence = "learns MACs from the tunnel (learning on): a frame that comes late moves a guest away from its own host";
-                    found.push(Finding::problem("vxlan-learning", dev, evidence).sync());
-                }
-                if flags.neigh_suppress == Some(false) {
-                    let evidence = "floods every ARP and ND question to all VTEPs (neigh_suppress off)";
-                    found.push(Finding::problem("vxlan-neigh-suppress", dev, evidence).sync());
-                }
-                if found.len() == before {
-                    rest.push(step);
-                }
-            }
-            Step::IsolateTunnel { dev } => {
-                let evidence = "a guest's port is isolated, and the VXLAN port is not: guests of other hosts reach it";
-                found.push(Finding::problem("port-isolated", dev, evidence).sync());
-            }
-            Step::ClearDefaultPvid { bridge } => {
-                let evidence = "gives its ports a VLAN (vlan_default_pvid): each entry gets a copy there, and FRR withdraws the MAC with the copy";
-                found.push(Finding::problem("default-pvid", bridge, evidence).sync());
-            }
-            Step::SetStp { bridge, on: false } => {
-                let evidence = "runs STP: each new port is deaf for 4 s or more, and guests and other hosts may have a part in the tree";
-                found.push(Finding::problem("stp", bridge, evidence).sync());
-            }
-            Step::Sysctl { path, .. } if path.ends_with("/rp_filter") => {
-                let dev = path.rsplit('/').nth(1).unwrap_or_default();
-                let evidence = "rp_filter is not 2 (loose): what comes back by another way than it went is dropped where it is strict";
-                found.push(Finding::problem("rp-filter", dev, evidence).sync());
-            }
             Step::SetMac { dev, .. } if with_other_mac.iter().any(|name| name == dev.as_str()) => {}
             Step::AddNeigh { bridge, .. } if with_other_mac.iter().any(|name| name == bridge.as_str()) => {}
             Step::DelNeigh { bridge, ip } => ghosts.push((bridge, ip)),
-            Step::Hear { dev, hears: Hears::Nothing } => {
-                let evidence = "hands its guests' packets to this host: a pure layer-2 tenant reaches the host's services, and the underlay through it";
-                found.push(Finding::problem("layer-2-host", dev, evidence).sync());
-            }
-            Step::Hear { dev, hears: Hears::NoLinkLocalService } => {
-                let evidence = "lets guests connect to services of this host by its link-local address: FRR's bgpd listens in each VRF";
-                found.push(Finding::problem("tenant-bgp", dev, evidence).sync());
-            }
-            Step::Sysctl { path, .. } if path.ends_with("/arp_ignore") => {
-                let dev = path.rsplit('/').nth(1).unwrap_or_default();
-                let evidence = "arp_ignore is neither 1 nor 2: it answers ARP also for addresses of other networks";
-                found.push(Finding::problem("arp-ignore", dev, evidence).sync());
-            }
             Step::Rules { .. } | Step::AwaitVrf { .. } | Step::AwaitPort { .. } | Step::SpeakerAddVrf { .. } => {}
             Step::Sysctl { path, .. } if path == "net/ipv4/ip_forward" || path == "net/ipv6/conf/all/forwarding" => {}
-            step => rest.push(step),
+            step => match of_step(&host.world, step) {
+                none if none.is_empty() => rest.push(step),
+                some => found.extend(some.into_iter().map(Finding::sync)),
+            },
         }
     }
     for (bridge, ip) in ghosts.iter().take(LINES) {
@@ -298,7 +331,9 @@ fn drift(base: &Base, with_other_mac: &[String]) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::super::Fix;
-    use super::super::fixture::{GATEWAY, base, links, world};
+    use super::super::fixture::{GATEWAY, facts, links, world};
+    use super::super::speaker::SpeakerFacts;
+    use super::super::unheard::Unheard;
     use super::*;
     use crate::plan::seen::PortFlags;
 
@@ -306,19 +341,25 @@ mod tests {
         text.parse().unwrap()
     }
 
+    impl BridgeFacts {
+        pub(in crate::checks) fn healthy() -> BridgeFacts {
+            let fixed = [(name("red-l2"), true), (name("red-l3"), true)].into();
+            BridgeFacts { fixed, owners: Ok(Vec::new()), at_risk: Vec::new() }
+        }
+    }
+
     #[track_caller]
-    fn finds(change: impl FnOnce(&mut Base, &mut Seen)) -> Vec<Finding> {
-        let fixed = [(name("red-l2"), true), (name("red-l3"), true)].into();
-        let (mut base, mut seen) = (base(), Seen { fixed, owners: Ok(Vec::new()), at_risk: Vec::new() });
-        change(&mut base, &mut seen);
-        judge(&base, &seen, &[])
+    fn finds(change: impl FnOnce(&mut HostFacts, &mut BridgeFacts)) -> Vec<Finding> {
+        let mut facts = facts();
+        change(&mut facts.host, &mut facts.bridges);
+        check(&facts)
     }
 
     /// Changes one device of the fixture.
-    fn with(base: &mut Base, dev: &str, change: impl FnOnce(&mut Link)) {
+    fn with(host: &mut HostFacts, dev: &str, change: impl FnOnce(&mut Link)) {
         let mut links = links();
         change(links.iter_mut().find(|link| link.name.as_str() == dev).unwrap());
-        base.world = world(links);
+        host.world = world(links);
     }
 
     #[track_caller]
@@ -336,9 +377,9 @@ mod tests {
 
     #[test]
     fn a_bridges_mac_is_told_once() {
-        let other = finds(|base, _| {
-            with(base, "red-l2", |red| red.mac = "00:00:00:11:11:99".parse().ok());
-            base.drift = vec![Step::SetMac { dev: name("red-l2"), mac: GATEWAY.parse().unwrap() }];
+        let other = finds(|host, _| {
+            with(host, "red-l2", |red| red.mac = "00:00:00:11:11:99".parse().ok());
+            host.drift = vec![Step::SetMac { dev: name("red-l2"), mac: GATEWAY.parse().unwrap() }];
         });
         assert_eq!(only(&other).0, "bridge-mac");
     }
@@ -352,34 +393,34 @@ mod tests {
     #[test]
     fn a_bridges_mac() {
         let right = "ip link set red-l2 address 00:00:00:11:11:10; evpn-hook sync";
-        let other = finds(|base, _| with(base, "red-l2", |link| link.mac = "00:00:00:11:11:99".parse().ok()));
+        let other = finds(|host, _| with(host, "red-l2", |link| link.mac = "00:00:00:11:11:99".parse().ok()));
         assert_eq!(only(&other), ("bridge-mac", "red-l2", right));
-        let flushed = finds(|base, _| {
-            with(base, "red-l2", |link| link.mac = "00:00:00:11:11:99".parse().ok());
+        let flushed = finds(|host, _| {
+            with(host, "red-l2", |link| link.mac = "00:00:00:11:11:99".parse().ok());
             let (bridge, mac) = (name("red-l2"), "52:54:00:03:82:d8".parse().unwrap());
-            base.drift.push(Step::AddNeigh { bridge, ip: "10.1.0.60".parse().unwrap(), mac, router: false });
+            host.drift.push(Step::AddNeigh { bridge, ip: "10.1.0.60".parse().unwrap(), mac, router: false });
         });
         assert_eq!(only(&flushed).0, "bridge-mac", "the kernel has flushed the neighbours");
         let loose = finds(|_, seen| _ = seen.fixed.insert(name("red-l2"), false));
         assert_eq!(only(&loose), ("bridge-mac", "red-l2", right));
-        let router = finds(|base, _| with(base, "red-l3", |link| link.mac = "00:00:00:11:11:99".parse().ok()));
+        let router = finds(|host, _| with(host, "red-l3", |link| link.mac = "00:00:00:11:11:99".parse().ok()));
         assert_eq!(
             only(&router),
             ("bridge-mac", "red-l3", "ip link set red-l3 address 02:45:0a:00:00:01; evpn-hook sync")
         );
-        let foreign = finds(|base, _| {
-            with(base, "red-l3", |link| (link.mac, link.ours) = ("00:00:00:11:11:99".parse().ok(), false))
+        let foreign = finds(|host, _| {
+            with(host, "red-l3", |link| (link.mac, link.ours) = ("00:00:00:11:11:99".parse().ok(), false))
         });
         assert_eq!(foreign, []);
     }
 
     #[test]
     fn a_vlan_aware_bridge_is_told_once() {
-        let found = finds(|base, _| {
-            with(base, "red-l2", |link| {
+        let found = finds(|host, _| {
+            with(host, "red-l2", |link| {
                 link.kind = LinkKind::Bridge { vlan_filtering: true, default_pvid: 0, stp: false }
             });
-            base.troubles.push("network red: bridge red-l2 is VLAN-aware: take …".into());
+            host.troubles.push("network red: bridge red-l2 is VLAN-aware: take …".into());
         });
         assert_eq!(only(&found), ("vlan-aware", "red-l2", "ip link set red-l2 type bridge vlan_filtering 0"));
     }
@@ -387,26 +428,26 @@ mod tests {
     #[test]
     fn the_vxlan_ports_flags() {
         let flags = |learning, suppress| {
-            finds(|base, _| {
-                base.drift.push(Step::SetVxlanPort { dev: name("vxlan20") });
+            finds(|host, _| {
+                host.drift.push(Step::SetVxlanPort { dev: name("vxlan20") });
                 let port =
                     PortFlags { learning: Some(learning), neigh_suppress: Some(suppress), ..PortFlags::default() };
-                with(base, "vxlan20", |link| link.port = port);
+                with(host, "vxlan20", |link| link.port = port);
             })
         };
         assert_eq!(only(&flags(true, true)), ("vxlan-learning", "vxlan20", "evpn-hook sync"));
         assert_eq!(only(&flags(false, false)), ("vxlan-neigh-suppress", "vxlan20", "evpn-hook sync"));
-        let isolated = |dev: &str| finds(|base, _| with(base, dev, |link| link.port.isolated = Some(true)));
+        let isolated = |dev: &str| finds(|host, _| with(host, dev, |link| link.port.isolated = Some(true)));
         let off = "bridge link set dev vxlan20 isolated off";
         assert_eq!(only(&isolated("vxlan20")), ("vxlan-isolated", "vxlan20", off));
         assert_eq!(only(&isolated("vxlan10")).0, "vxlan-isolated", "the L3VNI's");
-        let half = finds(|base, _| base.drift.push(Step::IsolateTunnel { dev: name("vxlan20") }));
+        let half = finds(|host, _| host.drift.push(Step::IsolateTunnel { dev: name("vxlan20") }));
         assert_eq!(only(&half), ("port-isolated", "vxlan20", "evpn-hook sync"));
-        let both = finds(|base, _| {
+        let both = finds(|host, _| {
             let mut links = links();
             let meant = |link: &&mut Link| ["tap0", "vxlan20"].contains(&link.name.as_str());
             links.iter_mut().filter(meant).for_each(|link| link.port.isolated = Some(true));
-            base.world = world(links);
+            host.world = world(links);
         });
         assert_eq!(both, [], "as it is to be");
         assert_eq!(isolated("uplink"), [], "no port of ours");
@@ -414,7 +455,7 @@ mod tests {
 
     #[test]
     fn what_sync_would_do_has_its_name() {
-        let step = |step: Step| finds(|base, _| base.drift.push(step));
+        let step = |step: Step| finds(|host, _| host.drift.push(step));
         let sysctl = |path: &str| Step::Sysctl { path: path.into(), value: "2".into() };
         assert_eq!(only(&step(sysctl("net/ipv4/conf/red-l2/rp_filter"))), ("rp-filter", "red-l2", "evpn-hook sync"));
         assert_eq!(only(&step(sysctl("net/ipv4/conf/red-l2/arp_ignore"))), ("arp-ignore", "red-l2", "evpn-hook sync"));
@@ -429,18 +470,18 @@ mod tests {
         // Told by host and speaker.
         assert_eq!(step(sysctl("net/ipv4/ip_forward")), []);
         assert_eq!(step(Step::Rules { order: crate::plan::rules::Order::VrfsFirst { bgp_closed: true } }), []);
-        let many = finds(|base, _| base.drift = vec![ghost; 25]);
+        let many = finds(|host, _| host.drift = vec![ghost; 25]);
         assert_eq!((many.len(), many[10].evidence.as_str()), (11, "15 more such neighbours"));
     }
 
     #[test]
     fn what_sync_cannot_mend() {
-        let found = finds(|base, _| base.troubles.push("network red: VNI 20 is already used".into()));
+        let found = finds(|host, _| host.troubles.push("network red: VNI 20 is already used".into()));
         assert_eq!(only(&found).0, "sync");
-        let mut base = base();
-        base.troubles.push("bgpd is not running (/run/frr/bgpd.vty: …)".into());
-        let seen = Seen { fixed: BTreeMap::new(), owners: Ok(Vec::new()), at_risk: Vec::new() };
-        assert_eq!(judge(&base, &seen, &["bgpd is not running".to_owned()]), [], "the speaker's part tells it");
+        let unheard = Some(Unheard::Silent("bgpd is not running".into()));
+        let mut facts = Facts { speaker: Some(SpeakerFacts { unheard, ..SpeakerFacts::default() }), ..facts() };
+        facts.host.troubles.push("bgpd is not running (/run/frr/bgpd.vty: …)".into());
+        assert_eq!(check(&facts), [], "the speaker's part tells it");
     }
 
     #[test]
@@ -456,8 +497,8 @@ mod tests {
         let found = owned("00:00:00:11:11:99");
         assert_eq!(only(&found).0, "gateway-mac");
         assert!(found[0].evidence.contains("10.1.0.1 with MAC 00:00:00:11:11:99, which is 00:00:00:11:11:10 here"));
-        let mine = finds(|base, seen| {
-            with(base, "red-l2", |link| link.mac = "00:00:00:11:11:99".parse().ok());
+        let mine = finds(|host, seen| {
+            with(host, "red-l2", |link| link.mac = "00:00:00:11:11:99".parse().ok());
             seen.owners = Ok(vec![Owner {
                 network: "red".parse().unwrap(),
                 whom: Whom::Owner([10, 1, 0, 1].into()),

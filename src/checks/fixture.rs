@@ -1,11 +1,16 @@
 //! A host with one routed network and one guest, as it should be.
 
-use super::Base;
+use super::{Facts, HostFacts};
+use super::{
+    bridges::BridgeFacts, fabric::FabricFacts, firewall::FirewallFacts, frr_files::FrrFiles, hooks::HookFacts,
+};
+use super::{host::KernelFacts, speaker::SpeakerFacts, underlay::UnderlayFacts};
 use crate::config::{Config, Network, Origin, Vrf};
 use crate::model::{Address, Guest, GuestKind, Source};
 use crate::plan::fixture;
 use crate::plan::seen::{Address as LinkAddress, Fdb, Link, LinkKind, Neigh, PortFlags, World};
 use crate::register::{Endpoint, GuestRecord, NetworkRecord, Stage};
+use crate::speaker::{Instance, Peer, Running, VniInfo, VniKind, VrfInfo};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub const MAC: &str = "52:54:00:03:82:d8";
@@ -65,8 +70,71 @@ pub fn network() -> Network {
     }
 }
 
-pub fn base() -> Base {
-    let endpoint = Endpoint {
+pub const RR: &str = "c0d1:ffff::201";
+
+pub fn evpn_lines(lines: &[&str]) -> Vec<(String, String)> {
+    lines.iter().map(|line| ("l2vpn evpn".to_owned(), (*line).to_owned())).collect()
+}
+
+impl SpeakerFacts {
+    pub(crate) fn healthy() -> SpeakerFacts {
+        let instance = |vrf: Option<&str>, text: &[&str]| Instance {
+            asn: 64512,
+            vrf: vrf.map(str::to_owned),
+            lines: evpn_lines(text),
+        };
+        let info = VniInfo {
+            kind: VniKind::L2,
+            vrf: "red".into(),
+            vxlan: Some("vxlan20".into()),
+            svi: Some("red-l2".into()),
+            up: None,
+            entries: 4,
+            vteps: BTreeSet::new(),
+        };
+        SpeakerFacts {
+            unheard: None,
+            running: Running {
+                instances: vec![
+                    instance(None, &[&format!("neighbor {RR} activate"), "advertise-all-vni"]),
+                    instance(Some("red"), &["advertise ipv4 unicast"]),
+                ],
+            },
+            vnis: [(20.try_into().unwrap(), info)].into(),
+            vrfs: [("red".parse().unwrap(), VrfInfo { vni: 10, up: true, bgp: true, bgp_vni: 10 })].into(),
+            peers: vec![Peer { name: RR.into(), state: "Established".into(), received: 4, sent: 5 }],
+        }
+    }
+}
+
+/// All that the checks go by.
+pub fn facts() -> Facts {
+    Facts {
+        host: host(),
+        kernel: KernelFacts::healthy(),
+        underlay: UnderlayFacts::healthy(),
+        firewall: FirewallFacts::healthy(),
+        bridges: BridgeFacts::healthy(),
+        speaker: Some(SpeakerFacts::healthy()),
+        fabric: FabricFacts::healthy(),
+        files: FrrFiles::default(),
+        hooks: HookFacts::healthy(),
+    }
+}
+
+pub fn record() -> NetworkRecord {
+    NetworkRecord {
+        network: network(),
+        vtep: "10.0.0.1".parse().ok(),
+        port: None,
+        unsettled: false,
+        made: BTreeSet::new(),
+        before: None,
+    }
+}
+
+pub fn endpoint() -> Endpoint {
+    Endpoint {
         network: "red".parse().unwrap(),
         bridge: "red-l2".parse().unwrap(),
         device: "tap0".parse().unwrap(),
@@ -79,19 +147,15 @@ pub fn base() -> Base {
         taken: Vec::new(),
         slowed: Vec::new(),
         beside: Vec::new(),
-    };
+    }
+}
+
+pub fn host() -> HostFacts {
     let guest = Guest::new(GuestKind::Manual, "one", "one").unwrap();
-    Base {
+    HostFacts {
         config: Config::default(),
-        networks: vec![NetworkRecord {
-            network: network(),
-            vtep: "10.0.0.1".parse().ok(),
-            port: None,
-            unsettled: false,
-            made: BTreeSet::new(),
-            before: None,
-        }],
-        guests: vec![GuestRecord { endpoints: vec![endpoint], ..GuestRecord::new(guest) }],
+        networks: vec![record()],
+        guests: vec![GuestRecord { endpoints: vec![endpoint()], ..GuestRecord::new(guest) }],
         world: world(links()),
         unheard: None,
         drift: Vec::new(),

@@ -2,14 +2,15 @@
 
 use super::stage::{DHCP, What};
 use super::tried::{BLANK, Verdict, Why};
-use super::{BRIDGE_NF, NETWORKS, Seen};
-use crate::report::doctor::{Base, Finding, Severity, sysctl_command};
+use super::{BRIDGE_NF, NETWORKS};
+use crate::checks::{Facts, Finding, HostFacts, Severity, cure};
 
 /// So many of the rules that name something are shown.
 pub const RULES: usize = 4;
 const HOW: &str = "tried in a copy of this host's rules";
 
-pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
+pub fn check(facts: &Facts) -> Vec<Finding> {
+    let (host, seen) = (&facts.host, &facts.firewall);
     let mut found = Vec::new();
     if !seen.untold.is_empty() {
         let evidence = format!("not all of its rules are known, and those were not tried: {}", seen.untold.join("; "));
@@ -41,20 +42,20 @@ pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
             let is_bridged = |what: &What| matches!(what, What::Bridged { .. });
             if tried.verdicts.iter().any(|verdict| is_bridged(&verdict.what)) {
                 // It is told there.
-                return and_networks(base, found);
+                return and_networks(host, found);
             }
             pass &= tried.queues.is_none() && !tried.untried.iter().any(|(what, _)| is_bridged(what));
         }
     }
-    if !seen.bridge_nf.is_empty() && !base.networks.is_empty() {
+    if !seen.bridge_nf.is_empty() && !host.networks.is_empty() {
         found.push(bridge_nf(&seen.bridge_nf, pass));
     }
-    and_networks(base, found)
+    and_networks(host, found)
 }
 
-fn and_networks(base: &Base, mut found: Vec<Finding>) -> Vec<Finding> {
-    if base.networks.len() > NETWORKS {
-        let evidence = format!("{NETWORKS} of {} networks were tried", base.networks.len());
+fn and_networks(host: &HostFacts, mut found: Vec<Finding>) -> Vec<Finding> {
+    if host.networks.len() > NETWORKS {
+        let evidence = format!("{NETWORKS} of {} networks were tried", host.networks.len());
         found.push(Finding::hint("firewall", "the host", evidence));
     }
     found
@@ -65,7 +66,7 @@ fn bridge_nf(on: &[&'static str], pass: bool) -> Finding {
     let names: Vec<&str> = on.iter().map(|path| path.rsplit('/').next().unwrap_or_default()).collect();
     let evidence =
         format!("{} on: frames between guests of one bridge go through the host's firewall", names.join(", "));
-    let settings: Vec<String> = on.iter().map(|path| sysctl_command(path, "0")).collect();
+    let settings: Vec<String> = on.iter().map(|path| cure::sysctl(path, "0")).collect();
     let words = format!(
         "judge yourself: Docker, Kubernetes and libvirt's filters count on it, on all bridges of the host; where nobody does: {}",
         settings.join("; ")

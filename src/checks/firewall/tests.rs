@@ -1,7 +1,7 @@
 //! What is made of what the packets did. The packets themselves are in tests/cli/firewall.rs.
 
-use super::super::fixture::base;
-use super::super::{Finding, Severity};
+use super::super::fixture::{facts, host};
+use super::super::{Facts, Finding, Severity};
 use super::stage::What;
 use super::told::RULES;
 use super::tried::{ALWAYS, Verdict, Why, attempt, others};
@@ -13,8 +13,8 @@ fn verdict(what: What) -> Verdict {
     Verdict { what, lost, of: 1, known: true, mend, blank: false, why: Why::Tried, naming: None }
 }
 
-fn seen(verdicts: Vec<Verdict>) -> Seen {
-    Seen { bridge_nf: Vec::new(), untold: Vec::new(), tried: Ok(Tried { verdicts, ..Tried::default() }) }
+fn seen(verdicts: Vec<Verdict>) -> FirewallFacts {
+    FirewallFacts { bridge_nf: Vec::new(), untold: Vec::new(), tried: Ok(Tried { verdicts, ..Tried::default() }) }
 }
 
 fn tunnel() -> Verdict {
@@ -25,24 +25,34 @@ fn bridged() -> Verdict {
     verdict(What::Bridged { network: "red".into(), bridge: "red-l2".into(), v6: false })
 }
 
-fn only(seen: &Seen) -> Finding {
-    let mut found = judge(&base(), seen);
+impl FirewallFacts {
+    pub(in crate::checks) fn healthy() -> FirewallFacts {
+        seen(Vec::new())
+    }
+}
+
+fn finds(firewall: FirewallFacts) -> Vec<Finding> {
+    check(&Facts { firewall, ..facts() })
+}
+
+fn only(firewall: FirewallFacts) -> Finding {
+    let mut found = finds(firewall);
     assert_eq!(found.len(), 1, "{found:?}");
     found.remove(0)
 }
 
 #[test]
 fn what_is_lost_is_a_problem_where_that_is_certain() {
-    assert_eq!(judge(&base(), &seen(Vec::new())), []);
-    let told = only(&seen(vec![tunnel()]));
+    assert_eq!(finds(seen(Vec::new())), []);
+    let told = only(seen(vec![tunnel()]));
     assert_eq!((told.severity, told.runnable, told.mend.as_str()), (Severity::Problem, true, "mend it"));
     assert_eq!(told.evidence, "drops VXLAN from 10.0.0.2 (tried in a copy of this host's rules)");
-    let guessed = only(&seen(vec![Verdict { known: false, ..tunnel() }]));
+    let guessed = only(seen(vec![Verdict { known: false, ..tunnel() }]));
     assert_eq!(guessed.severity, Severity::Warning, "nobody knows whether a VTEP is there");
-    let blank = only(&seen(vec![Verdict { known: false, blank: true, ..tunnel() }]));
+    let blank = only(seen(vec![Verdict { known: false, blank: true, ..tunnel() }]));
     assert_eq!((blank.runnable, blank.mend.as_str()), (false, "with the other VTEPs' addresses for UNDERLAY: mend it"));
     for why in [Why::Queue, Why::Vrf, Why::Some] {
-        let unsure = only(&seen(vec![Verdict { why, mend: None, ..tunnel() }]));
+        let unsure = only(seen(vec![Verdict { why, mend: None, ..tunnel() }]));
         assert_eq!((unsure.severity, unsure.runnable), (Severity::Warning, false), "{why:?}");
     }
 }
@@ -50,7 +60,7 @@ fn what_is_lost_is_a_problem_where_that_is_certain() {
 #[test]
 fn without_a_mend_the_rules_are_shown() {
     let naming: Vec<String> = (0..9).map(|n| format!("iptables: [{n}:0] -A INPUT -p udp --dport 4789 -j X")).collect();
-    let told = only(&seen(vec![Verdict { mend: None, naming: Some(naming), ..tunnel() }]));
+    let told = only(seen(vec![Verdict { mend: None, naming: Some(naming), ..tunnel() }]));
     assert!(
         !told.runnable
             && told.mend.starts_with(
@@ -59,41 +69,41 @@ fn without_a_mend_the_rules_are_shown() {
         "{told}"
     );
     assert_eq!(told.mend.matches(" | ").count(), RULES - 1);
-    let hurried = only(&seen(vec![Verdict { mend: None, why: Why::Hurried, naming: Some(Vec::new()), ..tunnel() }]));
+    let hurried = only(seen(vec![Verdict { mend: None, why: Why::Hurried, naming: Some(Vec::new()), ..tunnel() }]));
     assert_eq!(hurried.mend, "judge yourself: no rule names it, and there was no time to try a change");
-    let none = only(&seen(vec![Verdict { mend: None, why: Why::Hurried, ..tunnel() }]));
+    let none = only(seen(vec![Verdict { mend: None, why: Why::Hurried, ..tunnel() }]));
     assert!(none.mend.ends_with("and no time was left to look which rules name it"), "{none}");
 }
 
 #[test]
 fn br_netfilter_is_told_once() {
-    let on = |verdicts| Seen { bridge_nf: BRIDGE_NF.to_vec(), ..seen(verdicts) };
-    let passes = only(&on(Vec::new()));
+    let on = |verdicts| FirewallFacts { bridge_nf: BRIDGE_NF.to_vec(), ..seen(verdicts) };
+    let passes = only(on(Vec::new()));
     assert_eq!((passes.check, passes.severity, passes.mend.as_str()), ("bridge-nf-call", Severity::Hint, ""));
-    let untold = judge(&base(), &Seen { untold: vec!["nft: oops".into()], ..on(Vec::new()) });
+    let untold = finds(FirewallFacts { untold: vec!["nft: oops".into()], ..on(Vec::new()) });
     let warned = untold.iter().find(|finding| finding.check == "bridge-nf-call").unwrap();
     assert_eq!((warned.severity, warned.runnable), (Severity::Warning, false));
     assert_eq!(warned.mend.matches("sysctl -w").count(), 3);
-    let dropped = only(&on(vec![bridged()]));
+    let dropped = only(on(vec![bridged()]));
     assert_eq!((dropped.check, dropped.severity, dropped.object.as_str()), ("firewall", Severity::Problem, "red"));
     assert!(dropped.evidence.contains("bridge-nf-call-iptables shows them"), "{dropped}");
 }
 
 #[test]
 fn what_cannot_be_tried_is_said() {
-    let told = only(&Seen { tried: Err("nft: oops".into()), ..seen(Vec::new()) });
+    let told = only(FirewallFacts { tried: Err("nft: oops".into()), ..seen(Vec::new()) });
     assert_eq!(
         (told.severity, told.evidence.as_str()),
         (Severity::NotChecked, "its rules could not be tried: nft: oops")
     );
-    let told = only(&Seen { untold: vec!["nft: oops".into()], ..seen(Vec::new()) });
+    let told = only(FirewallFacts { untold: vec!["nft: oops".into()], ..seen(Vec::new()) });
     assert_eq!(told.severity, Severity::NotChecked, "nothing lost is not nothing that drops");
 }
 
 #[test]
 fn what_no_copy_shows_is_said() {
     let untried = vec![(bridged().what, ALWAYS)];
-    let told = only(&Seen { tried: Ok(Tried { untried, ..Tried::default() }), ..seen(Vec::new()) });
+    let told = only(FirewallFacts { tried: Ok(Tried { untried, ..Tried::default() }), ..seen(Vec::new()) });
     assert_eq!((told.severity, told.object.as_str()), (Severity::NotChecked, "red"));
 }
 
@@ -113,13 +123,13 @@ fn the_others_are_named_no_wider_than_needed() {
 
 #[test]
 fn a_host_as_it_is_asked_about() {
-    let base = base();
-    let stage = set(&base, &[], &BRIDGE_NF, &Ruleset::default());
+    let host = host();
+    let stage = set(&host, &[], &BRIDGE_NF, &Ruleset::default());
     let asked: Vec<&What> = stage.cases.iter().map(|case| &case.what).collect();
     let routed = |out: &str| What::Routed { network: "red".into(), vrf: "red".into(), out: out.into(), v6: false };
     assert_eq!(asked, [&bridged().what, &routed("red-l2"), &routed("red-l3")]);
     assert_eq!(stage.devices, ["tap0", "vxlan20", "red", "red-l3"]);
-    let quiet = set(&base, &[], &[], &Ruleset::default());
+    let quiet = set(&host, &[], &[], &Ruleset::default());
     assert_eq!(quiet.cases.len(), 2, "without br_netfilter no firewall sees bridged frames");
 }
 
@@ -129,7 +139,7 @@ fn a_frame_that_is_refused_is_lost() {
     if !rustix::process::geteuid().is_root() || !std::path::Path::new("/proc/sys/net/bridge").exists() {
         return eprintln!("SKIP a_frame_that_is_refused_is_lost: not root, or no br_netfilter");
     }
-    let mut stage = set(&base(), &[], &BRIDGE_NF, &Ruleset::default());
+    let mut stage = set(&host(), &[], &BRIDGE_NF, &Ruleset::default());
     stage.script += "address add 10.9.9.9/32 dev lo\n";
     let text = "# Generated by iptables-save\n*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n-A FORWARD -j REJECT --reject-with icmp-host-prohibited\nCOMMIT\n";
     let saved = vec![ruleset::Saved { program: "iptables", v6: false, text: text.into() }];
@@ -144,7 +154,7 @@ fn what_a_vrf_forwards_is_told_by_the_names_of_its_devices() {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("SKIP what_a_vrf_forwards_is_told_by_the_names_of_its_devices: not root");
     }
-    let stage = set(&base(), &[], &[], &Ruleset::default());
+    let stage = set(&host(), &[], &[], &Ruleset::default());
     let dropped = |policy: &str, rules: &str| {
         let text = format!(
             "# Generated by iptables-save\n*filter\n:INPUT ACCEPT [0:0]\n:FORWARD {policy} [0:0]\n:OUTPUT ACCEPT [0:0]\n{rules}COMMIT\n"
@@ -168,9 +178,9 @@ fn what_a_vrf_forwards_is_told_by_the_names_of_its_devices() {
 
 /// In a copy of these rules of nft's, on a host whose network has an IPv6 gateway as well.
 fn tried_with(nft: &str) -> Tried {
-    let mut base = base();
-    base.networks[0].network.gateway.push("fd00:1::1/64".parse().unwrap());
-    let stage = set(&base, &[], &[], &Ruleset::default());
+    let mut host = host();
+    host.networks[0].network.gateway.push("fd00:1::1/64".parse().unwrap());
+    let stage = set(&host, &[], &[], &Ruleset::default());
     let rules = Ruleset { nft: nft.into(), ..Ruleset::default() };
     sandbox::inside(|| attempt(&stage, &[], &rules, &Kept::default(), Instant::now() + PATIENCE)).unwrap()
 }
@@ -187,7 +197,7 @@ fn what_only_a_vrf_has_is_no_certain_loss() {
     let whys: Vec<Why> = tried.verdicts.iter().map(|verdict| verdict.why).collect();
     assert_eq!(whys, [Why::Vrf; 2], "{tried:#?}");
     assert!(tried.verdicts.iter().all(|verdict| verdict.what.is_v6() && verdict.mend.is_none()), "{tried:#?}");
-    let told = only(&Seen {
+    let told = only(FirewallFacts {
         tried: Ok(Tried { verdicts: tried.verdicts.into_iter().take(1).collect(), ..Tried::default() }),
         ..seen(Vec::new())
     });
@@ -197,20 +207,20 @@ fn what_only_a_vrf_has_is_no_certain_loss() {
 
 #[test]
 fn a_network_without_guests_takes_no_others_port() {
-    let mut base = base();
-    let mut other = base.networks[0].clone();
+    let mut host = host();
+    let mut other = host.networks[0].clone();
     other.network.name = "blue".parse().unwrap();
     other.network.bridge = "blue-l2".parse().unwrap();
     other.network.vni = 30.try_into().unwrap();
     other.network.vrf = None;
-    base.networks.insert(0, other);
-    base.guests[0].endpoints[0].device = "vnet0".parse().unwrap();
-    let stage = set(&base, &[], &BRIDGE_NF, &Ruleset::default());
+    host.networks.insert(0, other);
+    host.guests[0].endpoints[0].device = "vnet0".parse().unwrap();
+    let stage = set(&host, &[], &BRIDGE_NF, &Ruleset::default());
     assert!(stage.script.contains("link set vnet0 master red-l2"), "{}", stage.script);
     assert!(!stage.script.contains("link set vnet0 master blue-l2"), "{}", stage.script);
     assert!(stage.devices.contains(&"evpn-guest0".to_owned()), "{:?}", stage.devices);
-    base.guests[0].endpoints[0].device = "evpn-guest0".parse().unwrap();
-    let stage = set(&base, &[], &BRIDGE_NF, &Ruleset::default());
+    host.guests[0].endpoints[0].device = "evpn-guest0".parse().unwrap();
+    let stage = set(&host, &[], &BRIDGE_NF, &Ruleset::default());
     assert!(!stage.script.contains("link set evpn-guest0 master blue-l2"), "{}", stage.script);
 }
 
@@ -240,7 +250,7 @@ fn two_ends_of_one_family_are_told_apart() {
         Tunnels { own: "192.0.2.1".parse().unwrap(), port, peers: vec![(all[0], uplink.clone())], all, known: true }
     };
     let tunnels = [end(4789, "192.0.2.2"), end(8472, "192.0.2.3")];
-    let stage = set(&base(), &tunnels, &[], &Ruleset::default());
+    let stage = set(&host(), &tunnels, &[], &Ruleset::default());
     let text = "# Generated by iptables-save\n*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n-A INPUT -p udp --dport 8472 -j DROP\nCOMMIT\n";
     let saved = vec![ruleset::Saved { program: "iptables", v6: false, text: text.into() }];
     let rules = Ruleset { saved, ..Ruleset::default() };

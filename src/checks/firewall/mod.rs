@@ -16,9 +16,9 @@ mod stage;
 mod told;
 mod tried;
 
-pub use told::judge;
+pub use told::check;
 
-use super::Base;
+use super::HostFacts;
 use super::bridges::ranges;
 use crate::engine::{Engine, EngineError};
 use crate::kernel::sysctl;
@@ -49,7 +49,7 @@ const BRIDGE_NF: [&str; 3] = [
     "net/bridge/bridge-nf-call-arptables",
 ];
 
-pub struct Seen {
+pub struct FirewallFacts {
     /// Of [`BRIDGE_NF`] those that are on.
     bridge_nf: Vec<&'static str>,
     /// Why there may be rules that were not tried, nothing where all were.
@@ -60,18 +60,18 @@ pub struct Seen {
 
 pub fn observe(
     engine: &mut Engine,
-    base: &Base,
+    host: &HostFacts,
     peers: &BTreeSet<IpAddr>,
     carriers: &Carriers,
-) -> Result<Seen, EngineError> {
+) -> Result<FirewallFacts, EngineError> {
     let mut bridge_nf = Vec::new();
     for path in BRIDGE_NF {
         if sysctl(path)?.is_some_and(|value| value != "0") {
             bridge_nf.push(path);
         }
     }
-    let mut seen = Seen { bridge_nf, untold: Vec::new(), tried: Ok(Tried::default()) };
-    if base.networks.is_empty() {
+    let mut seen = FirewallFacts { bridge_nf, untold: Vec::new(), tried: Ok(Tried::default()) };
+    if host.networks.is_empty() {
         return Ok(seen);
     }
     let until = Instant::now() + PATIENCE;
@@ -80,8 +80,8 @@ pub fn observe(
     if rules.is_empty() {
         return Ok(seen);
     }
-    let tunnels = tunnels(engine, base, peers, carriers)?;
-    let stage = set(base, &tunnels, &seen.bridge_nf, &rules);
+    let tunnels = tunnels(engine, host, peers, carriers)?;
+    let stage = set(host, &tunnels, &seen.bridge_nf, &rules);
     seen.tried = sandbox::inside(|| tried::attempt(&stage, &tunnels, &rules, &kept(), until));
     Ok(seen)
 }
@@ -89,7 +89,7 @@ pub fn observe(
 /// Where the tunnels of this host end, with the other ends as far as they are known.
 fn tunnels(
     engine: &mut Engine,
-    base: &Base,
+    host: &HostFacts,
     peers: &BTreeSet<IpAddr>,
     carriers: &Carriers,
 ) -> Result<Vec<Tunnels>, EngineError> {
@@ -99,17 +99,17 @@ fn tunnels(
         peers = engine.kernel()?.remotes()?.into_iter().map(|remote| remote.vtep).collect();
         peers.retain(|peer| !peer.is_unspecified() && !peer.is_multicast());
     }
-    let ends: BTreeSet<(IpAddr, u16)> = base
+    let ends: BTreeSet<(IpAddr, u16)> = host
         .networks
         .iter()
-        .filter_map(|record| Some((record.vtep?, record.port.unwrap_or(base.config.vtep.port))))
+        .filter_map(|record| Some((record.vtep?, record.port.unwrap_or(host.config.vtep.port))))
         .collect();
     let uplink = |link: &Link| Uplink {
         name: link.name.to_string(),
         port: matches!(link.kind, LinkKind::Bridge { .. }).then(|| {
-            base.world.slaves(link.index).next().map_or(format!("evpn-up{}", link.index), |port| port.name.to_string())
+            host.world.slaves(link.index).next().map_or(format!("evpn-up{}", link.index), |port| port.name.to_string())
         }),
-        addresses: base.world.addresses(link.index).map(|address| address.net).collect(),
+        addresses: host.world.addresses(link.index).map(|address| address.net).collect(),
     };
     let mut found = Vec::new();
     for (own, port) in ends {
@@ -117,7 +117,7 @@ fn tunnels(
         let mut others = Vec::new();
         for peer in sample(&all) {
             let route = engine.kernel()?.route_to(peer, None)?.filter(|route| !route.local);
-            let link = route.and_then(|route| base.world.by_index(route.device));
+            let link = route.and_then(|route| host.world.by_index(route.device));
             others.extend(link.map(|link| (peer, uplink(link))));
         }
         let known = !others.is_empty();
@@ -163,26 +163,26 @@ fn next(own: IpAddr) -> IpAddr {
 }
 
 /// What is asked of this host's rules.
-fn set(base: &Base, tunnels: &[Tunnels], bridge_nf: &[&str], rules: &Ruleset) -> Stage {
+fn set(host: &HostFacts, tunnels: &[Tunnels], bridge_nf: &[&str], rules: &Ruleset) -> Stage {
     let settings = BRIDGE_NF.map(|path| (path.to_owned(), u8::from(bridge_nf.contains(&path)).to_string()));
     let mut stage = Stage::new(settings.to_vec());
     for tunnels in tunnels.iter().filter(|tunnels| !tunnels.peers.is_empty()) {
         stage.tunnels(tunnels);
     }
-    for (n, record) in base.networks.iter().enumerate().take(NETWORKS) {
+    for (n, record) in host.networks.iter().enumerate().take(NETWORKS) {
         let network = &record.network;
         let (name, bridge) = (network.name.to_string(), network.bridge.to_string());
         let vxlan = network.vni.device().to_string();
         let ranges = ranges(&network.name);
         for v6 in [false, true] {
-            let guests = guests(base, n, record, v6);
+            let guests = guests(host, n, record, v6);
             if guests.is_empty() {
                 continue;
             }
             if ranges.iter().any(|range| range.contains(':') == v6) {
                 let vrf = network.vrf.as_ref().map(|vrf| vrf.name.as_str());
-                let index = base.world.link(&network.bridge).map(|link| link.index);
-                let addresses = index.into_iter().flat_map(|index| base.world.addresses(index));
+                let index = host.world.link(&network.bridge).map(|link| link.index);
+                let addresses = index.into_iter().flat_map(|index| host.world.addresses(index));
                 let addresses: Vec<IpNet> = addresses.map(|address| address.net).collect();
                 stage.dhcp(&name, (&bridge, &addresses), vrf, &guests, v6);
             }
@@ -200,12 +200,12 @@ fn set(base: &Base, tunnels: &[Tunnels], bridge_nf: &[&str], rules: &Ruleset) ->
         }
     }
     let is_bridge = |link: &&Link| matches!(link.kind, LinkKind::Bridge { .. });
-    for link in base.world.links().filter(is_bridge) {
-        let ports = base.world.slaves(link.index).map(|port| port.name.to_string());
+    for link in host.world.links().filter(is_bridge) {
+        let ports = host.world.slaves(link.index).map(|port| port.name.to_string());
         stage.bridges.insert(link.name.to_string(), ports.collect());
     }
     let words = rules.words();
-    for link in base.world.links().filter(|link| words.contains(link.name.as_str())) {
+    for link in host.world.links().filter(|link| words.contains(link.name.as_str())) {
         stage.bystander(link.name.as_str());
     }
     stage
@@ -213,9 +213,9 @@ fn set(base: &Base, tunnels: &[Tunnels], bridge_nf: &[&str], rules: &Ruleset) ->
 
 /// Guests of a network to ask for: of those that have an address of this family; where none is known to, each with one of the network's subnet. Where there is no
 /// guest, one by a name that nobody has.
-fn guests(base: &Base, n: usize, record: &NetworkRecord, v6: bool) -> Vec<Guest> {
+fn guests(host: &HostFacts, n: usize, record: &NetworkRecord, v6: bool) -> Vec<Guest> {
     let network = &record.network;
-    let all = || base.guests.iter().flat_map(|guest| &guest.endpoints);
+    let all = || host.guests.iter().flat_map(|guest| &guest.endpoints);
     let ours: Vec<&Endpoint> = all().filter(|endpoint| endpoint.network == network.name).collect();
     let gateway = network.gateway.iter().find(|net| net.addr().is_ipv6() == v6).copied();
     let of = |endpoint: &Endpoint| endpoint.ips.iter().map(|address| address.ip).find(|ip| ip.is_ipv6() == v6);
@@ -234,7 +234,7 @@ fn guests(base: &Base, n: usize, record: &NetworkRecord, v6: bool) -> Vec<Guest>
         return spread(&ours, GUESTS).filter_map(|endpoint| guest(endpoint, None)).collect();
     }
     let is_taken = |name: &String| {
-        base.world.links().any(|link| link.name.as_str() == name) || all().any(|e| e.device.as_str() == name)
+        host.world.links().any(|link| link.name.as_str() == name) || all().any(|e| e.device.as_str() == name)
     };
     let name = (n..).step_by(NETWORKS).map(|n| format!("evpn-guest{n}")).find(|name| !is_taken(name));
     let ips = addresses(gateway, None, &held, v6, network.gateway.is_empty());

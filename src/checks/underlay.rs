@@ -1,8 +1,11 @@
 //! The way between VTEPs: this host's tunnel end, and whether the tenants' packets fit through, tried with packets that may not be cut.
 
-use super::{Base, Finding};
+use super::{Facts, Finding, HostFacts, Verdict, cure};
+use crate::config::{Config, VtepSource};
 use crate::engine::{Engine, EngineError, TunnelEnd, tunnel_end_and_carriers};
 use crate::exec;
+use crate::model::IfName;
+use crate::plan::seen::World;
 use crate::plan::underlay::{Carriers, overhead};
 use crate::register::NetworkRecord;
 use std::collections::BTreeSet;
@@ -37,7 +40,7 @@ pub enum Answer {
     Untried(String),
 }
 
-pub struct Seen {
+pub struct UnderlayFacts {
     /// This host's tunnel end.
     end: TunnelEnd,
     /// The devices that tunnels leave by.
@@ -47,26 +50,26 @@ pub struct Seen {
     probes: Vec<(IpAddr, Answer)>,
 }
 
-impl Seen {
+impl UnderlayFacts {
     /// The devices that tunnels leave by.
     pub fn carriers(&self) -> &Carriers {
         &self.carriers
     }
 }
 
-pub fn observe(engine: &mut Engine, base: &Base, peers: &BTreeSet<IpAddr>) -> Result<Seen, EngineError> {
+pub fn observe(engine: &mut Engine, host: &HostFacts, peers: &BTreeSet<IpAddr>) -> Result<UnderlayFacts, EngineError> {
     let (end, carriers) = tunnel_end_and_carriers(engine)?;
-    let Some(own) = own_vtep(base, &end) else {
-        return Ok(Seen { end, carriers, peers: Vec::new(), probes: Vec::new() });
+    let Some(own) = own_vtep(host, &end) else {
+        return Ok(UnderlayFacts { end, carriers, peers: Vec::new(), probes: Vec::new() });
     };
     let peers: Vec<_> =
         peers.iter().filter(|p| p.is_ipv4() == own.is_ipv4()).map(|p| (*p, route_mtu(own, *p))).collect();
-    let need = largest(base).map(|mtu| mtu + overhead(Some(own)));
+    let need = largest(host).map(|mtu| mtu + overhead(Some(own)));
     // What this host itself cuts needs no probe to be known.
     let fits = |mtu: Option<u32>| need.is_some_and(|need| mtu.is_none_or(|mtu| mtu >= need));
     let probed: Vec<IpAddr> = peers.iter().filter(|(_, mtu)| fits(*mtu)).map(|(peer, _)| *peer).take(PEERS).collect();
     let probes = probes(&probed, need.unwrap_or(0), |peer, payload| ping(own, peer, payload));
-    Ok(Seen { end, carriers, peers, probes })
+    Ok(UnderlayFacts { end, carriers, peers, probes })
 }
 
 /// Was there an answer, and what did ping say?
@@ -98,13 +101,13 @@ fn verdict(large: Echo, small: Echo) -> Answer {
 }
 
 /// Where the tunnels end that are up; else where they would.
-fn own_vtep(base: &Base, end: &TunnelEnd) -> Option<IpAddr> {
-    base.networks.iter().find_map(|record| record.vtep).or(end.known())
+fn own_vtep(host: &HostFacts, end: &TunnelEnd) -> Option<IpAddr> {
+    host.networks.iter().find_map(|record| record.vtep).or(end.known())
 }
 
 /// The largest packet of any tenant, in bytes.
-fn largest(base: &Base) -> Option<u32> {
-    base.networks.iter().filter_map(|record| record.network.mtu).max()
+fn largest(host: &HostFacts) -> Option<u32> {
+    host.networks.iter().filter_map(|record| record.network.mtu).max()
 }
 
 /// The MTU of the route to a VTEP, as the kernel would use it: connect(2) of a UDP socket looks it up and sends nothing.
@@ -144,38 +147,59 @@ fn told_mtu(words: &str) -> Option<u32> {
     digits.parse().ok()
 }
 
-pub fn judge(base: &Base, seen: &Seen) -> Vec<Finding> {
-    let found = address(base, seen);
+pub fn check(facts: &Facts) -> Vec<Finding> {
+    let (host, seen) = (&facts.host, &facts.underlay);
+    let found = address(host, seen);
     // Without its address nothing can be tried.
     if !found.is_empty() {
         return found;
     }
     let chosen = seen.end.chosen().map(|what| Finding::hint("vtep-address", "the VTEP", what));
-    chosen.into_iter().chain(mtu(base, seen)).collect()
+    chosen.into_iter().chain(mtu(host, seen)).collect()
 }
 
-fn address<'a>(base: &'a Base, seen: &Seen) -> Vec<Finding> {
-    let has = |ip: IpAddr| base.world.links().any(|l| base.world.addresses(l.index).any(|a| a.net.addr() == ip));
-    let add = |ip: IpAddr| format!("ip address add {ip}/{} dev lo", if ip.is_ipv4() { 32 } else { 128 });
-    let gone: BTreeSet<IpAddr> =
-        base.networks.iter().filter_map(|record| record.vtep).filter(|vtep| !has(*vtep)).collect();
+/// Has this host the address at which its tunnels end?
+pub(crate) fn vtep(world: &World, ip: IpAddr, device: &IfName) -> Verdict {
+    match world.links().find(|link| world.addresses(link.index).any(|address| address.net.addr() == ip)) {
+        Some(owner) => Verdict::Holds(format!("an address of {}", owner.name)),
+        None => {
+            Finding::problem("vtep-address", ip, "no device of this host has it: what other hosts send here is dropped")
+                .at("vtep")
+                .run(cure::add_vtep(ip, device))
+                .into()
+        }
+    }
+}
+
+/// The device that is to have it.
+pub(crate) fn vtep_device(config: &Config, world: &World) -> IfName {
+    match &config.vtep.source {
+        VtepSource::Interface(name) => name.clone(),
+        VtepSource::Address(_) => {
+            let first = world.by_index(1).map(|link| link.name.clone());
+            first.unwrap_or_else(|| "lo".parse().expect("lo is a name"))
+        }
+    }
+}
+
+fn address<'a>(host: &'a HostFacts, seen: &UnderlayFacts) -> Vec<Finding> {
+    let device = vtep_device(&host.config, &host.world);
+    let vteps: BTreeSet<IpAddr> = host.networks.iter().filter_map(|record| record.vtep).collect();
+    let gone: Vec<Finding> = vteps.into_iter().filter_map(|ip| vtep(&host.world, ip, &device).found()).collect();
     if !gone.is_empty() {
-        let gone = gone.into_iter();
-        let told =
-            gone.map(|ip| Finding::problem("vtep-address", ip, "tunnels end at it, and no device has it").run(add(ip)));
-        return told.collect();
+        return gone;
     }
     match &seen.end.address {
         Err(why) => {
             vec![Finding::problem("vtep-address", "the VTEP", why.clone()).by("give the host one VTEP address")]
         }
-        Ok(vtep) if !has(*vtep) => {
+        Ok(ip) if self::vtep(&host.world, *ip, &device).found().is_some() => {
             let evidence = "config.toml says that it is this host's VTEP, and no device has it";
-            vec![Finding::problem("vtep-address", vtep, evidence).run(add(*vtep))]
+            vec![Finding::problem("vtep-address", ip, evidence).run(cure::add_vtep(*ip, &device))]
         }
         Ok(vtep) => {
             let other = |record: &'a NetworkRecord| Some((record, record.vtep.filter(|its| its != vtep)?));
-            let told = base.networks.iter().filter_map(other).map(|(record, its)| {
+            let told = host.networks.iter().filter_map(other).map(|(record, its)| {
                 let evidence = format!("its tunnel ends at {its}, and this host's VTEP is {vtep} now");
                 Finding::problem("vtep-address", &record.network.name, evidence)
                     .by("take the network down and up again, or set [vtep] address in config.toml to what it was")
@@ -185,11 +209,11 @@ fn address<'a>(base: &'a Base, seen: &Seen) -> Vec<Finding> {
     }
 }
 
-fn mtu(base: &Base, seen: &Seen) -> Vec<Finding> {
-    let (Some(own), Some(largest)) = (own_vtep(base, &seen.end), largest(base)) else { return Vec::new() };
+fn mtu(host: &HostFacts, seen: &UnderlayFacts) -> Vec<Finding> {
+    let (Some(own), Some(largest)) = (own_vtep(host, &seen.end), largest(host)) else { return Vec::new() };
     let (over, need) = (overhead(Some(own)), largest + overhead(Some(own)));
     let names: Vec<&str> =
-        base.networks.iter().filter(|r| r.network.mtu == Some(largest)).map(|r| r.network.name.as_str()).collect();
+        host.networks.iter().filter(|r| r.network.mtu == Some(largest)).map(|r| r.network.name.as_str()).collect();
     let packets = format!("packets of {largest} bytes ({}) are {need} bytes in the underlay", names.join(", "));
     // The kernel's own routes know best; without another VTEP yet, the devices that are known to carry tunnels. A guess is no ground for a finding: it may
     // be a management NIC.
@@ -248,19 +272,21 @@ fn mtu(base: &Base, seen: &Seen) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::super::Severity;
-    use super::super::fixture::{base, links};
+    use super::super::fixture::{facts, links};
     use super::*;
 
     fn ip(last: u8) -> IpAddr {
         [10, 0, 0, last].into()
     }
 
-    fn seen() -> Seen {
-        Seen {
-            end: end(Ok(ip(1))),
-            carriers: carried_by(9000, true),
-            peers: vec![(ip(2), Some(9000))],
-            probes: vec![(ip(2), Answer::Whole)],
+    impl UnderlayFacts {
+        pub(in crate::checks) fn healthy() -> UnderlayFacts {
+            UnderlayFacts {
+                end: end(Ok(ip(1))),
+                carriers: carried_by(9000, true),
+                peers: vec![(ip(2), Some(9000))],
+                probes: vec![(ip(2), Answer::Whole)],
+            }
         }
     }
 
@@ -274,10 +300,10 @@ mod tests {
     }
 
     #[track_caller]
-    fn finds(change: impl FnOnce(&mut Base, &mut Seen)) -> Vec<Finding> {
-        let (mut base, mut seen) = (base(), seen());
-        change(&mut base, &mut seen);
-        judge(&base, &seen)
+    fn finds(change: impl FnOnce(&mut HostFacts, &mut UnderlayFacts)) -> Vec<Finding> {
+        let mut facts = facts();
+        change(&mut facts.host, &mut facts.underlay);
+        check(&facts)
     }
 
     #[track_caller]
@@ -327,10 +353,10 @@ mod tests {
     #[test]
     fn an_ipv6_tunnel_takes_20_bytes_more() {
         let six: IpAddr = "c0d1::1".parse().unwrap();
-        let found = finds(|base, seen| {
-            base.networks[0].vtep = Some(six);
+        let found = finds(|host, seen| {
+            host.networks[0].vtep = Some(six);
             let links = links();
-            base.world = World::new(
+            host.world = World::new(
                 links,
                 vec![crate::plan::seen::Address {
                     index: 1,
@@ -339,7 +365,7 @@ mod tests {
                     lent: false,
                 }],
             );
-            *seen = Seen {
+            *seen = UnderlayFacts {
                 end: end(Ok(six)),
                 carriers: carried_by(9000, true),
                 peers: vec![("c0d1::2".parse().unwrap(), Some(9000))],
@@ -352,23 +378,23 @@ mod tests {
 
     #[test]
     fn the_vteps_address() {
-        let gone = finds(|base, _| base.world = World::new(links(), Vec::new()));
+        let gone = finds(|host, _| host.world = World::new(links(), Vec::new()));
         assert_eq!(only(&gone), ("vtep-address", Severity::Problem, "ip address add 10.0.0.1/32 dev lo"));
-        let moved = finds(|base, seen| {
+        let moved = finds(|host, seen| {
             seen.end = end(Ok(ip(9)));
-            let mut addresses: Vec<_> = base.world.addresses(1).copied().collect();
+            let mut addresses: Vec<_> = host.world.addresses(1).copied().collect();
             addresses.push(crate::plan::seen::Address { net: "10.0.0.9/32".parse().unwrap(), ..addresses[0] });
-            base.world = World::new(links(), addresses);
+            host.world = World::new(links(), addresses);
         });
         assert_eq!(only(&moved).0, "vtep-address");
         assert!(moved[0].evidence.contains("ends at 10.0.0.1, and this host's VTEP is 10.0.0.9 now"));
-        let none = finds(|base, seen| {
-            base.networks.clear();
+        let none = finds(|host, seen| {
+            host.networks.clear();
             seen.end = end(Err("no VTEP address: lo has no global address".into()));
         });
         assert_eq!(only(&none).0, "vtep-address");
-        let wrong = finds(|base, seen| {
-            base.networks.clear();
+        let wrong = finds(|host, seen| {
+            host.networks.clear();
             seen.end = end(Ok(ip(9)));
         });
         assert_eq!(only(&wrong).2, "ip address add 10.0.0.9/32 dev lo");

@@ -1,6 +1,6 @@
 //! Whether hypervisors can call us: the links in their hook directories, what keeps them from being run, and the agent.
 
-use super::{Base, Finding};
+use super::{Facts, Finding, HostFacts, cure};
 use crate::engine::Engine;
 use crate::install::{BINARY, places};
 use crate::model::GuestKind;
@@ -48,7 +48,7 @@ impl Daemon {
     }
 
     /// Has called one of its hooks, as records show.
-    fn was_called(&self, seen: &Seen) -> bool {
+    fn was_called(&self, seen: &HookFacts) -> bool {
         match self.name {
             "virtqemud" => seen.has_guest,
             "virtnetworkd" => seen.has_network,
@@ -57,7 +57,7 @@ impl Daemon {
     }
 }
 
-pub struct Seen {
+pub struct HookFacts {
     places: Vec<(PathBuf, bool, There)>,
     /// The mode of what the links point to; none where it is missing.
     mode: Option<u32>,
@@ -77,7 +77,7 @@ pub struct Seen {
     unit_enabled: Option<bool>,
 }
 
-pub fn observe(engine: &Engine, base: &Base) -> Seen {
+pub fn observe(engine: &Engine, host: &HostFacts) -> HookFacts {
     let root = Path::new("/");
     let by_libvirt = |origin| matches!(origin, crate::config::Origin::Libvirt | crate::config::Origin::LibvirtBridge);
     let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -85,12 +85,12 @@ pub fn observe(engine: &Engine, base: &Base) -> Seen {
         .iter()
         .any(|dir| Path::new(dir).join("evpn-agent.service").exists());
     let wanted = Path::new("/etc/systemd/system/multi-user.target.wants/evpn-agent.service");
-    Seen {
+    HookFacts {
         places: places(root).into_iter().map(|(path, libvirt)| (path.clone(), libvirt, there(&path))).collect(),
         mode: fs::metadata(BINARY).ok().map(|meta| meta.permissions().mode()),
         daemons: daemons(Path::new("/run")),
-        has_guest: base.guests.iter().any(|record| record.guest.kind == GuestKind::Libvirt),
-        has_network: base.networks.iter().any(|record| by_libvirt(record.network.origin)),
+        has_guest: host.guests.iter().any(|record| record.guest.kind == GuestKind::Libvirt),
+        has_network: host.networks.iter().any(|record| by_libvirt(record.network.origin)),
         apparmor: text("/sys/kernel/security/apparmor/profiles")
             .lines()
             .any(|line| (line.contains("libvirtd") || line.contains("virtqemud")) && line.ends_with("(enforce)")),
@@ -135,12 +135,13 @@ fn started(stat: &str, host: &str) -> Option<i64> {
 }
 
 /// Makes libvirt look for hooks again; the guests run on.
-fn reload(seen: &Seen, daemon: &Daemon) -> String {
+fn reload(seen: &HookFacts, daemon: &Daemon) -> String {
     let name = daemon.name;
     if seen.systemd { format!("systemctl reload {name}") } else { format!("kill -HUP $(cat /run/{name}.pid)") }
 }
 
-pub fn judge(seen: &Seen) -> Vec<Finding> {
+pub fn check(facts: &Facts) -> Vec<Finding> {
+    let seen = &facts.hooks;
     let mut found = links(seen);
     let is_linked = |(_, _, there): &(PathBuf, bool, There)| matches!(there, There::Link(_));
     if seen.places.iter().any(is_linked) {
@@ -187,7 +188,7 @@ pub fn judge(seen: &Seen) -> Vec<Finding> {
     if !seen.agent_runs {
         let evidence = "does not run: migrations, late addresses and what others delete wait for 'evpn-hook sync'";
         let finding = Finding::hint("agent", "evpn-agent", evidence);
-        found.push(finding.run("systemctl enable --now evpn-agent"));
+        found.push(finding.run(cure::AGENT));
     } else if seen.unit_enabled == Some(false) {
         let finding = Finding::hint("agent", "evpn-agent.service", "runs, and will not after the next boot");
         found.push(finding.run("systemctl enable evpn-agent"));
@@ -195,7 +196,7 @@ pub fn judge(seen: &Seen) -> Vec<Finding> {
     found
 }
 
-fn links(seen: &Seen) -> Vec<Finding> {
+fn links(seen: &HookFacts) -> Vec<Finding> {
     let mut found = Vec::new();
     let is_there =
         |wanted: bool| seen.places.iter().any(|(_, libvirt, there)| *libvirt == wanted && *there != There::Nothing);
@@ -247,33 +248,36 @@ fn links(seen: &Seen) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::super::Severity;
+    use super::super::fixture::facts;
     use super::*;
 
     const QEMU: &str = "/etc/libvirt/hooks/qemu.d/50-evpn-hook";
 
-    fn seen() -> Seen {
-        Seen {
-            places: places(Path::new("/"))
-                .into_iter()
-                .map(|(path, libvirt)| (path, libvirt, There::Link(100)))
-                .collect(),
-            mode: Some(0o100_755),
-            daemons: vec![Daemon { name: "libvirtd", since: Some(200) }],
-            has_guest: false,
-            has_network: false,
-            apparmor: false,
-            selinux: None,
-            systemd: true,
-            agent_runs: true,
-            unit_enabled: Some(true),
+    impl HookFacts {
+        pub(in crate::checks) fn healthy() -> HookFacts {
+            HookFacts {
+                places: places(Path::new("/"))
+                    .into_iter()
+                    .map(|(path, libvirt)| (path, libvirt, There::Link(100)))
+                    .collect(),
+                mode: Some(0o100_755),
+                daemons: vec![Daemon { name: "libvirtd", since: Some(200) }],
+                has_guest: false,
+                has_network: false,
+                apparmor: false,
+                selinux: None,
+                systemd: true,
+                agent_runs: true,
+                unit_enabled: Some(true),
+            }
         }
     }
 
     #[track_caller]
-    fn finds(change: impl FnOnce(&mut Seen)) -> Vec<Finding> {
-        let mut seen = seen();
-        change(&mut seen);
-        judge(&seen)
+    fn finds(change: impl FnOnce(&mut HookFacts)) -> Vec<Finding> {
+        let mut facts = facts();
+        change(&mut facts.hooks);
+        check(&facts)
     }
 
     #[track_caller]
@@ -282,14 +286,14 @@ mod tests {
         (found[0].check, found[0].severity, &found[0].mend)
     }
 
-    fn qemu(seen: &mut Seen, there: There) {
+    fn qemu(seen: &mut HookFacts, there: There) {
         seen.places.iter_mut().find(|(path, ..)| path == Path::new(QEMU)).unwrap().2 = there;
     }
 
     #[test]
     fn hooks_as_they_should_be() {
         assert_eq!(finds(|_| {}), []);
-        assert_eq!(seen().places.len(), 3);
+        assert_eq!(HookFacts::healthy().places.len(), 3);
     }
 
     #[test]
@@ -337,15 +341,15 @@ mod tests {
 
     #[test]
     fn a_libvirtd_that_has_not_looked() {
-        let late = |seen: &mut Seen| seen.daemons[0].since = Some(50);
-        let anew = |seen: &mut Seen| {
+        let late = |seen: &mut HookFacts| seen.daemons[0].since = Some(50);
+        let anew = |seen: &mut HookFacts| {
             late(seen);
             seen.places.iter_mut().for_each(|place| place.2 = There::Link(40));
             qemu(seen, There::Link(100));
         };
         assert_eq!(finds(anew), [], "linked anew, may be: the other was there at its start");
         assert_eq!(only(&finds(late)), ("hook-reload", Severity::Warning, "systemctl reload libvirtd"));
-        for called in [|seen: &mut Seen| seen.has_guest = true, |seen: &mut Seen| seen.has_network = true] {
+        for called in [|seen: &mut HookFacts| seen.has_guest = true, |seen: &mut HookFacts| seen.has_network = true] {
             let since = finds(|seen| {
                 late(seen);
                 called(seen);
@@ -358,12 +362,12 @@ mod tests {
     #[test]
     fn a_daemon_a_driver() {
         let modular = |qemu: i64, network: i64| {
-            move |seen: &mut Seen| {
+            move |seen: &mut HookFacts| {
                 let daemon = |name, since| Daemon { name, since: Some(since) };
                 seen.daemons = vec![daemon("virtqemud", qemu), daemon("virtnetworkd", network)];
             }
         };
-        let told = |change: &dyn Fn(&mut Seen)| {
+        let told = |change: &dyn Fn(&mut HookFacts)| {
             finds(change).into_iter().map(|f| format!("{} {}: {}", f.check, f.object, f.mend)).collect::<Vec<_>>()
         };
         assert_eq!(finds(modular(200, 200)), []);
@@ -371,17 +375,17 @@ mod tests {
         assert_eq!(told(&modular(200, 50)), network);
         assert_eq!(told(&modular(50, 200)), ["hook-reload virtqemud: systemctl reload virtqemud"]);
         assert_eq!(told(&modular(50, 50)).len(), 2);
-        let guests = |seen: &mut Seen| {
+        let guests = |seen: &mut HookFacts| {
             modular(50, 50)(seen);
             seen.has_guest = true;
         };
         assert_eq!(told(&guests), network, "that virtqemud has called says nothing of the other");
-        let networks = |seen: &mut Seen| {
+        let networks = |seen: &mut HookFacts| {
             modular(200, 50)(seen);
             seen.has_network = true;
         };
         assert_eq!(finds(networks), []);
-        let linked_later = |seen: &mut Seen| {
+        let linked_later = |seen: &mut HookFacts| {
             modular(50, 50)(seen);
             seen.places.iter_mut().for_each(|place| place.2 = There::Link(40));
             qemu(seen, There::Link(100));
