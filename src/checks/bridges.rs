@@ -1,12 +1,14 @@
 //! Bridges and their VXLAN ports: what differs from what `sync` would make of them, and what `sync` leaves alone. Ghosts. The anycast gateway's other owners.
 
-use super::{Facts, Finding, HostFacts};
+use super::{Facts, Finding, HostFacts, Severity};
 use crate::config::{Network, PortSecurity};
 use crate::engine::{Known, bridges_at_risk};
 use crate::model::{IfName, Mac, NetName, Vni};
+use crate::plan::foreign::Foreign;
 use crate::plan::network::router_mac;
 use crate::plan::seen::{Link, LinkKind, World};
 use crate::plan::{Hears, Step};
+use crate::register::NetworkRecord;
 use crate::snoop::{Question, Whom, who_has};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -100,75 +102,93 @@ pub fn ranges(network: &NetName) -> Vec<String> {
 
 pub fn check(facts: &Facts) -> Vec<Finding> {
     let (host, seen) = (&facts.host, &facts.bridges);
-    // FRR that does not answer is the speaker's part.
-    let silent = facts.speaker.as_ref().and_then(|said| said.unheard.as_ref());
     let mut found = Vec::new();
-    let mut vlan_aware = Vec::new();
     for record in &host.networks {
         let network = &record.network;
         let Some(bridge) = host.world.link(&network.bridge) else { continue };
-        if matches!(bridge.kind, LinkKind::Bridge { vlan_filtering: true, .. }) {
-            vlan_aware.push(format!("network {}: ", network.name));
-            let evidence = "is VLAN-aware: entries without a VLAN are not what it forwards by";
-            let command = format!("ip link set {} type bridge vlan_filtering 0", network.bridge);
-            found.push(Finding::problem("vlan-aware", &network.bridge, evidence).run(command));
-        }
-        found.extend(Known::of(&host.guests).foreign(&host.world, network).iter().map(|port| {
-            let held = network.security() != PortSecurity::Off;
-            let evidence = match (held, port.held) {
-                (false, _) => format!("is on bridge {} and no guest's: no hook told of it", network.bridge),
-                (true, true) => format!("is on bridge {} and no guest's: port security holds it", network.bridge),
-                (true, false) => format!("is on bridge {} and no guest's, and nothing holds it yet", network.bridge),
-            };
-            let found = if held { Finding::problem } else { Finding::hint };
-            found("foreign-port", &port.name, evidence).by(port.mend(network))
-        }));
-        let macs = bridge_macs(host, seen, network, record.vtep, bridge);
-        let is_right = macs.is_empty();
+        found.extend(vlan_aware(bridge));
+        found.extend(Known::of(&host.guests).foreign(&host.world, network).iter().map(|port| foreign(network, port)));
+        let macs = bridge_macs(host, seen, record, bridge);
+        found.extend(other_owners(seen, network, bridge.mac.filter(|_| macs.is_empty())));
         found.extend(macs);
-        let owners = || seen.owners.iter().flatten().filter(|owner| owner.network == network.name);
-        if owners().any(|owner| owner.whom == Whom::DhcpServer) {
-            let evidence = "this host's dnsmasq gives out addresses of a range, and so does a DHCP server of another host on the same segment: two guests may get one address";
-            found.push(Finding::warning("dhcp-server", &network.name, evidence)
-                .by("keep <dhcp><range> on one host of the network, which serves all of them, or give each host a range of its own ('virsh net-edit')"));
-        }
-        let gateways = owners().filter(|owner| is_right && bridge.mac != Some(owner.mac));
-        found.extend(gateways.filter_map(|owner| {
-            let Whom::Owner(ip) = owner.whom else { return None };
-            let here = bridge.mac.map_or("none".to_owned(), |mac| mac.to_string());
-            let evidence = format!("somebody else answers for the gateway {ip} with MAC {}, which is {here} here", owner.mac);
-            let finding = Finding::problem("gateway-mac", &network.name, evidence);
-            Some(finding.by("give the network the same MAC on every host (<mac address='…'/> in its XML, mac in config.toml), and no guest its address"))
-        }));
     }
     if let Err(why) = &seen.owners {
         found.push(Finding::not_checked("gateway-mac", "the gateways", why.clone()));
     }
-    for (network, bridge) in &seen.at_risk {
-        let evidence = format!(
-            "libvirt's network {network} is down and names it as the bridge that it makes: where 'virsh net-start {network}' fails, for whatever reason, libvirt 10.7 and newer deletes the bridge of that name"
-        );
-        found.push(Finding::problem("bridge-at-risk", bridge, evidence).by(format!(
-            "give network {network} another <bridge name=>, or <forward mode='bridge'/> if it is to use that one ('virsh net-edit {network}')"
-        )));
-    }
+    found.extend(seen.at_risk.iter().map(at_risk));
     found.extend(isolated(host));
-    let with_other_mac: Vec<String> =
-        found.iter().filter(|finding| finding.check == "bridge-mac").map(|finding| finding.object.clone()).collect();
+    let of = |check: &str| found.iter().filter(|f| f.check == check).map(|f| f.object.clone()).collect::<Vec<_>>();
+    let (with_other_mac, vlan_aware) = (of("bridge-mac"), of("vlan-aware"));
     found.extend(drift(host, &with_other_mac));
-    let is_told = |text: &&String| {
-        silent.is_some_and(|unheard| text.contains(unheard.why()))
-            || vlan_aware.iter().any(|network| text.starts_with(network.as_str()))
-            || text.contains("no VTEP address")
-            || text.contains(": this host's VTEP is ")
-            // `underlay-mtu` has it.
-            || text.contains(": the underlay leaves no more than ")
-    };
-    found.extend(host.troubles.iter().filter(|text| !is_told(text)).map(|text| {
-        Finding::problem("sync", "this host", text.clone())
-            .by("what the line says; 'evpn-hook sync' tells whether it is done")
-    }));
+    found.extend(troubles(facts, &vlan_aware));
     found
+}
+
+fn vlan_aware(bridge: &Link) -> Option<Finding> {
+    let is_aware = matches!(bridge.kind, LinkKind::Bridge { vlan_filtering: true, .. });
+    let evidence = "is VLAN-aware: entries without a VLAN are not what it forwards by";
+    let finding = Finding::problem("vlan-aware", &bridge.name, evidence);
+    is_aware.then(|| finding.run(format!("ip link set {} type bridge vlan_filtering 0", bridge.name)))
+}
+
+/// A port that no hook told of. It is a problem where nobody may send what is not the sender's own.
+pub(crate) fn foreign(network: &Network, port: &Foreign) -> Finding {
+    let (severity, held) = match (network.security(), port.held) {
+        (PortSecurity::Off, _) => (Severity::Hint, ": no hook told of it"),
+        (_, true) => (Severity::Problem, ": port security holds it"),
+        (_, false) => (Severity::Problem, ", and is not held yet ('evpn-hook sync' does that)"),
+    };
+    let evidence = format!("is on bridge {} and no guest's{held}", network.bridge);
+    Finding::new(severity, "foreign-port", &port.name, evidence).by(port.mend(network))
+}
+
+/// Who else answers for what is this network's own; for its gateway only where the bridge's MAC is right.
+fn other_owners(seen: &BridgeFacts, network: &Network, mac: Option<Mac>) -> Vec<Finding> {
+    let owners = seen.owners.iter().flatten().filter(|owner| owner.network == network.name);
+    let finding = |owner: &Owner| match owner.whom {
+        Whom::DhcpServer => {
+            let evidence = "this host's dnsmasq gives out addresses of a range, and so does a DHCP server of another host on the same segment: two guests may get one address";
+            let words = "keep <dhcp><range> on one host of the network, which serves all of them, or give each host a range of its own ('virsh net-edit')";
+            Some(Finding::warning("dhcp-server", &network.name, evidence).by(words))
+        }
+        Whom::Owner(ip) => {
+            let here = mac.filter(|mac| *mac != owner.mac)?;
+            let evidence =
+                format!("somebody else answers for the gateway {ip} with MAC {}, which is {here} here", owner.mac);
+            let words = "give the network the same MAC on every host (<mac address='…'/> in its XML, mac in config.toml), and no guest its address";
+            Some(Finding::problem("gateway-mac", &network.name, evidence).by(words))
+        }
+    };
+    owners.filter_map(finding).collect()
+}
+
+fn at_risk((network, bridge): &(String, IfName)) -> Finding {
+    let evidence = format!(
+        "libvirt's network {network} is down and names it as the bridge that it makes: where 'virsh net-start {network}' fails, for whatever reason, libvirt 10.7 and newer deletes the bridge of that name"
+    );
+    Finding::problem("bridge-at-risk", bridge, evidence).by(format!(
+        "give network {network} another <bridge name=>, or <forward mode='bridge'/> if it is to use that one ('virsh net-edit {network}')"
+    ))
+}
+
+/// What a `sync` could not mend, but for what has a check of its own.
+fn troubles(facts: &Facts, vlan_aware: &[String]) -> Vec<Finding> {
+    let silent = facts.speaker.as_ref().and_then(|said| said.unheard.as_ref());
+    let of_aware = |text: &str| {
+        let networks = facts.host.networks.iter().map(|record| &record.network);
+        let mut aware = networks.filter(|network| vlan_aware.iter().any(|name| name == network.bridge.as_str()));
+        aware.any(|network| text.starts_with(&format!("network {}: ", network.name)))
+    };
+    // `vtep-address` and `underlay-mtu` have these.
+    let others = ["no VTEP address", ": this host's VTEP is ", ": the underlay leaves no more than "];
+    let is_told = |text: &String| {
+        silent.is_some_and(|unheard| text.contains(unheard.why()))
+            || of_aware(text)
+            || others.iter().any(|other| text.contains(other))
+    };
+    let words = "what the line says; 'evpn-hook sync' tells whether it is done";
+    let rest = facts.host.troubles.iter().filter(|text| !is_told(text));
+    rest.map(|text| Finding::problem("sync", "this host", text.as_str()).by(words)).collect()
 }
 
 /// Ports that pass nothing to each other. It is a flag of each bridge's own, and a VXLAN port stands for all guests of all other hosts: where a guest's port is
@@ -194,13 +214,8 @@ fn isolated(host: &HostFacts) -> Vec<Finding> {
     found
 }
 
-fn bridge_macs(
-    host: &HostFacts,
-    seen: &BridgeFacts,
-    network: &Network,
-    vtep: Option<IpAddr>,
-    bridge: &Link,
-) -> Vec<Finding> {
+fn bridge_macs(host: &HostFacts, seen: &BridgeFacts, record: &NetworkRecord, bridge: &Link) -> Vec<Finding> {
+    let (network, vtep) = (&record.network, record.vtep);
     let mut found = Vec::new();
     let mut check = |link: &Link, wanted: Option<Mac>, whose: &str| {
         let Some(mac) = wanted.or(link.mac) else { return };
@@ -212,10 +227,8 @@ fn bridge_macs(
             }
             _ => return,
         };
-        found.push(
-            Finding::problem("bridge-mac", &link.name, evidence)
-                .run(format!("ip link set {} address {mac}; evpn-hook sync", link.name)),
-        );
+        let finding = Finding::problem("bridge-mac", &link.name, evidence);
+        found.push(finding.run(format!("ip link set {} address {mac}; evpn-hook sync", link.name)));
     };
     check(bridge, network.mac, "the network's");
     // Of foreign make it may have any, if only it keeps it.
@@ -225,68 +238,42 @@ fn bridge_macs(
     found
 }
 
+const LEARNS: &str =
+    "learns MACs from the tunnel (learning on): a frame that comes late moves a guest away from its own host";
+const FLOODS: &str = "floods every ARP and ND question to all VTEPs (neigh_suppress off)";
+const ISOLATED: &str = "a guest's port is isolated, and the VXLAN port is not: guests of other hosts reach it";
+const PVID: &str =
+    "gives its ports a VLAN (vlan_default_pvid): each entry gets a copy there, and FRR withdraws the MAC with the copy";
+const STP: &str =
+    "runs STP: each new port is deaf for 4 s or more, and guests and other hosts may have a part in the tree";
+const HEARS: &str = "hands its guests' packets to this host: a pure layer-2 tenant reaches the host's services, and the underlay through it";
+const LINK_LOCAL: &str =
+    "lets guests connect to services of this host by its link-local address: FRR's bgpd listens in each VRF";
+const STRICT: &str =
+    "rp_filter is not 2 (loose): what comes back by another way than it went is dropped where it is strict";
+const ARP: &str = "arp_ignore is neither 1 nor 2: it answers ARP also for addresses of other networks";
+
 /// What is wrong where a `sync` would take this step; nothing where that is no fault of its own.
 pub(crate) fn of_step(world: &World, step: &Step) -> Vec<Finding> {
-    let one = |check, object: &dyn Display, evidence: &str| vec![Finding::problem(check, object, evidence)];
+    let one = |check, object: &dyn Display, evidence| vec![Finding::problem(check, object, evidence)];
     match step {
         Step::SetVxlanPort { dev } => {
             let flags = world.link(dev).map(|link| link.port).unwrap_or_default();
-            let faults = [
-                (
-                    flags.learning == Some(true),
-                    "vxlan-learning",
-                    "learns MACs from the tunnel (learning on): a frame that comes late moves a guest away from its own host",
-                ),
-                (
-                    flags.neigh_suppress == Some(false),
-                    "vxlan-neigh-suppress",
-                    "floods every ARP and ND question to all VTEPs (neigh_suppress off)",
-                ),
-            ];
-            let faults = faults.into_iter().filter(|(is_so, ..)| *is_so);
-            faults.map(|(_, check, evidence)| Finding::problem(check, dev, evidence)).collect()
+            let learns = (flags.learning == Some(true)).then(|| Finding::problem("vxlan-learning", dev, LEARNS));
+            let floods = flags.neigh_suppress == Some(false);
+            let floods = floods.then(|| Finding::problem("vxlan-neigh-suppress", dev, FLOODS));
+            learns.into_iter().chain(floods).collect()
         }
-        Step::IsolateTunnel { dev } => one(
-            "port-isolated",
-            dev,
-            "a guest's port is isolated, and the VXLAN port is not: guests of other hosts reach it",
-        ),
-        Step::ClearDefaultPvid { bridge } => one(
-            "default-pvid",
-            bridge,
-            "gives its ports a VLAN (vlan_default_pvid): each entry gets a copy there, and FRR withdraws the MAC with the copy",
-        ),
-        Step::SetStp { bridge, on: false } => one(
-            "stp",
-            bridge,
-            "runs STP: each new port is deaf for 4 s or more, and guests and other hosts may have a part in the tree",
-        ),
-        Step::Hear { dev, hears: Hears::Nothing } => one(
-            "layer-2-host",
-            dev,
-            "hands its guests' packets to this host: a pure layer-2 tenant reaches the host's services, and the underlay through it",
-        ),
-        Step::Hear { dev, hears: Hears::NoLinkLocalService } => one(
-            "tenant-bgp",
-            dev,
-            "lets guests connect to services of this host by its link-local address: FRR's bgpd listens in each VRF",
-        ),
-        Step::Sysctl { path, .. } => {
-            let dev = path.rsplit('/').nth(1).unwrap_or_default();
-            match path.rsplit('/').next() {
-                Some("rp_filter") => one(
-                    "rp-filter",
-                    &dev,
-                    "rp_filter is not 2 (loose): what comes back by another way than it went is dropped where it is strict",
-                ),
-                Some("arp_ignore") => one(
-                    "arp-ignore",
-                    &dev,
-                    "arp_ignore is neither 1 nor 2: it answers ARP also for addresses of other networks",
-                ),
-                _ => Vec::new(),
-            }
-        }
+        Step::IsolateTunnel { dev } => one("port-isolated", dev, ISOLATED),
+        Step::ClearDefaultPvid { bridge } => one("default-pvid", bridge, PVID),
+        Step::SetStp { bridge, on: false } => one("stp", bridge, STP),
+        Step::Hear { dev, hears: Hears::Nothing } => one("layer-2-host", dev, HEARS),
+        Step::Hear { dev, hears: Hears::NoLinkLocalService } => one("tenant-bgp", dev, LINK_LOCAL),
+        Step::Sysctl { path, .. } => match path.rsplit('/').collect::<Vec<_>>()[..] {
+            ["rp_filter", ref dev, ..] => one("rp-filter", dev, STRICT),
+            ["arp_ignore", ref dev, ..] => one("arp-ignore", dev, ARP),
+            _ => Vec::new(),
+        },
         _ => Vec::new(),
     }
 }
@@ -302,10 +289,11 @@ fn drift(host: &HostFacts, with_other_mac: &[String]) -> Vec<Finding> {
             Step::DelNeigh { bridge, ip } => ghosts.push((bridge, ip)),
             Step::Rules { .. } | Step::AwaitVrf { .. } | Step::AwaitPort { .. } | Step::SpeakerAddVrf { .. } => {}
             Step::Sysctl { path, .. } if path == "net/ipv4/ip_forward" || path == "net/ipv6/conf/all/forwarding" => {}
-            step => match of_step(&host.world, step) {
-                none if none.is_empty() => rest.push(step),
-                some => found.extend(some.into_iter().map(Finding::sync)),
-            },
+            step => {
+                let faults = of_step(&host.world, step);
+                rest.extend(faults.is_empty().then_some(step));
+                found.extend(faults.into_iter().map(Finding::sync));
+            }
         }
     }
     for (bridge, ip) in ghosts.iter().take(LINES) {

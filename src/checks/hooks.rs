@@ -148,15 +148,14 @@ pub fn check(facts: &Facts) -> Vec<Finding> {
         match seen.mode {
             Some(mode) if mode & 0o111 == 0 => {
                 let evidence = "is not executable: hypervisors pass over the hooks without a word";
-                found
-                    .push(Finding::problem("hook-not-executable", BINARY, evidence).run(format!("chmod 755 {BINARY}")));
+                let finding = Finding::problem("hook-not-executable", BINARY, evidence);
+                found.push(finding.run(format!("chmod 755 {BINARY}")));
             }
             Some(_) => {}
             None => {
                 let evidence = "the hooks point to it, and it is not there";
-                found.push(
-                    Finding::problem("hook-dangling", BINARY, evidence).by(format!("install evpn-hook to {BINARY}")),
-                );
+                let finding = Finding::problem("hook-dangling", BINARY, evidence);
+                found.push(finding.by(format!("install evpn-hook to {BINARY}")));
             }
         }
     }
@@ -177,13 +176,11 @@ pub fn check(facts: &Facts) -> Vec<Finding> {
             found.push(Finding::warning("hook-reload", daemon.name, evidence).run(reload(seen, daemon)));
         }
     }
-    if seen.selinux == Some(false) && seen.places.iter().any(|(_, libvirt, there)| *libvirt && *there != There::Nothing)
-    {
+    if seen.selinux == Some(false) && seen.places.iter().any(|(_, libvirt, is)| *libvirt && *is != There::Nothing) {
         let evidence =
             "SELinux confines libvirt's hooks (virt_hooks_unconfined is off): they cannot change the network";
-        found.push(
-            Finding::problem("selinux", "virt_hooks_unconfined", evidence).run("setsebool -P virt_hooks_unconfined on"),
-        );
+        let finding = Finding::problem("selinux", "virt_hooks_unconfined", evidence);
+        found.push(finding.run("setsebool -P virt_hooks_unconfined on"));
     }
     if !seen.agent_runs {
         let evidence = "does not run: migrations, late addresses and what others delete wait for 'evpn-hook sync'";
@@ -202,6 +199,7 @@ fn links(seen: &HookFacts) -> Vec<Finding> {
         |wanted: bool| seen.places.iter().any(|(_, libvirt, there)| *libvirt == wanted && *there != There::Nothing);
     for (path, libvirt, there) in &seen.places {
         let shown = path.display();
+        let remove = format!("rm {shown}");
         let install = format!("evpn-hook install {}", if *libvirt { "--libvirt" } else { "--lxc" });
         match there {
             There::Link(_) => {}
@@ -223,10 +221,7 @@ fn links(seen: &HookFacts) -> Vec<Finding> {
             }
             There::Elsewhere(target) => {
                 let evidence = format!("points to {} and not to {BINARY}", target.display());
-                found.push(
-                    Finding::problem("hook-elsewhere", shown, evidence)
-                        .run(format!("rm {}; {install}", path.display())),
-                );
+                found.push(Finding::problem("hook-elsewhere", shown, evidence).run(format!("{remove}; {install}")));
             }
             There::File => {
                 let confined = match (libvirt, seen.apparmor) {
@@ -235,9 +230,7 @@ fn links(seen: &HookFacts) -> Vec<Finding> {
                     (false, _) => "",
                 };
                 let evidence = format!("is a file and not a link to {BINARY}: it is not updated with it{confined}");
-                found.push(
-                    Finding::problem("hook-copied", shown, evidence).run(format!("rm {}; {install}", path.display())),
-                );
+                found.push(Finding::problem("hook-copied", shown, evidence).run(format!("{remove}; {install}")));
             }
             There::Unread(why) => found.push(Finding::not_checked("hook-missing", shown, why.clone())),
         }

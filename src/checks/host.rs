@@ -146,56 +146,52 @@ fn kernel_config(release: &str) -> Option<String> {
     {
         return Some(text);
     }
-    let mut command = Command::new("zcat");
-    command.arg("/proc/config.gz").env("LC_ALL", "C");
+    output("zcat", &["/proc/config.gz"])
+}
+
+/// What a program prints, where it ends well and in time.
+fn output(program: &str, args: &[&str]) -> Option<String> {
+    let mut command = Command::new(program);
+    command.args(args).env("LC_ALL", "C");
     let ended = exec::run_up_to(LONG, command, Instant::now() + PATIENCE).ok()??;
     ended.status.success().then_some(ended.output)
 }
 
 pub fn check(facts: &Facts) -> Vec<Finding> {
     let (host, seen) = (&facts.host, &facts.kernel);
-    let mut found = kernel(host, seen);
-    found.extend(routing(host, seen));
-    found.extend(settings(host, seen));
-    found.extend(claims(seen));
-    found.extend(runs(seen));
-    found.extend(neighbour_table(host, seen));
-    found
+    let found = kernel(host, seen).into_iter().chain(routing(host, seen)).chain(settings(host, seen));
+    found.chain(claims(seen)).chain(runs(seen)).chain(neighbour_table(host, seen)).collect()
 }
 
 fn kernel(host: &HostFacts, seen: &KernelFacts) -> Vec<Finding> {
+    let release = &seen.release;
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|word| word.parse::<u32>().ok());
     let mut found = Vec::new();
-    let mut numbers = seen.release.split(|c: char| !c.is_ascii_digit()).map(|word| word.parse::<u32>().ok());
     match (numbers.next().flatten(), numbers.next().flatten()) {
-        (Some(major), Some(minor)) if (major, minor) < OLDEST => found.push(
-            Finding::problem("kernel-version", "the kernel", format!("Linux {} is older than 5.10", seen.release))
-                .by("run Linux 5.10 or newer"),
-        ),
+        (Some(major), Some(minor)) if (major, minor) < OLDEST => {
+            let evidence = format!("Linux {release} is older than 5.10");
+            found.push(Finding::problem("kernel-version", "the kernel", evidence).by("run Linux 5.10 or newer"));
+        }
         (Some(_), Some(_)) => {}
-        _ => found.push(Finding::not_checked(
-            "kernel-version",
-            "the kernel",
-            format!("'{}' is no version", seen.release),
-        )),
+        _ => found.push(Finding::not_checked("kernel-version", "the kernel", format!("'{release}' is no version"))),
     }
     for (word, module) in FEATURES.iter().filter(|(_, module)| *module != "vrf" || host.routes()) {
-        match seen.features.get(module) {
-            Some(Feature::There) => {}
-            Some(Feature::NotInstalled) => found.push(
-                Finding::problem("kernel-feature", *module, format!("module {module} of this kernel is not installed"))
-                    .by(format!(
-                        "install the package with the rest of its modules (Ubuntu: linux-modules-extra-{}; Fedora and RHEL: kernel-modules, kernel-modules-extra)",
-                        seen.release
-                    )),
-            ),
-            Some(Feature::NotMade) => found.push(
-                Finding::problem("kernel-feature", *module, format!("this kernel was made without CONFIG_{word}"))
-                    .by(format!("run a kernel with CONFIG_{word}")),
-            ),
-            None => {
-                found.push(Finding::not_checked("kernel-feature", *module, "the kernel's configuration cannot be read"))
+        let problem = |evidence: String| Finding::problem("kernel-feature", *module, evidence);
+        let unread = || Finding::not_checked("kernel-feature", *module, "the kernel's configuration cannot be read");
+        found.extend(match seen.features.get(module) {
+            Some(Feature::There) => None,
+            Some(Feature::NotInstalled) => {
+                let words = format!(
+                    "install the package with the rest of its modules (Ubuntu: linux-modules-extra-{release}; Fedora and RHEL: kernel-modules, kernel-modules-extra)"
+                );
+                Some(problem(format!("module {module} of this kernel is not installed")).by(words))
             }
-        }
+            Some(Feature::NotMade) => {
+                let evidence = format!("this kernel was made without CONFIG_{word}");
+                Some(problem(evidence).by(format!("run a kernel with CONFIG_{word}")))
+            }
+            None => Some(unread()),
+        });
     }
     found
 }
@@ -216,10 +212,10 @@ fn routing(host: &HostFacts, seen: &KernelFacts) -> Vec<Finding> {
         commands.concat().join("; ")
     };
     let (effect, bgp_closed) = (rules::effect(&seen.rules), !host.config.tenant_bgp);
+    let rule = |evidence: &str| Finding::problem("ip-rule", "ip rule", evidence);
     if !effect.local {
         let evidence = "there is no rule for table local: the host does not know its own addresses";
-        let command = both(&["add pref 0 table local protocol kernel"]);
-        found.push(mended(Finding::problem("ip-rule", "ip rule", evidence), &command));
+        found.push(mended(rule(evidence), &both(&["add pref 0 table local protocol kernel"])));
     } else if !effect.vrfs_first {
         let evidence =
             "table local is asked before the VRFs: a tenant's packets to an address that the host has as well end here";
@@ -231,23 +227,19 @@ fn routing(host: &HostFacts, seen: &KernelFacts) -> Vec<Finding> {
             "add pref 0 table local protocol kernel",
             "del pref 0 table local",
         ]);
-        found.push(mended(Finding::problem("ip-rule", "ip rule", evidence), &command));
+        found.push(mended(rule(evidence), &command));
     }
     let order = rules::Order::VrfsFirst { bgp_closed };
     let in_order = !host.config.manage_host || seen.rules.iter().all(|rules| rules::next(rules, order).is_none());
     if effect.local && effect.vrfs_first && effect.bgp_closed && !in_order {
         let evidence = "the VRFs' rules are not all at preference 0, where yours cannot come before them";
-        found.push(Finding::problem("ip-rule", "ip rule", evidence).sync());
+        found.push(rule(evidence).sync());
     }
     let before = seen.rules.iter().filter(|_| effect.vrfs_first).find_map(|rules| rules::before_vrfs(rules));
-    if let Some(rule) = before {
-        let evidence =
-            format!("'{rule}' is asked before the VRFs: a tenant's packet that fits it takes the host's routes");
-        found.push(
-            Finding::problem("ip-rule", "ip rule", evidence)
-                .by("give it a larger preference than the rule 'lookup [l3mdev-table]' has"),
-        );
-    }
+    found.extend(before.map(|first| {
+        rule(&format!("'{first}' is asked before the VRFs: a tenant's packet that fits it takes the host's routes"))
+            .by("give it a larger preference than the rule 'lookup [l3mdev-table]' has")
+    }));
     if !effect.bgp_closed && bgp_closed {
         let evidence =
             "guests can connect to this host's bgpd: FRR listens on port 179 in each VRF with a BGP instance";
@@ -321,10 +313,7 @@ fn run(host: &HostFacts) -> Vec<IfName> {
     if !Path::new("/run/NetworkManager").exists() {
         return Vec::new();
     }
-    let mut command = Command::new("nmcli");
-    command.args(["--terse", "--fields", "DEVICE,STATE", "device"]).env("LC_ALL", "C");
-    let ended = exec::run_up_to(LONG, command, Instant::now() + PATIENCE).ok().flatten();
-    let told = ended.filter(|ended| ended.status.success()).map(|ended| ended.output).unwrap_or_default();
+    let told = output("nmcli", &["--terse", "--fields", "DEVICE,STATE", "device"]).unwrap_or_default();
     let managed = managed(&told);
     let routed = host.networks.iter().map(|record| &record.network).filter(|network| network.vrf.is_some());
     all_devices(routed).into_iter().filter(|device| managed.contains(device.as_str())).collect()

@@ -139,6 +139,11 @@ impl Finding {
         Finding::new(Severity::Hint, check, object, evidence)
     }
 
+    /// As `status` has it.
+    pub(crate) fn line(&self) -> String {
+        format!("{} {}: {}", self.object, self.evidence, self.mend)
+    }
+
     /// What is wrong with a link of one guest's chain: `explain` says with which.
     pub(crate) fn of_link(evidence: impl Into<String>) -> Finding {
         Finding::problem("", "", evidence)

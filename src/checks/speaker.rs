@@ -3,6 +3,7 @@
 use super::unheard::Unheard;
 use super::{Facts, Finding, HostFacts, Severity, Verdict, cure};
 use crate::config::{Network, Vrf};
+use crate::engine::{devices_of, devices_of_vrf};
 use crate::model::{IfName, Vni};
 use crate::plan::Step;
 use crate::speaker::{Frr, Instance, Peer, Running, SpeakerError, VniInfo, VniKind, VrfInfo};
@@ -51,20 +52,16 @@ impl SpeakerFacts {
 
     /// Does it answer, and is it told to speak for this host?
     pub(crate) fn daemons(&self) -> Verdict {
+        let silent = |check, why: &Unheard| Finding::problem(check, "FRR", why.to_string()).at("frr");
         match &self.unheard {
-            Some(why @ Unheard::Silent(_)) => {
-                return Finding::problem("speaker-down", "FRR", why.to_string()).at("frr").run(cure::RESTART).into();
-            }
-            Some(why @ Unheard::Untold(_)) => {
-                return Finding::problem("speaker-untold", "FRR", why.to_string()).at("frr").by("ask again").into();
-            }
+            Some(why @ Unheard::Silent(_)) => return silent("speaker-down", why).run(cure::RESTART).into(),
+            Some(why @ Unheard::Untold(_)) => return silent("speaker-untold", why).by("ask again").into(),
             None => {}
         }
         let problem = |evidence: String| Finding::problem("advertise-all-vni", "bgpd", evidence).at("frr");
         let Some(evpn) = self.running.evpn() else {
-            return problem("bgpd has no 'router bgp': nothing is advertised".into())
-                .by("put 'router bgp AS' with its neighbours and 'address-family l2vpn evpn / advertise-all-vni' into frr.conf")
-                .into();
+            let words = "put 'router bgp AS' with its neighbours and 'address-family l2vpn evpn / advertise-all-vni' into frr.conf";
+            return problem("bgpd has no 'router bgp': nothing is advertised".into()).by(words).into();
         };
         if !self.running.advertises_all_vni() {
             let evidence = format!("'{}' has no advertise-all-vni: nothing is advertised", evpn.line());
@@ -122,11 +119,9 @@ impl SpeakerFacts {
     /// Is there anybody to tell?
     pub(crate) fn nobody(&self) -> Option<Finding> {
         let evidence = "no neighbour is activated below 'address-family l2vpn evpn': nobody is told anything";
-        self.peers.is_empty().then(|| {
-            Finding::problem("bgp-session", "bgpd", evidence)
-                .at("peer")
-                .by("put 'neighbor X activate' there, with the route reflectors or the other VTEPs")
-        })
+        let words = "put 'neighbor X activate' there, with the route reflectors or the other VTEPs";
+        let finding = Finding::problem("bgp-session", "bgpd", evidence).at("peer").by(words);
+        self.peers.is_empty().then_some(finding)
     }
 
     /// Why a session is not up.
@@ -173,7 +168,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     found.extend(said.running.evpn().into_iter().flat_map(|evpn| svi_ip(host, evpn)));
     for network in host.networks.iter().map(|record| &record.network) {
         // What is not as it should be in the kernel comes first.
-        if !is_touched(host, &[network.bridge.clone(), network.vni.device()]) {
+        if !is_touched(host, &devices_of(network)) {
             found.extend(said.vni(network).found());
         }
     }
@@ -234,10 +229,8 @@ fn l3vni(host: &HostFacts, said: &SpeakerFacts, vrf: &Vrf) -> Option<Finding> {
         let lacks = || Finding::problem("l3vni", &vrf.name, lacks_vrf(vrf)).at("l3vni");
         return Some(Finding { note: String::new(), ..found.filter(|_| !has).unwrap_or_else(lacks).sync() });
     }
-    let l3 = vrf.l3_bridge().ok().flatten();
-    let devices: Vec<IfName> = [Some(vrf.name.clone()), l3, Some(vni.device())].into_iter().flatten().collect();
     // What is down in the kernel is down in FRR.
-    found.filter(|_| !has || !is_touched(host, &devices))
+    found.filter(|_| !has || !is_touched(host, &devices_of_vrf(vrf)))
 }
 
 #[cfg(test)]

@@ -160,25 +160,19 @@ pub fn check(facts: &Facts) -> Vec<Finding> {
 
 /// Has this host the address at which its tunnels end?
 pub(crate) fn vtep(world: &World, ip: IpAddr, device: &IfName) -> Verdict {
-    match world.links().find(|link| world.addresses(link.index).any(|address| address.net.addr() == ip)) {
-        Some(owner) => Verdict::Holds(format!("an address of {}", owner.name)),
-        None => {
-            Finding::problem("vtep-address", ip, "no device of this host has it: what other hosts send here is dropped")
-                .at("vtep")
-                .run(cure::add_vtep(ip, device))
-                .into()
-        }
+    let mut links = world.links();
+    if let Some(owner) = links.find(|link| world.addresses(link.index).any(|address| address.net.addr() == ip)) {
+        return Verdict::Holds(format!("an address of {}", owner.name));
     }
+    let evidence = "no device of this host has it: what other hosts send here is dropped";
+    Finding::problem("vtep-address", ip, evidence).at("vtep").run(cure::add_vtep(ip, device)).into()
 }
 
 /// The device that is to have it.
 pub(crate) fn vtep_device(config: &Config, world: &World) -> IfName {
     match &config.vtep.source {
         VtepSource::Interface(name) => name.clone(),
-        VtepSource::Address(_) => {
-            let first = world.by_index(1).map(|link| link.name.clone());
-            first.unwrap_or_else(|| "lo".parse().expect("lo is a name"))
-        }
+        VtepSource::Address(_) => world.by_index(1).map_or("lo".parse().expect("a name"), |link| link.name.clone()),
     }
 }
 
@@ -228,21 +222,13 @@ fn mtu(host: &HostFacts, seen: &UnderlayFacts) -> Vec<Finding> {
         let carriers = seen.carriers.devices.iter().filter(|link| link.mtu == least);
         let mut uplinks: Vec<String> = carriers.map(|link| link.name.to_string()).collect();
         uplinks.sort();
+        let fits = least.saturating_sub(over);
+        let raise = uplinks.iter().map(|dev| format!("ip link set {dev} mtu {need}")).collect::<Vec<_>>().join("; ");
+        let problem = |object: &str, evidence: String| Finding::problem("underlay-mtu", object, evidence);
         found.push(match uplinks.is_empty() {
-            true => Finding::problem(
-                "underlay-mtu",
-                "the underlay",
-                format!("{packets}, and a route to a VTEP carries {least}"),
-            )
-            .by(format!(
-                "raise the MTU of the way to {need}, or set <mtu size='{}'/> in the network",
-                least.saturating_sub(over)
-            )),
-            false => {
-                let raise = uplinks.iter().map(|dev| format!("ip link set {dev} mtu {need}")).collect::<Vec<_>>();
-                Finding::problem("underlay-mtu", uplinks.join(", "), format!("{packets}, and it carries {least}"))
-                    .run(raise.join("; "))
-            }
+            true => problem("the underlay", format!("{packets}, and a route to a VTEP carries {least}"))
+                .by(format!("raise the MTU of the way to {need}, or set <mtu size='{fits}'/> in the network")),
+            false => problem(&uplinks.join(", "), format!("{packets}, and it carries {least}")).run(raise),
         });
     }
     for (peer, answer) in &seen.probes {
@@ -251,13 +237,11 @@ fn mtu(host: &HostFacts, seen: &UnderlayFacts) -> Vec<Finding> {
         );
         match answer {
             Answer::Whole => {}
-            Answer::Cut(Some(mtu)) => found.push(
-                Finding::problem("path-mtu", peer, format!("{packets}, and a router on the way carries {mtu}")).by(by),
-            ),
-            Answer::Cut(None) => found.push(
-                Finding::problem("path-mtu", peer, format!("{packets}, and are lost on the way; small ones come back"))
-                    .by(by),
-            ),
+            Answer::Cut(mtu) => {
+                let lost = || "are lost on the way; small ones come back".to_owned();
+                let why = mtu.map_or_else(lost, |mtu| format!("a router on the way carries {mtu}"));
+                found.push(Finding::problem("path-mtu", peer, format!("{packets}, and {why}")).by(by));
+            }
             Answer::Silent => found.push(Finding::not_checked("path-mtu", peer, "this VTEP answers no ping from ours")),
             Answer::Untried(why) => found.push(Finding::not_checked("path-mtu", peer, why.clone())),
         }

@@ -127,24 +127,22 @@ pub fn text(report: &Report, verbose: bool) -> String {
     for finding in report.findings.iter().filter(|finding| verbose || finding.severity < Severity::Hint) {
         let _ = writeln!(out, "{finding}");
     }
-    let count = |severity| report.findings.iter().filter(|finding| finding.severity == severity).count();
-    let counted = |severity, one: &str, more: &str| match count(severity) {
-        0 => None,
-        1 => Some(format!("1 {one}")),
-        n => Some(format!("{n} {more}")),
-    };
-    let counts = [
-        counted(Severity::Problem, "problem", "problems"),
-        counted(Severity::Warning, "warning", "warnings"),
-        counted(Severity::NotChecked, "not checked", "not checked"),
-        counted(Severity::Hint, "hint (-v shows it)", "hints (-v shows them)"),
-    ];
-    let counts: Vec<String> = counts.into_iter().flatten().collect();
     let (networks, guests) = (report.networks, report.guests);
     let word = if report.healthy { "healthy" } else { "not healthy" };
     let plural = |n: usize| if n == 1 { "" } else { "s" };
     let _ = write!(out, "{word}: {networks} network{}, {guests} guest{}", plural(networks), plural(guests));
-    out + &counts.iter().fold(String::new(), |text, count| format!("{text}, {count}")) + "\n"
+    for (severity, one, more) in [
+        (Severity::Problem, "problem", "problems"),
+        (Severity::Warning, "warning", "warnings"),
+        (Severity::NotChecked, "not checked", "not checked"),
+        (Severity::Hint, "hint (-v shows it)", "hints (-v shows them)"),
+    ] {
+        let count = report.findings.iter().filter(|finding| finding.severity == severity).count();
+        if count > 0 {
+            let _ = write!(out, ", {count} {}", if count == 1 { one } else { more });
+        }
+    }
+    out + "\n"
 }
 
 #[cfg(test)]

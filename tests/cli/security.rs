@@ -396,7 +396,8 @@ on_a_host!(a_port_that_no_hook_told_of_is_told_and_held, {
     let check = tried.host.run(&["status", "--check"]);
     assert_eq!(check.status, 3, "{check:?}");
     assert!(
-        check.stdout.contains("port t0 belongs to no guest, and is not held yet") && check.stdout.contains("'t~1'"),
+        check.stdout.contains("t0 is on bridge flat-l2 and no guest's, and is not held yet")
+            && check.stdout.contains("'t~1'"),
         "{check:?}"
     );
     let doctor = tried.host.run(&["doctor"]);

@@ -143,17 +143,13 @@ fn routes(links: &mut Links, s: &SegmentFacts, away: &StrangerFacts, frr: &Route
     }
     let object = away.mac.map(|mac| mac.to_string()).or(away.ips.first().map(ToString::to_string)).unwrap_or_default();
     let stale = leftovers(s, away);
-    let finding = match stale.is_empty() {
-        true => Verdict::advice(
-            "no other host announces it",
-            "run 'evpn-hook explain' on the host where the guest runs: there the chain begins",
-        ),
-        false => Verdict::broken(
-            "no other host announces it, and the kernel has entries for it still: a killed FRR left them",
-            Some(stale.join("; ")),
-        ),
+    let left = "no other host announces it, and the kernel has entries for it still: a killed FRR left them";
+    let elsewhere = "run 'evpn-hook explain' on the host where the guest runs: there the chain begins";
+    let verdict = match stale.is_empty() {
+        true => Verdict::advice("no other host announces it", elsewhere),
+        false => Verdict::broken(left, Some(stale.join("; "))),
     };
-    links.add("bgp-route", object, finding);
+    links.add("bgp-route", object, verdict);
 }
 
 /// The speaker's entries that nobody stands behind, as the commands that delete them.
@@ -270,26 +266,21 @@ fn neighbour(s: &SegmentFacts, mac: Mac, ip: IpAddr) -> Verdict {
 
 fn vrf_route(s: &SegmentFacts, path: &RoutePath, route: Option<&crate::plan::seen::Route>) -> Verdict {
     let Some(vrf) = &s.network.vrf else { return Verdict::Holds("layer 2 only".into()) };
-    let l3 = vrf.l3_bridge().ok().flatten().and_then(|l3| s.world.link(&l3)).map(|l| l.index);
-    let expected = l3.and_then(|l3| s.world.by_index(l3)).map_or("the L3VNI".to_owned(), |l| l.name.to_string());
-    match route {
-        Some(route) if Some(route.device) == l3 => Verdict::Holds(segment::way(s.world, route.via, route.device)),
-        Some(route) => {
-            let way = segment::way(s.world, route.via, route.device);
-            Verdict::advice(
-                format!("VRF {} sends it {way}, expected dev {expected}", vrf.name),
-                rt_hint(vrf.name.as_str(), path),
-            )
+    let l3 = vrf.l3_bridge().ok().flatten().and_then(|l3| s.world.link(&l3));
+    let way = route.map(|route| segment::way(s.world, route.via, route.device));
+    let evidence = match way {
+        Some(way) if route.map(|route| route.device) == l3.map(|l3| l3.index) => return Verdict::Holds(way),
+        Some(way) => {
+            let expected = l3.map_or("the L3VNI", |l3| l3.name.as_str());
+            format!("VRF {} sends it {way}, expected dev {expected}", vrf.name)
         }
-        None => Verdict::advice(format!("VRF {} has no route to it", vrf.name), rt_hint(vrf.name.as_str(), path)),
-    }
-}
-
-fn rt_hint(vrf: &str, path: &RoutePath) -> String {
-    format!(
-        "the VRF's 'route-target import' must take one of {}: see 'show bgp vrf {vrf} ipv4 unicast' in vtysh",
-        path.targets.join(" ")
-    )
+        None => format!("VRF {} has no route to it", vrf.name),
+    };
+    let (targets, vrf) = (path.targets.join(" "), &vrf.name);
+    let hint = format!(
+        "the VRF's 'route-target import' must take one of {targets}: see 'show bgp vrf {vrf} ipv4 unicast' in vtysh"
+    );
+    Verdict::advice(evidence, hint)
 }
 
 #[cfg(test)]

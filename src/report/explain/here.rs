@@ -78,10 +78,8 @@ fn guest(s: &SegmentFacts, here: &GuestFacts) -> Verdict {
     let speaks: Vec<String> = speaks.iter().map(ToString::to_string).collect();
     let evidence = format!("it speaks as {}, and is registered as {addresses}", speaks.join(", "));
     if here.agent_runs {
-        return Verdict::advice(
-            evidence,
-            "evpn-agent learns what a guest says next: see its log for why it did not take this",
-        );
+        let hint = "evpn-agent learns what a guest says next: see its log for why it did not take this";
+        return Verdict::advice(evidence, hint);
     }
     if here.guest.kind == GuestKind::Manual {
         let ips = e.ips.iter().map(|a| a.ip.to_string()).chain(speaks);

@@ -25,14 +25,8 @@ pub(super) fn kernel(links: &mut Links, s: &SegmentFacts) {
     links.add("vxlan", &vxlan, planned(s, "vxlan").unwrap_or_else(|| Verdict::Holds(device(s.world, &vxlan))));
     links.add("vtep", ip, vtep(s, ip));
     let Some(vrf) = &network.vrf else { return };
-    links.add(
-        "vrf",
-        &vrf.name,
-        planned(s, "vrf").unwrap_or_else(|| {
-            let inside = format!("{}; {} is in it", device(s.world, &vrf.name), network.bridge);
-            Verdict::Holds(inside)
-        }),
-    );
+    let inside = || format!("{}; {} is in it", device(s.world, &vrf.name), network.bridge);
+    links.add("vrf", &vrf.name, planned(s, "vrf").unwrap_or_else(|| Verdict::Holds(inside())));
     if let Some(vni) = vrf.vni {
         links.add("l3vni", vni, l3vni(s, &vrf.name, vni));
     }
@@ -83,7 +77,7 @@ fn planned(s: &SegmentFacts, link: &str) -> Option<Verdict> {
             let words: Vec<String> = steps.iter().map(|step| said(s.world, step)).collect();
             (!steps.is_empty()).then(|| Verdict::broken(words.join("; "), sync()))
         }
-        Err(refusal) => in_the_way(s, refusal).filter(|(at, _)| *at == link).map(|(_, finding)| finding),
+        Err(refusal) => in_the_way(s, refusal).filter(|(at, _)| *at == link).map(|(_, verdict)| verdict),
     }
 }
 
@@ -157,7 +151,7 @@ fn said(world: &World, step: &Step) -> String {
         Step::SpeakerAddVrf { vrf } => speaker::lacks_vrf(vrf),
         step => match &bridges::of_step(world, step)[..] {
             [] => format!("missing: {step}"),
-            found => found.iter().map(|f| format!("{} {}", f.object, f.evidence)).collect::<Vec<_>>().join("; "),
+            found => found.iter().map(|f| format!("{}: {}", f.object, f.evidence)).collect::<Vec<_>>().join("; "),
         },
     }
 }
@@ -182,16 +176,14 @@ fn in_the_way(s: &SegmentFacts, refusal: &Refusal) -> Option<(&'static str, Verd
         let Some(other) = world.links().find(wrong) else { continue };
         let evidence = format!("{}: {}; {refusal}", other.name, device(world, &other.name));
         let is_its = other.ours || other.name == vni.device() && matches!(other.kind, LinkKind::Vxlan { .. });
-        let finding = if is_its {
-            Verdict::broken(evidence, Some(format!("ip link del {} && evpn-hook sync", other.name)))
-        } else {
-            let hint = format!(
-                "{} is not evpn-hook's: delete it if it is nobody's, or give one of the two another VNI",
-                other.name
-            );
-            Verdict::advice(evidence, hint)
+        let name = &other.name;
+        let hint =
+            format!("{name} is not evpn-hook's: delete it if it is nobody's, or give one of the two another VNI");
+        let verdict = match is_its {
+            true => Verdict::broken(evidence, Some(format!("ip link del {name} && evpn-hook sync"))),
+            false => Verdict::advice(evidence, hint),
         };
-        return Some((link, finding));
+        return Some((link, verdict));
     }
     for (link, dev) in [("vrf", Some(&network.bridge)), ("l3vni", l3.as_ref())] {
         let Some(dev) = dev.and_then(|dev| world.link(dev)) else { continue };
@@ -244,14 +236,11 @@ pub(super) fn device(world: &World, name: &IfName) -> String {
 /// FRR's daemons and the VNI in zebra; false where nothing else that FRR says has a meaning.
 pub(super) fn speaker(links: &mut Links, s: &SegmentFacts) -> bool {
     let Some(frr) = &s.frr else { return false };
-    links.add(
-        "frr",
-        "zebra, bgpd",
-        match &frr.speaker.unheard {
-            Some(why @ Unheard::Untold(_)) => Verdict::untold(why.to_string()),
-            _ => frr.speaker.daemons(),
-        },
-    );
+    let daemons = match &frr.speaker.unheard {
+        Some(why @ Unheard::Untold(_)) => Verdict::untold(why.to_string()),
+        _ => frr.speaker.daemons(),
+    };
+    links.add("frr", "zebra, bgpd", daemons);
     if !frr.speaker.speaks() {
         return false;
     }
@@ -261,13 +250,8 @@ pub(super) fn speaker(links: &mut Links, s: &SegmentFacts) -> bool {
 
 /// What only an FRR that speaks could tell.
 pub(super) fn unheard(links: &mut Links, of: &[(&'static str, &dyn ToString)]) {
-    for (link, object) in of {
-        links.add(
-            link,
-            object.to_string(),
-            Verdict::untold("not known: FRR does not answer, or does not speak for this host".to_owned()),
-        );
-    }
+    let untold = || Verdict::untold("not known: FRR does not answer, or does not speak for this host");
+    of.iter().for_each(|(link, object)| links.add(link, object.to_string(), untold()));
 }
 
 /// Each BGP session, and before it the way to its peer where there is none. `told` is what is known of this guest's routes there.
@@ -295,20 +279,16 @@ pub(super) fn no_way(s: &SegmentFacts, frr: &RouteFacts) -> Verdict {
     }
     if let Some(peer) = shut {
         let unshut = frr.speaker.unshut(peer);
-        return Verdict::broken(
-            format!("no route to it: the underlay's session to {} is shut down", peer.name),
-            unshut,
-        );
+        let evidence = format!("no route to it: the underlay's session to {} is shut down", peer.name);
+        return Verdict::broken(evidence, unshut);
     }
     let sessions: Vec<String> = frr.underlay.iter().map(|p| format!("{} {}", p.name, p.state)).collect();
     let evidence = match sessions.is_empty() {
         true => "no route to it".to_owned(),
         false => format!("no route to it; underlay sessions: {}", sessions.join(", ")),
     };
-    Verdict::advice(
-        evidence,
-        "bring the underlay up: 'ip route get ADDRESS' and 'show bgp summary' in vtysh say how far it is",
-    )
+    let hint = "bring the underlay up: 'ip route get ADDRESS' and 'show bgp summary' in vtysh say how far it is";
+    Verdict::advice(evidence, hint)
 }
 
 /// An address as a kernel route shows it.

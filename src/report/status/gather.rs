@@ -2,9 +2,9 @@
 
 use super::{EndpointStatus, ForeignPort, NetworkStatus, Remote, Status};
 use crate::advice;
-use crate::checks;
 use crate::checks::duplicates::{self, Claims};
 use crate::checks::unheard::Unheard;
+use crate::checks::{bridges, speaker};
 use crate::config::{Network, PortSecurity};
 use crate::engine::{Engine, EngineError, Entries, Known, Now, boot_seconds, differences, host_wants, lacks};
 use crate::model::{Guest, Mac, NetName, Vni};
@@ -112,7 +112,7 @@ fn foreign_ports(
     for (network, ports) in up.iter().zip(found) {
         let Some(status) = networks.iter_mut().find(|n| n.name == network.name) else { continue };
         if is_held(network) {
-            status.problems.extend(ports.iter().map(|port| port.problem(network)));
+            status.problems.extend(ports.iter().map(|port| bridges::foreign(network, port).line()));
             if !ports.is_empty() && status.state == "up" {
                 status.state = "degraded";
             }
@@ -270,7 +270,7 @@ impl Heard {
                     Ok(_) => {
                         problem = Some(format!(
                             "{}: is advertise-all-vni in 'address-family l2vpn evpn'?",
-                            checks::speaker::unknown(network.vni)
+                            speaker::unknown(network.vni)
                         ));
                     }
                     Err(error @ (SpeakerError::TooLarge { .. } | SpeakerError::NotAsked { .. })) => {
