@@ -55,7 +55,7 @@ pub fn word(text: &str) -> String {
 
 /// Configuration lines for the running FRR, down from its top; none where a name in them is not one of FRR's.
 pub fn configure(lines: &[String]) -> Option<String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/@%+, ".contains(c);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/@%+*, ".contains(c);
     if !lines.iter().all(|line| line.chars().all(plain)) {
         return None;
     }
@@ -83,6 +83,7 @@ mod tests {
         assert_eq!(word("it's; rm -rf /"), r"'it'\''s; rm -rf /'");
         assert_eq!(word(""), "''");
         assert_eq!(configure(&["neighbor x' -c 'y shutdown".into()]), None);
+        assert!(configure(&["no route-target import *:20".into()]).is_some());
         assert_eq!(
             configure(&["vrf red".into(), "vni 10".into()]).as_deref(),
             Some("vtysh -c 'configure terminal' -c 'vrf red' -c 'vni 10'")
