@@ -117,12 +117,16 @@ impl Kernel {
                 gone.and_then(|()| self.add_fdb(port, *mac))
             }
             Step::EndFdb { vxlan, mac, vtep } => match self.index(step, vxlan)? {
-                // Another VTEP may have it by now, and the speaker knows. The device's own entry alone does not say so: zebra leaves that of the VTEP
-                // from which a guest came.
-                Some(index) if !self.is_behind(index, *mac)? => {
-                    self.put_remote(index, *mac, *vtep).and_then(|()| forgive(self.del_remote(index, *mac, *vtep)))
-                }
-                _ => Ok(()),
+                Some(index) => match self.add_remote(index, *mac, *vtep) {
+                    // Another VTEP has it by now, and the speaker knows.
+                    Err(cause) if cause.is(Errno::EXIST) && self.is_behind(index, *mac)? => Ok(()),
+                    // zebra leaves the entry of the VTEP from which a guest came.
+                    Err(cause) if cause.is(Errno::EXIST) => {
+                        self.put_remote(index, *mac, *vtep).and_then(|()| forgive(self.del_remote(index, *mac, *vtep)))
+                    }
+                    done => done.and_then(|()| forgive(self.del_remote(index, *mac, *vtep))),
+                },
+                None => Ok(()),
             },
             Step::TellNeigh { bridge, ip, mac, router } => {
                 let bridge = self.need(step, bridge)?;

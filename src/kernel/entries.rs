@@ -6,7 +6,7 @@ use super::{Kernel, PROTOCOL};
 use crate::fault;
 use crate::model::Mac;
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -53,11 +53,14 @@ impl Kernel {
         self.change(RouteNetlinkMessage::DelNeighbour(fdb_message(port, mac)), 0)
     }
 
-    /// An entry of a VXLAN device's own, in the place of what is there. zebra passes over one that is permanent, and takes EXT_LEARN for its own.
+    /// An entry of a VXLAN device's own, where there is none. zebra passes over one that is permanent, and takes EXT_LEARN for its own.
+    pub(super) fn add_remote(&mut self, vxlan: u32, mac: Mac, vtep: IpAddr) -> Done {
+        self.change(RouteNetlinkMessage::NewNeighbour(learned_remote(vxlan, mac, vtep)), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// The same in the place of what is there.
     pub(super) fn put_remote(&mut self, vxlan: u32, mac: Mac, vtep: IpAddr) -> Done {
-        let mut message = remote_message(vxlan, mac, vtep);
-        message.header.state = NeighbourState::Reachable;
-        self.change(RouteNetlinkMessage::NewNeighbour(message), REPLACE)
+        self.change(RouteNetlinkMessage::NewNeighbour(learned_remote(vxlan, mac, vtep)), REPLACE)
     }
 
     /// This one alone: the kernel compares the VTEP (drivers/net/vxlan/vxlan_core.c `__vxlan_fdb_delete`).
@@ -95,6 +98,12 @@ impl Kernel {
         message.attributes = vec![NeighbourAttribute::Destination(ip.into())];
         self.change(RouteNetlinkMessage::DelNeighbour(message), 0)
     }
+}
+
+fn learned_remote(vxlan: u32, mac: Mac, vtep: IpAddr) -> NeighbourMessage {
+    let mut message = remote_message(vxlan, mac, vtep);
+    message.header.state = NeighbourState::Reachable;
+    message
 }
 
 fn remote_message(vxlan: u32, mac: Mac, vtep: IpAddr) -> NeighbourMessage {
