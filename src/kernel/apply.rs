@@ -118,10 +118,14 @@ impl Kernel {
             }
             Step::EndFdb { vxlan, mac, vtep } => match self.index(step, vxlan)? {
                 Some(index) => match self.add_remote(index, *mac, *vtep) {
-                    // Another VTEP has it by now, and the speaker knows.
-                    Err(cause) if cause.is(Errno::EXIST) && self.is_behind(index, *mac)? => Ok(()),
-                    // zebra leaves the entry of the VTEP from which a guest came.
-                    Err(cause) if cause.is(Errno::EXIST) => {
+                    // zebra leaves the entry of the VTEP from which a guest came; or nobody knows whether there is one.
+                    Err(cause)
+                        if [Errno::EXIST, Errno::NOBUFS, Errno::NOMEM].into_iter().any(|errno| cause.is(errno)) =>
+                    {
+                        // Where another VTEP has it by now, the speaker knows.
+                        if self.is_behind(index, *mac)? {
+                            return Ok(());
+                        }
                         self.put_remote(index, *mac, *vtep).and_then(|()| forgive(self.del_remote(index, *mac, *vtep)))
                     }
                     done => done.and_then(|()| forgive(self.del_remote(index, *mac, *vtep))),

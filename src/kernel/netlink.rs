@@ -116,7 +116,7 @@ impl Socket {
             match sent.and_then(|_| self.answer(flags, &decode)) {
                 Err(NetlinkError::Interrupted(_)) => self.drain(),
                 // Whether it was done nobody knows. What is there when it is made once more could be somebody else's; all else may be said twice.
-                Err(error) if is_shortage(&error) && flags & NLM_F_EXCL == 0 => {
+                Err(error) if is_shortage(&error) && !is_exclusive(flags) => {
                     self.drain();
                     std::thread::sleep(SHORTAGE * (1 << tried.min(5)));
                     short = Some(error);
@@ -188,6 +188,11 @@ impl Socket {
 /// Had the kernel no memory for the request or its answer (netlink(7))?
 fn is_shortage(error: &NetlinkError) -> bool {
     error.is(Errno::NOBUFS) || error.is(Errno::NOMEM)
+}
+
+/// A change that is refused where something is there. In a question for a list the same bit says something else (linux/netlink.h: NLM_F_MATCH).
+fn is_exclusive(flags: u16) -> bool {
+    flags & NLM_F_DUMP != NLM_F_DUMP && flags & NLM_F_EXCL != 0
 }
 
 /// An answer as it comes, datagram by datagram. Pure: what the bytes are is nobody's promise.

@@ -69,8 +69,9 @@ fn places(value: &Value, at: &str, out: &mut Vec<String>) {
 /// What a network may have or not: without it the record is as good. Of what only advice is made of that is true whatever it says.
 fn optional(place: &str) -> bool {
     // What was put on a bridge that is ours goes with the bridge.
-    let also = ["/network/described", "/before"];
-    ["/network/mtu", "/network/vrf", "/port"].contains(&place) || also.iter().any(|also| place.starts_with(also))
+    let also = ["/network/described", "/network/gateway", "/before"];
+    ["/network/mac", "/network/mtu", "/network/vrf", "/port"].contains(&place)
+        || also.iter().any(|also| place.starts_with(also))
 }
 
 fn without(value: &mut Value, place: &str) {
