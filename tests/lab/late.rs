@@ -211,7 +211,8 @@ lab_test! {
             comp2.ok(&["ip", "-6", "neigh", "show", "dev", "v6only-l2"]).lines().any(|line| line.starts_with(&format!("{own} ")) && line.contains("extern_learn"))
         });
         assert!(sources(comp1).contains(&(own.to_owned(), "neighbour".to_owned())), "{:?}", sources(comp1));
-        assert!(comp2.ok(&["ip", "-6", "route", "show", "vrf", "v6only"]).contains(own));
+        // bgpd puts it there behind the neighbour.
+        wait_until("the route", SOON, || comp2.ok(&["ip", "-6", "route", "show", "vrf", "v6only"]).contains(own));
         drop(container);
         wait_until("comp2 to forget it", SOON, || !remembers(comp2, MAC));
     }
