@@ -391,6 +391,10 @@ fn left_by_a_killed_frr(table: &mut Table, home: &Host, other: &Host, hand: Hand
     let left = other.sh("bridge fdb show br red-l2; ip neigh show dev red-l2");
     assert!(!left.lines().any(|line| line.contains(MAC) && line.contains(IP)), "{mend}: {left}");
     assert!(!left.lines().any(|line| line.starts_with(MAC)), "{mend}: {left}");
+    // Of its link-local address, which the killed FRR left as well, nobody asked.
+    other.sh(&format!(
+        "for ip in $(ip neigh show dev red-l2 | sed -n 's/ .*{MAC}.*//p'); do ip neigh del $ip dev red-l2; done"
+    ));
     let _hand = Hand::attach(home);
     until_healthy(other, IP, "once the guest runs again");
     table.add(other, fault, &found, begun.elapsed());
