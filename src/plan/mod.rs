@@ -6,6 +6,7 @@
 //! - `guard`: what a guest may send on its own port
 //! - `duplicate`: what of an endpoint another guest has already
 //! - `learn`: an address that a guest shows to have, and whose it is
+//! - `record`: what is written down of a guest
 //! - `rules`: the order of the host's routing rules
 //! - `underlay`: by which devices tunnels leave
 //! - `step`, `seen`: the vocabulary of what goes out and what comes in
@@ -20,6 +21,7 @@ pub mod guest;
 pub mod learn;
 pub mod network;
 mod order;
+pub mod record;
 pub mod rules;
 pub mod seen;
 mod step;
