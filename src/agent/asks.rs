@@ -243,9 +243,7 @@ impl Agent {
             return self.due.put(Task::Guest(key), Instant::now());
         }
         if port.has(address.ip) {
-            self.engine.stands = Some((port.mac, address.ip));
-            let result = self.engine.sync_guest(&port.guest);
-            self.engine.stands = None;
+            let result = self.engine.sync_guest(&port.guest, Some((port.mac, address.ip)));
             self.done(&Task::Guest(key.clone()), &port.guest.name, result);
             return self.reload_guest(&key);
         }

@@ -4,7 +4,7 @@
 
 mod addresses;
 mod change;
-mod duplicates;
+mod eyes;
 mod flaws;
 mod foreign;
 mod guest;
@@ -83,30 +83,37 @@ pub struct Engine {
     pub register: Register,
     /// The log.
     pub journal: Journal,
-    /// Plans are not applied but kept in `planned`.
+    /// Plans are made, and neither applied nor written down.
     pub dry_run: bool,
-    /// What a dry run would have done.
-    pub planned: Plan,
-    /// A guest that this event left on its way to here: somebody has to see it arrive.
-    pub awaited: Option<Guest>,
-    /// The guest with this MAC answers for this address: it is not given up, though another VTEP has it.
-    pub stands: Option<(Mac, IpAddr)>,
     /// Until when a report asks FRR.
     report_until: Option<Instant>,
-    /// Why FRR does not answer, where who looks for drift knows: it is not asked for VRFs.
-    speaker_silent: Option<String>,
-    /// A duplicate may be waited for: nobody else waits for this process.
-    may_wait: bool,
-    /// This very call has announced that its guest comes from another host; a replay, which writes nothing, would not know it.
-    announced: bool,
     /// When the call began that somebody waits for, in µs since boot; none in the agent.
     began: Option<u64>,
-    /// How many steps were taken.
-    walked: usize,
     kernel: Option<Kernel>,
     config: Option<Config>,
     /// What was read of config.toml, where it was; none in it where there is no such file.
     config_text: Option<Option<String>>,
+}
+
+/// What came of an event.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What was done; with `dry_run` what would be.
+    pub plan: Plan,
+    /// A guest that this event left on its way to here: somebody has to see it arrive.
+    pub awaited: Option<Guest>,
+}
+
+impl Outcome {
+    fn of(plan: Plan) -> Outcome {
+        Outcome { plan, awaited: None }
+    }
+
+    /// What came of another event after this one.
+    pub fn and(&mut self, next: Outcome) {
+        self.plan.extend(next.plan);
+        self.awaited = next.awaited.or(self.awaited.take());
+    }
 }
 
 /// Entries of one bridge that somebody asks for.
@@ -128,15 +135,8 @@ impl Engine {
             register,
             journal,
             dry_run: false,
-            stands: None,
             report_until: None,
-            speaker_silent: None,
-            planned: Plan::new(),
-            awaited: None,
-            may_wait: true,
-            announced: false,
             began: None,
-            walked: 0,
             kernel: None,
             config: None,
             config_text: None,
@@ -244,7 +244,7 @@ impl Engine {
         let arranges = plan.iter().any(|planned| matches!(planned.step, Step::Rules { .. }));
         // Two that delete the same spare rule for table local would delete both. Held no longer than that: FRR comes behind it.
         let mut lock = if arranges { Some(self.register.lock_host()?) } else { None };
-        let Engine { kernel: Some(kernel), journal, walked, .. } = self else { return Ok(added) };
+        let Engine { kernel: Some(kernel), journal, .. } = self else { return Ok(added) };
         let mut hands = Hands { kernel, frr, added };
         let mut note = noting(journal);
         let done = all(plan, &mut hands, &mut |done| {
@@ -255,17 +255,15 @@ impl Engine {
         });
         hands.kernel.forget();
         done?;
-        *walked += plan.len();
         Ok(hands.added)
     }
 
     /// Walks as much of a plan as can be, for taking down; returns what the speaker still has of ours, and whether all was done.
     fn walk_on(&mut self, plan: &Plan, frr: Option<&mut Frr>, added: Option<Added>) -> (Option<Added>, bool) {
-        let Engine { kernel: Some(kernel), journal, walked, .. } = self else { return (added, plan.is_empty()) };
+        let Engine { kernel: Some(kernel), journal, .. } = self else { return (added, plan.is_empty()) };
         let mut hands = Hands { kernel, frr, added };
         let whole = most(plan, &mut hands, &mut noting(journal));
         hands.kernel.forget();
-        *walked += plan.len();
         (hands.added, whole)
     }
 
@@ -306,15 +304,18 @@ impl Engine {
     }
 
     /// Carries out what happened.
-    pub fn handle(&mut self, event: Event) -> Result<(), EngineError> {
+    pub fn handle(&mut self, event: Event) -> Result<Outcome, EngineError> {
         match event {
-            Event::Network { phase, network } => self.network(phase, network),
+            Event::Network { phase, network } => self.network(phase, network).map(Outcome::of),
             Event::NetworkStopped { name, network } => {
-                self.network_stopped(&name)?;
+                let plan = self.network_stopped(&name)?;
                 // Also where its start failed, before there was a record.
-                network.map_or(Ok(()), |network| Ok(self.register.mark_gone(&network.bridge)?))
+                if let Some(network) = network {
+                    self.register.mark_gone(&network.bridge)?;
+                }
+                Ok(Outcome::of(plan))
             }
-            Event::PortDeleted { owner } => self.port_deleted(&owner),
+            Event::PortDeleted { owner } => self.port_deleted(&owner).map(Outcome::of),
             Event::Guest { phase, guest, nics, flaw, notes } => {
                 self.journal.object.clone_from(&guest.name);
                 self.weigh(&phase, &guest, &nics, flaw.as_ref(), &notes)?;
@@ -324,8 +325,8 @@ impl Engine {
     }
 
     /// Carries out what LXC said.
-    pub fn handle_lxc(&mut self, hook: LxcHook) -> Result<(), EngineError> {
-        self.lxc(hook)
+    pub fn handle_lxc(&mut self, hook: LxcHook) -> Result<Outcome, EngineError> {
+        self.lxc(hook).map(Outcome::of)
     }
 }
 

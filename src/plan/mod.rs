@@ -9,6 +9,7 @@
 //! - `record`: what is written down of a guest
 //! - `rules`: the order of the host's routing rules
 //! - `underlay`: by which devices tunnels leave
+//! - `transition`: from what a guest's record says to what it shall say
 //! - `step`, `seen`: the vocabulary of what goes out and what comes in
 
 pub mod bridge;
@@ -25,6 +26,7 @@ pub mod record;
 pub mod rules;
 pub mod seen;
 mod step;
+pub mod transition;
 pub mod underlay;
 pub mod whose;
 

@@ -1,6 +1,8 @@
-//! What is written down of a guest: its NICs on our networks, what the kernel may hold of them, and how far each has come. The register keeps it in
-//! /run/evpn-hook/guests; old records must be read for ever.
+//! What is written down of a guest: its NICs on our networks, what the kernel may hold of them, and
+//! how far each has come. The register keeps it in /run/evpn-hook/guests; old records must be read
+//! for ever.
 
+use super::guard::{Guard, guard};
 use crate::config::PortSecurity;
 use crate::model::{Address, Guest, IfName, Mac, NetName, Source};
 use serde::{Deserialize, Serialize};
@@ -41,13 +43,15 @@ pub struct Endpoint {
     /// The device's index, by which the kernel's rules know it; only where they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<u32>,
-    /// What another guest of the fabric had when this one took it. FRR shows the fabric's hosts one of the two, so that nobody else knows.
+    /// What another guest of the fabric had when this one took it. FRR shows the fabric's hosts one
+    /// of the two, so that nobody else knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub taken: Vec<Taken>,
     /// Addresses that it took from others so often that it may not for a while.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slowed: Vec<Slowed>,
-    /// The guest's other ports on the same bridge, none where port security holds them: where it bonds them its MAC may come by any.
+    /// The guest's other ports on the same bridge, none where port security holds them: where it
+    /// bonds them its MAC may come by any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub beside: Vec<IfName>,
 }
@@ -81,6 +85,11 @@ pub struct Slowed {
 }
 
 impl Endpoint {
+    /// What its port lets in; empty where nothing holds it.
+    pub fn guard(&self) -> Guard {
+        guard(self.port_security, self.mac, &self.ips)
+    }
+
     /// Its addresses, whoever told them.
     pub fn addresses(&self) -> Vec<IpAddr> {
         self.ips.iter().map(|a| a.ip).collect()
@@ -91,8 +100,9 @@ impl Endpoint {
         self.ips.iter().filter(|a| !a.source.is_learned())
     }
 
-    /// Takes over what an earlier look at the same NIC knows and this one does not repeat: what was learned, and where nothing is declared, what
-    /// only the start or a hot-plug told. The network's `<dhcp><host>` is always at hand, so its silence counts.
+    /// Takes over what an earlier look at the same NIC knows and this one does not repeat: what was
+    /// learned, and where nothing is declared, what only the start or a hot-plug told. The
+    /// network's `<dhcp><host>` is always at hand, so its silence counts.
     pub fn remember(&mut self, old: &Endpoint) {
         if (self.mac, &self.network) != (old.mac, &old.network) {
             return;
@@ -116,7 +126,8 @@ impl Endpoint {
 pub struct GuestRecord {
     /// Who.
     pub guest: Guest,
-    /// Seconds since boot (CLOCK_BOOTTIME) when `qemu migrate` announced that it comes from another host.
+    /// Seconds since boot (CLOCK_BOOTTIME) when `qemu migrate` announced that it comes from another
+    /// host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incoming_since: Option<u64>,
     /// Its NICs.
@@ -124,12 +135,14 @@ pub struct GuestRecord {
     /// The hook that wrote this last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook: Option<Hook>,
-    /// What its NICs were, as long as the kernel may still hold something of it: being withdrawn, cut off in the midst of it, or refused.
+    /// What its NICs were, as long as the kernel may still hold something of it: being withdrawn,
+    /// cut off in the midst of it, or refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<Endpoint>,
 }
 
-/// A hook's run, as far as it was when it wrote its guest's record for the last time. Nobody else sees a hook: it is how the agent knows.
+/// A hook's run, as far as it was when it wrote its guest's record for the last time. Nobody else
+/// sees a hook: it is how the agent knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
     /// Which: `qemu start`.
@@ -156,6 +169,11 @@ impl GuestRecord {
     /// One without NICs.
     pub fn new(guest: Guest) -> GuestRecord {
         GuestRecord { guest, incoming_since: None, endpoints: Vec::new(), hook: None, leaving: Vec::new() }
+    }
+
+    /// Is it on its way to here?
+    pub fn is_incoming(&self) -> bool {
+        self.endpoints.iter().any(|e| e.stage == Stage::Incoming)
     }
 
     /// All that the kernel may hold of it.

@@ -2,10 +2,11 @@
 
 use super::{Look, Synced};
 use crate::config::Vrf;
-use crate::engine::guest::{observe, wanted};
 use crate::engine::{Engine, EngineError};
 use crate::model::{Guest, IfName, Mac, NetName};
-use crate::plan::guest::tell;
+use crate::plan::Plan;
+use crate::plan::guest::{Wanted, tell};
+use crate::plan::transition::Eyes;
 use crate::register::{Endpoint, GuestRecord, NetworkRecord, Stage};
 use crate::speaker::{Frr, SpeakerError};
 use std::collections::BTreeMap;
@@ -84,7 +85,8 @@ impl Engine {
             && !missed.is_empty()
         {
             for (guest, endpoint, _) in missed.iter() {
-                self.tell_again(guest, endpoint)?;
+                let told = self.tell_again(guest, endpoint)?;
+                out.did(Ok(told));
             }
             if !self.dry_run {
                 *missed = self.missed_after(&mut frr, &records, true).unwrap_or_default();
@@ -136,19 +138,21 @@ impl Engine {
     }
 
     /// Under its lock, and as it is now: the guest may be ending, and what is told again would be left behind.
-    fn tell_again(&mut self, guest: &Guest, missed: &Endpoint) -> Result<(), EngineError> {
+    fn tell_again(&mut self, guest: &Guest, missed: &Endpoint) -> Result<Plan, EngineError> {
         let _lock = if self.dry_run { None } else { Some(self.register.lock_guest(guest)?) };
         let Some(record) = self.register.guest(guest)? else {
             // The lock was made for a record that is not there.
-            return if self.dry_run { Ok(()) } else { Ok(self.register.remove_guest(guest)?) };
+            if !self.dry_run {
+                self.register.remove_guest(guest)?;
+            }
+            return Ok(Plan::new());
         };
         let is_it = |e: &&Endpoint| (&e.device, e.mac, e.stage) == (&missed.device, missed.mac, Stage::Registered);
-        let Some(endpoint) = record.endpoints.iter().find(is_it) else { return Ok(()) };
+        let Some(endpoint) = record.endpoints.iter().find(is_it) else { return Ok(Plan::new()) };
         let who = guest.to_string();
-        let want = wanted(&who, endpoint);
-        let seen = observe(self.kernel()?, &want)?;
+        let want = Wanted::of(&who, endpoint);
+        let seen = self.port(&want)?;
         self.journal.object.clone_from(&guest.name);
-        self.do_most(tell(&want, &seen));
-        Ok(())
+        Ok(self.do_most(tell(&want, &seen)))
     }
 }
