@@ -227,8 +227,9 @@ impl Engine {
         }
         self.walk(&plan, frr.as_mut(), None)?;
         // A call that found all in place leaves no trace.
-        if let Some(began) = self.began.filter(|_| change.is_start() && !plan.is_empty()) {
-            let took = boot_micros().saturating_sub(began);
+        if let Some(began) = self.journal.began.filter(|_| change.is_start() && !plan.is_empty()) {
+            let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            let began = boot_micros().saturating_sub(took);
             after.hook = Some(Hook { by: self.journal.event.clone(), began, took });
         }
         // All is done, and the claim knows all that there is to withdraw: a guest that has what it needs is not refused for a full disk.
@@ -424,7 +425,8 @@ impl Engine {
         if !self.walk_on(&plan, None, None).1 {
             self.register.put_guest(&left)?;
             let who = &left.guest;
-            return EngineError::refused(format!("{who}: not all could be withdrawn: 'evpn-hook sync' tries it again"));
+            let why = format!("{who}: not all could be withdrawn: 'evpn-hook sync' tries it again");
+            return Err(EngineError::Partly(Refusal(why)));
         }
         match after {
             Some(record) => self.register.put_guest(&record)?,

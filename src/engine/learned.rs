@@ -1,5 +1,5 @@
-//! Addresses that became known after the start: registered as soon as anybody tells of them. That one is another's by now is seen when its guest is
-//! looked at (`carry_out`).
+//! Addresses that became known after the start: registered as soon as anybody tells of them. That
+//! one is another's by now is seen when its guest is looked at (`plan::transition`).
 
 use super::guest::{boot_seconds, by_dhcp_host};
 use super::{Engine, EngineError};
@@ -7,10 +7,8 @@ use crate::config::{Network, PortSecurity};
 use crate::journal::Message;
 use crate::model::{Address, Guest, IfName, Mac, Source};
 use crate::plan::Plan;
-use crate::plan::guard::is_granted;
-use crate::plan::learn::{other_holder, unfit, with};
-use crate::plan::transition::{Change, Mode};
-use crate::plan::whose::{Answer, Case, Claim, Holder, Verdict, judge};
+use crate::plan::transition::{Change, Claimed, Ground, Heard, Mode, learns};
+use crate::plan::whose::Holder;
 use crate::register::{Endpoint, GuestRecord, Slowed, Stage};
 use std::net::IpAddr;
 
@@ -38,30 +36,8 @@ pub enum Learned {
     Unfit(String),
 }
 
-/// What else is known of a claim ([`Case`]).
-#[derive(Debug, Clone)]
-pub struct Claimed {
-    /// How sure it is.
-    pub claim: Claim,
-    /// Had it the address before?
-    pub had_it: bool,
-    /// Who else of this host has it, by the records.
-    pub here: Option<(Holder, Mac, Guest)>,
-    /// Who was asked whether it has it, and whether it answered.
-    pub asked: Option<(Mac, Answer)>,
-    /// The guest's addresses that were heard of late, the latest last.
-    pub heard: Vec<IpAddr>,
-}
-
-impl Claimed {
-    /// Nobody of this host is known to have it, and nobody was asked.
-    pub fn new(claim: Claim) -> Claimed {
-        Claimed { claim, had_it: false, here: None, asked: None, heard: Vec::new() }
-    }
-}
-
 impl Engine {
-    /// The guest behind this port has this address: registers it, if it is its ([`judge`]).
+    /// The guest behind this port has this address: registers it, if it is its.
     pub fn learn(
         &mut self,
         guest: &Guest,
@@ -70,69 +46,44 @@ impl Engine {
         claimed: Claimed,
     ) -> Result<Learned, EngineError> {
         self.journal.object.clone_from(&guest.name);
-        self.with_guest(guest, |engine, before| engine.learn_by(before, device, address, claimed))
+        self.with_guest(guest, |engine, before| engine.learn_by(&before, device, address, &claimed))
     }
 
     fn learn_by(
         &mut self,
-        before: GuestRecord,
+        before: &GuestRecord,
         device: &IfName,
         address: Address,
-        claimed: Claimed,
+        claimed: &Claimed,
     ) -> Result<Learned, EngineError> {
-        let mut record = before.clone();
-        let here = |e: &&mut Endpoint| e.device == *device && e.stage == Stage::Registered;
-        let Some(endpoint) = record.endpoints.iter_mut().find(here) else { return Ok(Learned::Known) };
-        let Some(mac) = endpoint.mac else { return Ok(Learned::Known) };
-        let Some(ips) = with(&endpoint.ips, address, mac, &claimed.heard) else { return Ok(Learned::Known) };
-        let new = !endpoint.ips.iter().any(|a| a.ip == address.ip);
-        endpoint.ips = ips;
-        if !new {
-            // Only who told it, or for how long.
-            self.register.put_guest(&record)?;
-            return Ok(Learned::Known);
-        }
-        let bridge = endpoint.bridge.clone();
-        let Some(network) = self.register.network_of_bridge(&bridge)? else { return Ok(Learned::Known) };
-        if let Some(why) = unfit(&network.network, address.ip) {
-            return Ok(Learned::Unfit(format!("{} is {why}", address.ip)));
-        }
-        if network.network.security() == PortSecurity::MacIp && !is_granted(&address, mac) {
-            let why =
-                "not given to it, which port_security = \"mac-ip\" asks for: declare it, or let a DHCP server give it";
-            return Ok(Learned::Unfit(format!("{} is {why}", address.ip)));
-        }
-        let kernel = self.kernel()?;
-        let Some(link) = kernel.link(&bridge)? else { return Ok(Learned::Known) };
-        if kernel.addresses(Some(link.index))?.iter().any(|own| own.net.addr() == address.ip) {
-            return Ok(Learned::Unfit(format!("{} is the gateway's", address.ip)));
-        }
-        let neigh = kernel.neigh(link.index, address.ip)?;
-        let by_entry = other_holder(neigh.as_ref(), mac).zip(neigh.and_then(|n| n.mac));
-        let Claimed { claim, had_it, here, asked, .. } = claimed;
-        let taken = here.as_ref().map(|(holder, mac, _)| (*holder, *mac)).or(by_entry);
-        let holder = taken.map_or(Holder::Nobody, |(holder, _)| holder);
-        // By now it may be a third one's, which nobody has asked.
-        let answer = asked.filter(|(of, _)| taken.is_some_and(|(_, mac)| mac == *of)).map_or(Answer::NotAsked, |a| a.1);
-        let whose = taken.map_or(String::new(), |(holder, of)| match holder {
-            Holder::Nobody => String::new(),
-            Holder::Itself => "its own on another NIC".to_owned(),
-            Holder::Here(_) => here.map_or(format!("{of}'s on this host"), |(_, _, guest)| format!("{guest}'s")),
-            Holder::Vtep => format!("{of}'s behind another VTEP"),
-            Holder::Operator => format!("{of}'s by an entry that is not evpn-hook's"),
-        });
-        match (judge(&Case { source: address.source, claim, had_it, holder, answer }), taken) {
-            (Verdict::Its, _) => {}
-            (Verdict::Ask, Some((holder, mac))) => return Ok(Learned::Ask { holder, mac }),
-            _ => return Ok(Learned::Refused(format!("{} is {whose}", address.ip))),
-        }
-        let (record, _) = self.change(&Change::new(Some(&before), record, Mode::Mend, |e| e.device == *device))?;
+        let ground = |bridge: &IfName| self.ground(bridge, address.ip);
+        let (change, taken, whose) = match learns(before, device, address, claimed, ground)? {
+            Heard::Known => return Ok(Learned::Known),
+            Heard::Noted(record) => {
+                self.register.put_guest(&record)?;
+                return Ok(Learned::Known);
+            }
+            Heard::Ask { holder, mac } => return Ok(Learned::Ask { holder, mac }),
+            Heard::Refused(why) => return Ok(Learned::Refused(why)),
+            Heard::Unfit(why) => return Ok(Learned::Unfit(why)),
+            Heard::Its { change, taken, whose } => (change, taken, whose),
+        };
+        let (record, _) = self.change(&change)?;
         let from = taken.map_or(String::new(), |_| format!(", before {whose}"));
         // From whom it was taken is always told.
         self.journal.hushed &= taken.is_none();
         let detail = format!(": {} ({}) on {device}{from}", address.ip, address.source);
         self.journal.say(&Message::Done { what: "learned", object: &record.guest.name, detail: &detail });
         Ok(Learned::Registered { taken })
+    }
+
+    /// The segment of this bridge, as far as it matters to this address.
+    fn ground(&mut self, bridge: &IfName, ip: IpAddr) -> Result<Option<Ground>, EngineError> {
+        let Some(record) = self.register.network_of_bridge(bridge)? else { return Ok(None) };
+        let kernel = self.kernel()?;
+        let Some(link) = kernel.link(bridge)? else { return Ok(None) };
+        let is_gateways = kernel.addresses(Some(link.index))?.iter().any(|own| own.net.addr() == ip);
+        Ok(Some(Ground { network: record.network, is_gateways, neigh: kernel.neigh(link.index, ip)? }))
     }
 
     /// The guest behind this port has shown to route IPv6 by this address, which is its own: others are told so. False where they were already.

@@ -15,11 +15,12 @@ mod lxc;
 mod network;
 mod sync;
 
+pub use crate::plan::transition::Claimed;
 pub use change::{Now, differences};
 pub use foreign::Known;
 pub use guest::{attach, boot_micros, boot_seconds, by_hand, detach, lacks, mends};
 pub use host::{TunnelEnd, tunnel_end_and_carriers, undo_host};
-pub use learned::{Claimed, Learned};
+pub use learned::Learned;
 pub use look::{devices_of, devices_of_vrf};
 pub use lxc::{Inner, Large, inside};
 pub use network::{HostLacks, host_lacks, host_wants};
@@ -52,6 +53,9 @@ pub enum EngineError {
     /// What is there contradicts what is wanted.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// Some of it was done, and the rest is remembered.
+    #[error(transparent)]
+    Partly(Refusal),
     /// The kernel could not be asked.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -87,8 +91,6 @@ pub struct Engine {
     pub dry_run: bool,
     /// Until when a report asks FRR.
     report_until: Option<Instant>,
-    /// When the call began that somebody waits for, in µs since boot; none in the agent.
-    began: Option<u64>,
     kernel: Option<Kernel>,
     config: Option<Config>,
     /// What was read of config.toml, where it was; none in it where there is no such file.
@@ -136,7 +138,6 @@ impl Engine {
             journal,
             dry_run: false,
             report_until: None,
-            began: None,
             kernel: None,
             config: None,
             config_text: None,
@@ -147,7 +148,6 @@ impl Engine {
     pub fn is_called(&mut self, event: String) {
         self.journal.event = event;
         self.journal.began = Some(Instant::now());
-        self.began = Some(boot_micros());
     }
 
     /// config.toml, read once.

@@ -674,10 +674,10 @@ impl Engine {
         self.name_devices(network);
         let (left, whole) = self.walk_on(&plan, frr.as_mut(), added);
         if !whole && !self.is_given_back(&record, &before)? {
-            return EngineError::refused(format!(
+            return Err(EngineError::Partly(Refusal(format!(
                 "network {name}: bridge {} could not be given back as it was before, so it is not forgotten: the log says why; 'evpn-hook network down {name}' again",
                 network.bridge
-            ));
+            ))));
         }
         // Before its own record goes: a run that is killed in between is one that comes up again.
         if let Some(mut vrf) = vrf_record.clone().filter(|_| !last_in_vrf)

@@ -56,9 +56,12 @@ impl Synced {
         self.plan.len()
     }
 
-    /// Keeps what was done. What failed may have done a part of it.
+    /// Keeps what was done. False where it failed.
     fn did(&mut self, result: Result<Plan, EngineError>) -> bool {
-        self.stale |= result.as_ref().map_or(true, |plan| !plan.is_empty());
+        self.stale |= match &result {
+            Ok(plan) => !plan.is_empty(),
+            Err(error) => matches!(error, EngineError::Partly(_)),
+        };
         let done = self.keep(result);
         self.plan.extend(done.iter().flatten().cloned());
         done.is_some()

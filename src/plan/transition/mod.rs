@@ -7,11 +7,14 @@
 //! is as it should be.
 //!
 //! - `wish`: what its hypervisor says of a guest → what its record shall say
+//! - `learn`: an address that was heard of: whose it is
 //! - `part`: what goes is withdrawn, as much of it as can be
 
+mod learn;
 mod part;
 mod wish;
 
+pub use learn::{Claimed, Ground, Heard, learns};
 pub use part::{Goes, Gone, Parting};
 pub use wish::{Runs, Wish, is_announced, runs, starts};
 

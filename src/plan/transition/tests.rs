@@ -308,5 +308,6 @@ macro_rules! table {
 }
 
 mod changes;
+mod learns;
 mod parts;
 mod wishes;
