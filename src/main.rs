@@ -6,19 +6,18 @@
 use clap::Parser;
 use evpn_hook::agent::arrival;
 use evpn_hook::cli::{Attach, Cli, Command, Common, HookCall, Install, NetworkArgs, Status, hook_call, one_sentence};
-use evpn_hook::engine::{self, Engine, EngineError, Outcome};
+use evpn_hook::engine::{self, Engine, EngineError};
 use evpn_hook::event::{Event, Nic};
 use evpn_hook::hypervisor;
 use evpn_hook::input::proxmox::{self, Phase};
 use evpn_hook::input::{self, InputError, libvirt_network, libvirt_qemu};
 use evpn_hook::journal::{Journal, Message};
 use evpn_hook::model::{Address, Guest, GuestKind, IfName, NetName, Source};
-use evpn_hook::plan::{self, Plan};
 use evpn_hook::record::{self, Recorder};
 use evpn_hook::register::Register;
 use evpn_hook::report::status::{self, terminal::Look, watch::WatchError};
 use evpn_hook::report::{self, doctor, explain};
-use evpn_hook::{cli, door, install, speaker, tape};
+use evpn_hook::{cli, door, install, plan, speaker, tape};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fmt::Display;
 use std::io::{Read, Write};
@@ -117,8 +116,8 @@ fn hook(call: &HookCall, common: &Common) -> ExitCode {
         }
     }
     let (result, may_refuse) = match outcome {
-        Ok(outcome) => {
-            if let Some(guest) = outcome.awaited {
+        Ok(()) => {
+            if let Some(guest) = engine.awaited.take() {
                 leave_a_watch(&mut engine, common, &guest);
             }
             return ExitCode::SUCCESS;
@@ -255,14 +254,14 @@ fn replay(path: &std::path::Path) -> Result<(), Failure> {
         let _ = write!(out, "now, evpn-hook {}: ", env!("CARGO_PKG_VERSION"));
         let _ = match outcome {
             Err(error) => writeln!(out, "fails: {}", plain(&error.to_string())),
-            Ok(outcome) if outcome.plan.is_empty() => writeln!(out, "nothing to do"),
-            Ok(outcome) => write!(out, "would do\n{}", plan::shown(&outcome.plan)),
+            Ok(()) if engine.planned.is_empty() => writeln!(out, "nothing to do"),
+            Ok(()) => write!(out, "would do\n{}", plan::shown(&engine.planned)),
         };
     }
     Ok(())
 }
 
-fn run_hook(call: &HookCall, engine: &mut Engine) -> Result<Outcome, HookError> {
+fn run_hook(call: &HookCall, engine: &mut Engine) -> Result<(), HookError> {
     let event = match call {
         HookCall::Qemu(args) => libvirt_qemu::read(args, &stdin()?)?,
         HookCall::Network(args) => {
@@ -288,16 +287,15 @@ fn run_hook(call: &HookCall, engine: &mut Engine) -> Result<Outcome, HookError> 
         }
         HookCall::Proxmox(args) => return run_hookscript(args, engine),
         HookCall::Lxc(network) => {
-            let Some(hook) = input::lxc::read(network.as_ref(), &env)? else { return Ok(Outcome::default()) };
+            let Some(hook) = input::lxc::read(network.as_ref(), &env)? else { return Ok(()) };
             let may_refuse = hook.phase.may_refuse();
             if !tape::plays() && !door::may_act() {
-                let asked = door::ask(&hook, network.as_ref(), &env);
-                return asked.map(|()| Outcome::default()).map_err(|text| HookError::Door(text, may_refuse));
+                return door::ask(&hook, network.as_ref(), &env).map_err(|text| HookError::Door(text, may_refuse));
             }
             return engine.handle_lxc(hook).map_err(|e| HookError::Engine(e, may_refuse));
         }
     };
-    let Some(event) = event else { return Ok(Outcome::default()) };
+    let Some(event) = event else { return Ok(()) };
     let may_refuse = event.may_refuse();
     engine.handle(event).map_err(|e| HookError::Engine(e, may_refuse))
 }
@@ -308,8 +306,8 @@ fn env(key: &str) -> Option<String> {
 }
 
 /// Proxmox VE's hookscript. What fails when the VM runs already stops nothing, and is shown with its task where the exit status says so.
-fn run_hookscript(args: &[String], engine: &mut Engine) -> Result<Outcome, HookError> {
-    let Some(call) = proxmox::call(args)? else { return Ok(Outcome::default()) };
+fn run_hookscript(args: &[String], engine: &mut Engine) -> Result<(), HookError> {
+    let Some(call) = proxmox::call(args)? else { return Ok(()) };
     let done = carry_out(call, engine);
     match call.phase {
         Phase::PostStart => done.map_err(|why| proxmox::unregistered(call.vmid, &why.to_string()).into()),
@@ -317,7 +315,7 @@ fn run_hookscript(args: &[String], engine: &mut Engine) -> Result<Outcome, HookE
     }
 }
 
-fn carry_out(call: proxmox::Call, engine: &mut Engine) -> Result<Outcome, HookError> {
+fn carry_out(call: proxmox::Call, engine: &mut Engine) -> Result<(), HookError> {
     let from = env("PVE_MIGRATED_FROM").unwrap_or_default();
     let from = proxmox::node(&from)?;
     let text = match call.phase {
@@ -327,12 +325,11 @@ fn carry_out(call: proxmox::Call, engine: &mut Engine) -> Result<Outcome, HookEr
             hypervisor::proxmox::configuration(call.vmid, from).map(|text| proxmox::kept(&text))
         })?,
     };
-    let mut all = Outcome::default();
     for event in proxmox::read(call, from.is_some(), &text) {
         let may_refuse = event.may_refuse();
-        all.and(engine.handle(event).map_err(|e| HookError::Engine(e, may_refuse))?);
+        engine.handle(event).map_err(|e| HookError::Engine(e, may_refuse))?;
     }
-    Ok(all)
+    Ok(())
 }
 
 fn network(common: &Common, args: &NetworkArgs) -> Result<(), Failure> {
@@ -356,13 +353,11 @@ fn network(common: &Common, args: &NetworkArgs) -> Result<(), Failure> {
     };
     // One that fails keeps no other from its turn.
     let act = if up { Engine::network_up_by_name } else { Engine::network_down_by_name };
-    let mut planned = Plan::new();
-    let failures = names.iter().filter_map(|name| act(&mut engine, name).map(|plan| planned.extend(plan)).err());
+    let failures = names.iter().filter_map(|name| act(&mut engine, name).err()).map(Failure::from);
     // A line each.
-    let failure =
-        failures.map(Failure::from).reduce(|a, b| Failure(a.0.max(b.0), format!("{}\nevpn-hook: {}", a.1, b.1)));
+    let failure = failures.reduce(|a, b| Failure(a.0.max(b.0), format!("{}\nevpn-hook: {}", a.1, b.1)));
     if args.dry_run {
-        report::plan(&planned);
+        report::plan(&engine.planned);
     }
     match failure {
         Some(failure) => Err(failure),
@@ -376,10 +371,10 @@ fn sync(common: &Common, dry_run: bool) -> Result<(), Failure> {
     engine.journal.event = "sync".to_owned();
     let synced = engine.sync()?;
     if dry_run {
-        report::plan(&synced.plan);
+        report::plan(&engine.planned);
     } else {
         let mut out = std::io::stdout().lock();
-        let _ = match synced.steps() {
+        let _ = match synced.steps {
             0 => writeln!(out, "nothing to do"),
             1 => writeln!(out, "mended in 1 step"),
             steps => writeln!(out, "mended in {steps} steps"),
@@ -434,7 +429,7 @@ fn attach(common: &Common, args: Attach) -> Result<(), Failure> {
         evpn_hook::model::host_ip(&address.ip.to_string()).map_err(wrong)?;
     }
     let start = Instant::now();
-    let (endpoint, planned) = engine::attach(&mut engine, guest, nic)?;
+    let endpoint = engine::attach(&mut engine, guest, nic)?;
     let (place, large) = match inside {
         Some((path, inner)) => {
             let bridge = engine.kernel()?.link(&endpoint.bridge).map_err(failed)?;
@@ -443,7 +438,7 @@ fn attach(common: &Common, args: Attach) -> Result<(), Failure> {
         None => (String::new(), None),
     };
     if args.dry_run {
-        report::plan(&planned);
+        report::plan(&engine.planned);
         if let Some(large) = large {
             let _ = writeln!(std::io::stdout(), "{}", large.command(&place));
         }

@@ -84,14 +84,6 @@ fn keep<T: Serialize, E: Display>(question: String, answer: &Result<T, E>) {
     });
 }
 
-/// While a tape plays nothing is written; who asks for it later is told what would be there.
-#[cold]
-#[inline(never)]
-pub fn keep_written<T: Serialize>(question: impl Display, value: &T) {
-    TAPE.with_borrow_mut(|tape| tape.remove(&question.to_string()));
-    keep(question.to_string(), &Ok::<_, Untold>(value));
-}
-
 #[cold]
 #[inline(never)]
 fn answer<T: DeserializeOwned>(question: &str) -> Result<T, Untold> {

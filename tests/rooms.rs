@@ -20,7 +20,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("fault", &[]),
     ("hypervisor", &["config", "event", "input", "model"]),
     ("speaker", &["config", "exec", "model"]),
-    ("register", &["config", "fault", "model", "plan", "speaker", "tape"]),
+    ("register", &["config", "fault", "model", "speaker", "tape"]),
     ("guard", &["config", "exec", "model", "plan", "tape"]),
     ("journal", &["model", "plan"]),
     ("apply", &["config", "fault", "guard", "kernel", "plan", "speaker", "tape"]),

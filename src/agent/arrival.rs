@@ -70,7 +70,7 @@ impl One {
             }
             if look_closely {
                 if is_here(engine, &record) {
-                    return Ok(engine.arrived(&record.guest)?.map(|_| record.guest));
+                    return Ok(engine.arrived(&record.guest)?.then_some(record.guest));
                 }
                 let kernel = engine.kernel()?;
                 let gone = |e: &crate::register::Endpoint| matches!(kernel.link(&e.device), Ok(None));
@@ -97,7 +97,7 @@ impl One {
             // A device on another bridge was put there; who did it tells of it himself.
             let moved = looks.iter().any(|look| matches!(look, Look::Guest(_, Why::Moved)));
             if !moved && looks.iter().any(|look| !matches!(look, Look::Guest(_, Why::Arrived))) {
-                engine.sync_guest(guest, None)?;
+                engine.sync_guest(guest)?;
                 until = (Instant::now() + FRESH).min(arrived + FRESH_MOST);
             }
         }

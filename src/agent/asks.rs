@@ -243,7 +243,9 @@ impl Agent {
             return self.due.put(Task::Guest(key), Instant::now());
         }
         if port.has(address.ip) {
-            let result = self.engine.sync_guest(&port.guest, Some((port.mac, address.ip)));
+            self.engine.stands = Some((port.mac, address.ip));
+            let result = self.engine.sync_guest(&port.guest);
+            self.engine.stands = None;
             self.done(&Task::Guest(key.clone()), &port.guest.name, result);
             return self.reload_guest(&key);
         }

@@ -383,7 +383,7 @@ impl Agent {
             Task::Guest(key) if let Some(at) = self.may_have_lost(key) => self.due.put(task, at),
             Task::Guest(key) => {
                 let Some(guest) = self.index.guest(key).cloned() else { return };
-                let result = self.engine.sync_guest(&guest, None);
+                let result = self.engine.sync_guest(&guest);
                 if self.done(&task, &guest.name, result) > 0 {
                     self.doubt(key);
                 }
@@ -440,16 +440,16 @@ impl Agent {
         let (steps, mut problems) = match result {
             Ok(synced) => {
                 // Of a guest or a network the engine tells itself.
-                if synced.steps() > 0 && *task == Task::Everything {
-                    journal.say(&Message::Mended { steps: synced.steps() });
+                if synced.steps > 0 && *task == Task::Everything {
+                    journal.say(&Message::Mended { steps: synced.steps });
                 }
-                if synced.steps() > 0 {
-                    self.metrics.mended(kind(task), synced.steps());
+                if synced.steps > 0 {
+                    self.metrics.mended(kind(task), synced.steps);
                 }
-                if synced.steps() > 0 && self.patience.mended(task, now) {
+                if synced.steps > 0 && self.patience.mended(task, now) {
                     journal.say(&Message::Claimed { guest: object });
                 }
-                (synced.steps(), synced.problems)
+                (synced.steps, synced.problems)
             }
             Err(error) => {
                 failed = true;

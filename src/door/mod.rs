@@ -284,7 +284,7 @@ fn act(
         }
         // Withdrawing one's own needs no entry: it may be gone by now.
         LxcPhase::Down { .. } | LxcPhase::Stop | LxcPhase::PostStop => {
-            engine.handle_lxc(LxcHook { guest, phase, flaw }).map(drop)
+            engine.handle_lxc(LxcHook { guest, phase, flaw })
         }
     }
 }

@@ -13,7 +13,6 @@ use crate::hypervisor;
 use crate::input::InputError;
 use crate::journal::Message;
 use crate::model::NetName;
-use crate::plan::Plan;
 use crate::register::NetworkRecord;
 use std::net::IpAddr;
 
@@ -152,49 +151,43 @@ impl Engine {
     }
 
     /// libvirt says that a network has changed, or that a guest is about to join it.
-    pub(super) fn network_updated(&mut self, network: &Network) -> Result<Plan, EngineError> {
-        let (up, plan) = self.network_follows(network)?;
-        let Some(up) = up.filter(|up| up.origin != Origin::Config) else { return Ok(plan) };
+    pub(super) fn network_updated(&mut self, network: &Network) -> Result<(), EngineError> {
+        let up = self.network_follows(network)?.filter(|up| up.origin != Origin::Config);
+        let Some(up) = up else { return Ok(()) };
         for difference in changed(&up, network) {
             self.journal.say(&Message::Warning(&format_args!("network {}: {difference}", up.name)));
         }
-        Ok(plan)
+        Ok(())
     }
 
     /// Takes over what libvirt may change in a running network: its DHCP hosts, and what its guests may send. What is left out of the XML is no
-    /// wish to lift it. Returns what it is up with then, where it is up, and what was done.
-    pub(super) fn network_follows(&mut self, network: &Network) -> Result<(Option<Network>, Plan), EngineError> {
+    /// wish to lift it. Returns what it is up with then, where it is up.
+    pub(super) fn network_follows(&mut self, network: &Network) -> Result<Option<Network>, EngineError> {
         let follows = |record: &NetworkRecord| {
             record.network.hosts != network.hosts || network.asks_to_hold(&record.network).is_some()
         };
         let up = |record: &NetworkRecord| record.network.name == network.name;
         // libvirt says it at every guest's start, which must not wait for a network that is busy with FRR.
-        let Some(record) = self.register.network_of_bridge(&network.bridge)?.filter(up) else {
-            return Ok((None, Plan::new()));
-        };
+        let Some(record) = self.register.network_of_bridge(&network.bridge)?.filter(up) else { return Ok(None) };
         if !follows(&record) {
-            return Ok((Some(record.network), Plan::new()));
+            return Ok(Some(record.network));
         }
         let _lock = self.register.lock_network(&record.network)?;
         // Whoever had the lock may have changed it, or taken it down.
         let still = |now: &NetworkRecord| up(now) && now.network.vrf == record.network.vrf;
-        let Some(mut now) = self.register.network_of_bridge(&network.bridge)?.filter(still) else {
-            return Ok((None, Plan::new()));
-        };
-        let mut plan = Plan::new();
+        let Some(mut now) = self.register.network_of_bridge(&network.bridge)?.filter(still) else { return Ok(None) };
         if let Some(security) = network.asks_to_hold(&now.network) {
             now.network.port_security = Some(security);
             // With the rules that it needs, and for the guests that are there.
-            let host = Tunnelled { vtep: now.vtep, unsettled: now.unsettled };
-            (_, plan) = self.bring_up(&now.network, host, Clashes::Known)?;
+            self.bring_up(&now.network, Tunnelled { vtep: now.vtep, unsettled: now.unsettled }, Clashes::Known)?;
             now = self.register.network_of_bridge(&network.bridge)?.unwrap_or(now);
         }
         if now.network.hosts != network.hosts {
             now.network.hosts.clone_from(&network.hosts);
             self.register.put_network(&now)?;
-            plan.extend(self.hosts_changed(&now.network));
+            self.hosts_changed(&now.network);
         }
-        Ok((Some(now.network), plan))
+        Ok(Some(now.network))
     }
 }
 

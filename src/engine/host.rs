@@ -274,7 +274,7 @@ fn is_way_out(kernel: &mut Kernel, link: &Link) -> Result<bool, EngineError> {
 impl Engine {
     /// What VRFs need of the host as a whole, and nothing else: routing rules and IP forwarding. Asks no speaker.
     pub fn sync_host(&mut self) -> Result<Synced, EngineError> {
-        let mut out = Synced::default();
+        let (mut out, before) = (Synced::default(), self.walked);
         let (manage_host, bgp_closed) = {
             let config = self.config()?;
             (config.manage_host, !config.tenant_bgp)
@@ -291,10 +291,10 @@ impl Engine {
             remember(self, &plan)?;
             self.walk(&plan, None, None)?;
         }
-        out.plan = plan;
         // What stands in the way is told; what can be done beside it, is.
         let now = HostSeen { rules: self.kernel()?.rules()?, ..HostSeen::default() };
         out.problems.extend(no_rule_is_in_the_way(first, &now, bgp_closed).err().map(|why| why.to_string()));
+        out.steps = self.walked - before;
         Ok(out)
     }
 }

@@ -6,8 +6,8 @@ use crate::input::{LxcHook, LxcPhase};
 use crate::journal::Message;
 use crate::kernel::{Kernel, KernelError};
 use crate::model::{Address, Guest, IfName, NetName, Source, one_line, quoted};
+use crate::plan::Step;
 use crate::plan::seen::{Link, LinkKind};
-use crate::plan::{Plan, Step};
 use crate::register::Endpoint;
 use crate::tape;
 use std::fs::File;
@@ -19,7 +19,7 @@ use std::time::Instant;
 const USERS_ADDRESSES: usize = 64;
 
 impl Engine {
-    pub(super) fn lxc(&mut self, hook: LxcHook) -> Result<Plan, EngineError> {
+    pub(super) fn lxc(&mut self, hook: LxcHook) -> Result<(), EngineError> {
         let LxcHook { guest, phase, flaw } = hook;
         self.journal.object.clone_from(&guest.name);
         match phase {
@@ -33,9 +33,9 @@ impl Engine {
                         ..Nic::default()
                     };
                     self.weigh(&GuestPhase::Start, &guest, std::slice::from_ref(&nic), flaw.as_ref(), &[])?;
-                    Ok(self.add_endpoint(guest, nic)?.map(|(_, plan)| plan).unwrap_or_default())
+                    self.add_endpoint(guest, nic).map(drop)
                 }
-                None => Ok(Plan::new()),
+                None => Ok(()),
             },
             LxcPhase::StartHost { pid } => {
                 let mut large = Vec::new();
@@ -45,13 +45,11 @@ impl Engine {
                     Ok::<_, EngineError>(nics)
                 })?;
                 self.weigh(&GuestPhase::Start, &guest, &nics, flaw.as_ref(), &[])?;
-                let endpoints = self.endpoints(&guest, nics)?;
-                let plan = self.start(guest, endpoints, None, false)?;
-                self.lower_inside(&format!("/proc/{pid}/ns/net"), &large)?;
-                Ok(plan)
+                self.guest(GuestPhase::Start, guest, nics)?;
+                self.lower_inside(&format!("/proc/{pid}/ns/net"), &large)
             }
-            LxcPhase::Down { device } => self.endpoint_gone(&guest, |e| e.device == device),
-            LxcPhase::Stop | LxcPhase::PostStop => self.stopped(&guest),
+            LxcPhase::Down { device } => self.guest(GuestPhase::DeviceDown(device), guest, Vec::new()),
+            LxcPhase::Stop | LxcPhase::PostStop => self.guest(GuestPhase::Stopped, guest, Vec::new()),
         }
     }
 
@@ -68,7 +66,10 @@ impl Engine {
             }
         }
         // The agent is at work here, for the whole host: a user must not hold it up.
-        self.start(guest, endpoints, None, true).map(drop)
+        self.may_wait = false;
+        let started = self.start(guest, endpoints, None);
+        self.may_wait = true;
+        started
     }
 
     fn not_a_users(

@@ -4,7 +4,7 @@
 
 mod addresses;
 mod change;
-mod eyes;
+mod duplicates;
 mod flaws;
 mod foreign;
 mod guest;
@@ -15,12 +15,11 @@ mod lxc;
 mod network;
 mod sync;
 
-pub use crate::plan::transition::Claimed;
 pub use change::{Now, differences};
 pub use foreign::Known;
 pub use guest::{attach, boot_micros, boot_seconds, by_hand, detach, lacks, mends};
 pub use host::{TunnelEnd, tunnel_end_and_carriers, undo_host};
-pub use learned::Learned;
+pub use learned::{Claimed, Learned};
 pub use look::{devices_of, devices_of_vrf};
 pub use lxc::{Inner, Large, inside};
 pub use network::{HostLacks, host_lacks, host_wants};
@@ -53,9 +52,6 @@ pub enum EngineError {
     /// What is there contradicts what is wanted.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// Some of it was done, and the rest is remembered.
-    #[error(transparent)]
-    Partly(Refusal),
     /// The kernel could not be asked.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -87,35 +83,30 @@ pub struct Engine {
     pub register: Register,
     /// The log.
     pub journal: Journal,
-    /// Plans are made, and neither applied nor written down.
+    /// Plans are not applied but kept in `planned`.
     pub dry_run: bool,
+    /// What a dry run would have done.
+    pub planned: Plan,
+    /// A guest that this event left on its way to here: somebody has to see it arrive.
+    pub awaited: Option<Guest>,
+    /// The guest with this MAC answers for this address: it is not given up, though another VTEP has it.
+    pub stands: Option<(Mac, IpAddr)>,
     /// Until when a report asks FRR.
     report_until: Option<Instant>,
+    /// Why FRR does not answer, where who looks for drift knows: it is not asked for VRFs.
+    speaker_silent: Option<String>,
+    /// A duplicate may be waited for: nobody else waits for this process.
+    may_wait: bool,
+    /// This very call has announced that its guest comes from another host; a replay, which writes nothing, would not know it.
+    announced: bool,
+    /// When the call began that somebody waits for, in µs since boot; none in the agent.
+    began: Option<u64>,
+    /// How many steps were taken.
+    walked: usize,
     kernel: Option<Kernel>,
     config: Option<Config>,
     /// What was read of config.toml, where it was; none in it where there is no such file.
     config_text: Option<Option<String>>,
-}
-
-/// What came of an event.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// What was done; with `dry_run` what would be.
-    pub plan: Plan,
-    /// A guest that this event left on its way to here: somebody has to see it arrive.
-    pub awaited: Option<Guest>,
-}
-
-impl Outcome {
-    fn of(plan: Plan) -> Outcome {
-        Outcome { plan, awaited: None }
-    }
-
-    /// What came of another event after this one.
-    pub fn and(&mut self, next: Outcome) {
-        self.plan.extend(next.plan);
-        self.awaited = next.awaited.or(self.awaited.take());
-    }
 }
 
 /// Entries of one bridge that somebody asks for.
@@ -137,7 +128,15 @@ impl Engine {
             register,
             journal,
             dry_run: false,
+            stands: None,
             report_until: None,
+            speaker_silent: None,
+            planned: Plan::new(),
+            awaited: None,
+            may_wait: true,
+            announced: false,
+            began: None,
+            walked: 0,
             kernel: None,
             config: None,
             config_text: None,
@@ -148,6 +147,7 @@ impl Engine {
     pub fn is_called(&mut self, event: String) {
         self.journal.event = event;
         self.journal.began = Some(Instant::now());
+        self.began = Some(boot_micros());
     }
 
     /// config.toml, read once.
@@ -244,7 +244,7 @@ impl Engine {
         let arranges = plan.iter().any(|planned| matches!(planned.step, Step::Rules { .. }));
         // Two that delete the same spare rule for table local would delete both. Held no longer than that: FRR comes behind it.
         let mut lock = if arranges { Some(self.register.lock_host()?) } else { None };
-        let Engine { kernel: Some(kernel), journal, .. } = self else { return Ok(added) };
+        let Engine { kernel: Some(kernel), journal, walked, .. } = self else { return Ok(added) };
         let mut hands = Hands { kernel, frr, added };
         let mut note = noting(journal);
         let done = all(plan, &mut hands, &mut |done| {
@@ -255,15 +255,17 @@ impl Engine {
         });
         hands.kernel.forget();
         done?;
+        *walked += plan.len();
         Ok(hands.added)
     }
 
     /// Walks as much of a plan as can be, for taking down; returns what the speaker still has of ours, and whether all was done.
     fn walk_on(&mut self, plan: &Plan, frr: Option<&mut Frr>, added: Option<Added>) -> (Option<Added>, bool) {
-        let Engine { kernel: Some(kernel), journal, .. } = self else { return (added, plan.is_empty()) };
+        let Engine { kernel: Some(kernel), journal, walked, .. } = self else { return (added, plan.is_empty()) };
         let mut hands = Hands { kernel, frr, added };
         let whole = most(plan, &mut hands, &mut noting(journal));
         hands.kernel.forget();
+        *walked += plan.len();
         (hands.added, whole)
     }
 
@@ -304,18 +306,15 @@ impl Engine {
     }
 
     /// Carries out what happened.
-    pub fn handle(&mut self, event: Event) -> Result<Outcome, EngineError> {
+    pub fn handle(&mut self, event: Event) -> Result<(), EngineError> {
         match event {
-            Event::Network { phase, network } => self.network(phase, network).map(Outcome::of),
+            Event::Network { phase, network } => self.network(phase, network),
             Event::NetworkStopped { name, network } => {
-                let plan = self.network_stopped(&name)?;
+                self.network_stopped(&name)?;
                 // Also where its start failed, before there was a record.
-                if let Some(network) = network {
-                    self.register.mark_gone(&network.bridge)?;
-                }
-                Ok(Outcome::of(plan))
+                network.map_or(Ok(()), |network| Ok(self.register.mark_gone(&network.bridge)?))
             }
-            Event::PortDeleted { owner } => self.port_deleted(&owner).map(Outcome::of),
+            Event::PortDeleted { owner } => self.port_deleted(&owner),
             Event::Guest { phase, guest, nics, flaw, notes } => {
                 self.journal.object.clone_from(&guest.name);
                 self.weigh(&phase, &guest, &nics, flaw.as_ref(), &notes)?;
@@ -325,8 +324,8 @@ impl Engine {
     }
 
     /// Carries out what LXC said.
-    pub fn handle_lxc(&mut self, hook: LxcHook) -> Result<Outcome, EngineError> {
-        self.lxc(hook).map(Outcome::of)
+    pub fn handle_lxc(&mut self, hook: LxcHook) -> Result<(), EngineError> {
+        self.lxc(hook)
     }
 }
 

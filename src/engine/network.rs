@@ -155,7 +155,7 @@ pub fn host_wants(
 }
 
 impl Engine {
-    pub(super) fn network(&mut self, phase: NetworkPhase, network: Network) -> Result<Plan, EngineError> {
+    pub(super) fn network(&mut self, phase: NetworkPhase, network: Network) -> Result<(), EngineError> {
         self.journal.object = network.name.to_string();
         match phase {
             // libvirt has made nothing yet, so of its own bridges only what contradicts can be told now.
@@ -170,7 +170,7 @@ impl Engine {
         }
     }
 
-    fn check_network(&mut self, mut network: Network) -> Result<Plan, EngineError> {
+    fn check_network(&mut self, mut network: Network) -> Result<(), EngineError> {
         let found = host::underneath(self, &network, None, Guess::Holds)?;
         network.mtu.get_or_insert(found.mtu);
         self.check_owner(&network)?;
@@ -189,12 +189,13 @@ impl Engine {
         }
         precheck(&network, &seen)?;
         let plan = ahead(&network, self.config()?.manage_host, &seen.host);
-        if !self.dry_run {
-            self.register.mark_coming(&network.bridge)?;
-            host::remember(self, &plan)?;
-            self.walk(&plan, None, None)?;
+        if self.dry_run {
+            self.planned.extend(plan);
+            return Ok(());
         }
-        Ok(plan)
+        self.register.mark_coming(&network.bridge)?;
+        host::remember(self, &plan)?;
+        self.walk(&plan, None, None).map(drop)
     }
 
     /// Routes that lead nowhere are worse than none: other hosts would send this network's traffic to them.
@@ -260,23 +261,22 @@ impl Engine {
     }
 
     /// Brings a network up, or completes one that is half up.
-    pub(super) fn network_up(&mut self, network: Network) -> Result<Plan, EngineError> {
-        Ok(self.network_up_if(network, Clashes::Sought, Again::No)?.1)
+    pub(super) fn network_up(&mut self, network: Network) -> Result<(), EngineError> {
+        self.network_up_if(network, Clashes::Sought, Again::No).map(drop)
     }
 
     /// The same where a person hears of it: who starts a network is told what will work badly.
-    fn network_up_with_advice(&mut self, network: Network, clashes: Clashes) -> Result<Plan, EngineError> {
+    fn network_up_with_advice(&mut self, network: Network, clashes: Clashes) -> Result<(), EngineError> {
         let name = network.name.to_string();
-        let (advice, plan) = self.network_up_if(network, clashes, Again::No)?;
-        for advice in advice {
+        for advice in self.network_up_if(network, clashes, Again::No)? {
             self.journal.say(&Message::Advice { network: &name, advice: &advice });
         }
-        Ok(plan)
+        Ok(())
     }
 
     /// Completes one that is up, as it is recorded by then, unless it was taken down meanwhile.
-    pub(super) fn network_again(&mut self, record: &NetworkRecord) -> Result<Plan, EngineError> {
-        Ok(self.network_up_if(record.wanted(), Clashes::Sought, Again::Yes)?.1)
+    pub(super) fn network_again(&mut self, record: &NetworkRecord) -> Result<(), EngineError> {
+        self.network_up_if(record.wanted(), Clashes::Sought, Again::Yes).map(drop)
     }
 
     /// A network as it is recorded, and its VTEP, with what it waited for where that is there by now.
@@ -290,12 +290,7 @@ impl Engine {
         Ok((network, record.vtep.or(found.vtep)))
     }
 
-    fn network_up_if(
-        &mut self,
-        network: Network,
-        clashes: Clashes,
-        again: Again,
-    ) -> Result<(Vec<Advice>, Plan), EngineError> {
+    fn network_up_if(&mut self, network: Network, clashes: Clashes, again: Again) -> Result<Vec<Advice>, EngineError> {
         let guess = if again == Again::Yes { Guess::Again } else { Guess::Holds };
         self.check_owner(&network)?;
         let before = self.register.network(&network.name)?;
@@ -322,7 +317,7 @@ impl Engine {
                 wanted.mtu = wanted.mtu.or(mtu).or(Some(found.mtu));
                 self.bring_up(&wanted, host, clashes)
             }
-            None => Ok((Vec::new(), Plan::new())),
+            None => Ok(Vec::new()),
         };
         if let (Ok(_), false) = (&result, self.dry_run) {
             let waits = found.end.address.as_ref().err().filter(|_| vtep.is_none());
@@ -333,16 +328,13 @@ impl Engine {
                 self.journal.say(&Message::Warning(&format!("network {}: {what}", network.name)));
             }
         }
-        let mut result = match result {
+        let result = match result {
             // What the kernel refuses is another's, often: who that is shows a look at everything.
             Err(EngineError::Apply(error)) => Err(self.in_the_way(&network, vtep).unwrap_or(EngineError::Apply(error))),
             result => result,
         };
-        if let Ok((_, plan)) = &mut result
-            && !self.dry_run
-            && network.security() != PortSecurity::Off
-        {
-            plan.extend(self.hold_ports_of(&network)?);
+        if result.is_ok() && !self.dry_run && network.security() != PortSecurity::Off {
+            self.hold_ports_of(&network)?;
         }
         if !self.dry_run && matches!(self.register.network_of_bridge(&network.bridge), Ok(None)) {
             self.register.remove_network(&network)?;
@@ -440,7 +432,7 @@ impl Engine {
         network: &Network,
         host: Tunnelled,
         clashes: Clashes,
-    ) -> Result<(Vec<Advice>, Plan), EngineError> {
+    ) -> Result<Vec<Advice>, EngineError> {
         let mut frr = self.frr()?;
         let world = around(self.kernel()?, network, clashes)?;
         let mut asked = self.ask(&world, network, frr.as_mut().map_or(Tells::Nobody, Tells::Frr))?;
@@ -454,9 +446,10 @@ impl Engine {
         }
         let want = asked.wanted(network, host.vtep);
         self.check_vrfs_end(&want, &asked.seen)?;
-        let mut plan = up(&want, &asked.seen)?;
+        let plan = up(&want, &asked.seen)?;
         if self.dry_run {
-            return Ok((Vec::new(), plan));
+            self.planned.extend(plan);
+            return Ok(Vec::new());
         }
         let advice = advice::of(network, asked.seen.bridge.as_ref(), &asked.seen.made);
         let made_before = asked.network_before.as_ref().map(|b| b.made.clone()).unwrap_or_default();
@@ -507,7 +500,7 @@ impl Engine {
         });
         if plan.is_empty() && asked.network_before.as_ref() == Some(&record.settled()) && asked.vrf_before == vrf_record
         {
-            return Ok((advice, plan));
+            return Ok(advice);
         }
         let holds_anew = asked.network_before.as_ref().is_some_and(|b| b.network.security() != network.security());
         let touched = host::remember(self, &plan)?;
@@ -545,20 +538,19 @@ impl Engine {
             Step::SetMac { dev, .. } | Step::SetMtu { dev, .. } | Step::DelAddress { dev, .. } => dev == bridge,
             _ => false,
         };
-        let (entered, anew) = (plan.iter().any(entered), plan.iter().any(anew));
         if result.is_ok() && holds_anew {
-            plan.extend(self.ports_again(network)?);
+            self.ports_again(network)?;
         }
         let is_up = result.is_ok() || asked.network_before.is_some();
-        if is_up && (anew || holds_anew) && self.register.is_used(bridge) {
+        if is_up && (plan.iter().any(anew) || holds_anew) && self.register.is_used(bridge) {
             // The kernel flushed the bridge's neighbours (or may have, with its last address), or it is another bridge than the one that its
             // guests were on, or their ports' MTU is not its own any more: they must not wait for what follows.
-            plan.extend(self.guests_again(bridge));
+            self.guests_again(bridge);
         }
-        if let (Ok(()), Some(frr), true) = (&result, &mut frr, entered) {
+        if let (Ok(()), Some(frr), true) = (&result, &mut frr, plan.iter().any(entered)) {
             self.make_addresses_known(frr, network)?;
         }
-        result.map(|()| (advice, plan))
+        result.map(|()| advice)
     }
 
     fn claim_and_apply(
@@ -606,7 +598,7 @@ impl Engine {
     }
 
     /// libvirt says it of every network; one that `network up` brought up from config.toml is not libvirt's to stop.
-    pub(super) fn network_stopped(&mut self, name: &NetName) -> Result<Plan, EngineError> {
+    pub(super) fn network_stopped(&mut self, name: &NetName) -> Result<(), EngineError> {
         match self.register.network(name)? {
             Some(record) if record.network.origin == Origin::LibvirtBridge => {
                 // libvirt leaves guests on a bridge that it did not make: what carries them stays, or they would lose their routes, and
@@ -621,20 +613,20 @@ impl Engine {
                     names(&ports)
                 );
                 self.journal.say(&Message::Warning(&what));
-                Ok(Plan::new())
+                Ok(())
             }
             Some(record) if record.network.origin == Origin::Libvirt => self.network_down(name),
-            _ => Ok(Plan::new()),
+            _ => Ok(()),
         }
     }
 
     /// Takes down what we set up for this network; one that is not ours is none of our business.
-    pub fn network_down(&mut self, name: &NetName) -> Result<Plan, EngineError> {
+    pub fn network_down(&mut self, name: &NetName) -> Result<(), EngineError> {
         self.journal.object = name.to_string();
-        let Some(record) = self.register.network(name)? else { return Ok(Plan::new()) };
+        let Some(record) = self.register.network(name)? else { return Ok(()) };
         let _lock = if self.dry_run { None } else { Some(self.register.lock_network(&record.network)?) };
         // Whoever had the lock may have taken it down already.
-        let Some(record) = self.register.network(name)? else { return Ok(Plan::new()) };
+        let Some(record) = self.register.network(name)? else { return Ok(()) };
         let network = &record.network;
         let vrf_record = match &network.vrf {
             Some(vrf) => self.register.vrf(&vrf.name)?,
@@ -669,15 +661,16 @@ impl Engine {
             plan.push(Planned { step: if others { guard } else { Step::LiftGuards }, undo: Vec::new() });
         }
         if self.dry_run {
-            return Ok(plan);
+            self.planned.extend(plan);
+            return Ok(());
         }
         self.name_devices(network);
         let (left, whole) = self.walk_on(&plan, frr.as_mut(), added);
         if !whole && !self.is_given_back(&record, &before)? {
-            return Err(EngineError::Partly(Refusal(format!(
+            return EngineError::refused(format!(
                 "network {name}: bridge {} could not be given back as it was before, so it is not forgotten: the log says why; 'evpn-hook network down {name}' again",
                 network.bridge
-            ))));
+            ));
         }
         // Before its own record goes: a run that is killed in between is one that comes up again.
         if let Some(mut vrf) = vrf_record.clone().filter(|_| !last_in_vrf)
@@ -700,7 +693,7 @@ impl Engine {
             _ => {}
         }
         self.journal.say(&Message::Done { what: "down", object: name.as_str(), detail: "" });
-        Ok(plan)
+        Ok(())
     }
 
     /// Is somebody else's bridge as it was before its network came up?
@@ -727,14 +720,14 @@ impl Engine {
     }
 
     /// `network up`
-    pub fn network_up_by_name(&mut self, name: &NetName) -> Result<Plan, EngineError> {
+    pub fn network_up_by_name(&mut self, name: &NetName) -> Result<(), EngineError> {
         self.journal.object = name.to_string();
         let network = self.network_by_name(name)?;
         self.network_up_with_advice(network, Clashes::Sought)
     }
 
     /// `network down`: unlike libvirt's `stopped`, refused while guests are on it.
-    pub fn network_down_by_name(&mut self, name: &NetName) -> Result<Plan, EngineError> {
+    pub fn network_down_by_name(&mut self, name: &NetName) -> Result<(), EngineError> {
         self.journal.object = name.to_string();
         let Some(record) = self.register.network(name)? else {
             return EngineError::refused(format!("network {name} is not up: see 'evpn-hook status'"));
@@ -762,7 +755,7 @@ impl Engine {
     }
 
     /// Takes a VRF down that no network of ours is in any more: what a killed `down` left, or a lost register.
-    pub(super) fn vrf_down(&mut self, world: &World, record: &VrfRecord) -> Result<Plan, EngineError> {
+    pub(super) fn vrf_down(&mut self, world: &World, record: &VrfRecord) -> Result<(), EngineError> {
         self.journal.object = record.vrf.name.to_string();
         let mut frr = self.frr_with(record);
         let vxlans = world.links().filter(|l| matches!(l.kind, LinkKind::Vxlan { .. })).cloned().collect();
@@ -771,13 +764,13 @@ impl Engine {
         let added = record.claims();
         let plan = vrf_down(&our_vrf(record, frr.as_mut()), &seen);
         if self.dry_run {
-            return Ok(plan);
+            self.planned.extend(plan);
+            return Ok(());
         }
         match self.walk_on(&plan, frr.as_mut(), added) {
-            (None, true) => self.register.remove_vrf(&record.vrf.name)?,
-            (speaker, _) => self.register.put_vrf(&VrfRecord { speaker, ..record.clone() })?,
+            (None, true) => Ok(self.register.remove_vrf(&record.vrf.name)?),
+            (speaker, _) => Ok(self.register.put_vrf(&VrfRecord { speaker, ..record.clone() })?),
         }
-        Ok(plan)
     }
 }
 

@@ -4,7 +4,6 @@
 //! starts second is the only one who can say no.
 
 use super::guest::{Seen, Wanted};
-use super::record::Taken;
 use super::seen::Neigh;
 use crate::model::Mac;
 use std::fmt;
@@ -84,17 +83,6 @@ pub fn judge(suspect: Suspect, tunnel: bool, vtep: Option<IpAddr>, owner: Option
         By::Fdb | By::Host => Holder::Here(owner?),
     };
     Some(Duplicate { ip, mac, holder })
-}
-
-/// What was taken before, and what is taken now in its place. What is on this host stands in its records.
-pub fn remembered(known: &[Taken], found: &[Duplicate], now: u64) -> Vec<Taken> {
-    let new = found.iter().filter_map(|d| match d.holder {
-        Holder::Vtep(vtep) => Some(Taken { ip: d.ip, mac: d.mac, vtep, since: now }),
-        Holder::Here(_) => None,
-    });
-    let mut taken: Vec<Taken> = new.collect();
-    taken.extend(known.iter().filter(|k| !found.iter().any(|d| d.ip == k.ip)).cloned());
-    taken
 }
 
 impl Duplicate {

@@ -1,7 +1,6 @@
 //! An endpoint wired, registered, withdrawn. The kernel recipe is frr-and-kernel's: enslave, static FDB entry, permanent neighbours.
 
 use super::guard::{Guard, Lets};
-use super::record::Endpoint;
 use super::seen::{Fdb, Link, LinkKind, Neigh, World};
 use super::{Plan, Planned, Refusal, Step, order, plain, with_undo};
 use crate::model::{Address, IfName, Mac, Vni};
@@ -36,24 +35,7 @@ pub struct Wanted<'a> {
     pub mend: bool,
 }
 
-impl<'a> Wanted<'a> {
-    /// As it is recorded.
-    pub fn of(guest: &'a str, endpoint: &'a Endpoint) -> Wanted<'a> {
-        Wanted {
-            guest,
-            device: &endpoint.device,
-            bridge: &endpoint.bridge,
-            network: endpoint.network.as_str(),
-            mac: endpoint.mac,
-            ips: &endpoint.ips,
-            beside: &endpoint.beside,
-            guard: endpoint.guard(),
-            index: endpoint.index,
-            enslave: endpoint.enslaved,
-            mend: false,
-        }
-    }
-
+impl Wanted<'_> {
     fn has(&self, ip: IpAddr) -> bool {
         self.ips.iter().any(|a| a.ip == ip)
     }
@@ -78,10 +60,8 @@ pub struct Seen {
     pub guard: Guard,
     /// The bridge's VXLAN port, where the guest's port is isolated and that one is not.
     pub open_tunnel: Option<IfName>,
-    /// Of one that goes: all neighbours of the bridge. The kernel learned some of them from the guest itself.
+    /// All neighbours of the bridge, asked for where the port is gone: the kernel learned some of them from the guest itself.
     pub around: Vec<Neigh>,
-    /// Of one that goes: its network's VNI, and this host's VTEP.
-    pub tunnel: Option<(Vni, IpAddr)>,
 }
 
 impl Seen {
@@ -268,17 +248,17 @@ pub fn withdraw(want: &Wanted, seen: &Seen) -> Plan {
     if let Some(dev) = seen.mac_is_behind(want) {
         plan.push(with_undo(Step::DelFdb { dev: dev.clone(), mac }, Step::AddFdb { dev: dev.clone(), mac }));
     }
-    let mut plan = release(want, seen, plan);
-    plan.extend(seen.tunnel.map(|tunnel| end(want, seen, mac, tunnel)).unwrap_or_default());
-    plan
+    release(want, seen, plan)
 }
 
-/// Says the end of a MAC again to a speaker that may have missed it, for its port is gone, or goes. Not of one that is somebody else's by now.
+/// Behind [`withdraw`]: says the end of a MAC again to a speaker that may have missed it, for its port is gone, or goes. Not of one that is somebody else's
+/// by now.
 ///
 /// The addresses that the kernel learned of it go first: zebra would keep them active, and bgpd would announce them, where the end comes by the tunnel
 /// (zebra_vxlan.c `zebra_vxlan_check_del_local_mac` leaves a MAC's neighbours as they are).
-fn end(want: &Wanted, seen: &Seen, mac: Mac, (vni, vtep): (Vni, IpAddr)) -> Plan {
-    if seen.bridge.is_none() || seen.fdb.is_some() && seen.mac_is_behind(want).is_none() {
+pub fn end(want: &Wanted, seen: &Seen, vni: Vni, vtep: IpAddr) -> Plan {
+    let (Some(mac), Some(_)) = (want.mac, &seen.bridge) else { return Plan::new() };
+    if seen.fdb.is_some() && seen.mac_is_behind(want).is_none() {
         return Plan::new();
     }
     let learned = |n: &&Neigh| n.mac == Some(mac) && !n.permanent && !n.ext_learned && !n.ours;

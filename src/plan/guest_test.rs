@@ -242,14 +242,15 @@ const DEL_FDB: &str = "bridge fdb del 52:54:00:03:82:d8 dev vnet0 master\n";
 
 #[test]
 fn the_end_of_a_mac_is_said_again() {
-    let tunnel = Some(("20".parse().unwrap(), "10.0.0.1".parse().unwrap()));
-    let said = |seen: Seen| shown(&with(false, Some(MAC), |want| withdraw(want, &Seen { tunnel, ..seen.clone() })));
+    let said = |seen: &Seen| {
+        shown(&with(false, Some(MAC), |want| end(want, seen, "20".parse().unwrap(), "10.0.0.1".parse().unwrap())))
+    };
     let entry = format!("{MAC} dev vxlan20 dst 10.0.0.1 self");
     let again = format!("bridge fdb replace {entry} dynamic; bridge fdb del {entry}\n");
-    let gone = Seen { device: None, fdb: None, neighs: Vec::new(), ..whole() };
-    assert_eq!(said(gone.clone()), again);
-    assert_eq!(said(wired()), again);
-    assert_eq!(said(whole()), format!("{DEL_NEIGHS}{DEL_FDB}{again}"));
+    let gone = Seen { device: None, fdb: None, ..whole() };
+    for seen in [&gone, &whole(), &wired()] {
+        assert_eq!(said(seen), again, "{seen:?}");
+    }
     let learned = |ip: &str| Neigh {
         ip: ip.parse().unwrap(),
         mac: Some(mac(MAC)),
@@ -266,9 +267,11 @@ fn the_end_of_a_mac_is_said_again() {
         Neigh { mac: None, ..learned("10.1.0.96") },
     ];
     let forgets = "ip neigh del fe80::5054:ff:fe03:82d8 dev red-l2\n";
-    assert_eq!(said(Seen { around: around.clone(), ..gone.clone() }), format!("{forgets}{again}"));
-    assert_eq!(said(Seen { fdb: fdb(9, true), around, ..gone }), "", "another VTEP has it");
-    assert_eq!(said(Seen::default()), "");
+    assert_eq!(said(&Seen { around: around.clone(), ..gone }), format!("{forgets}{again}"));
+    let of_another_vtep = Seen { device: None, fdb: fdb(9, true), around, ..whole() };
+    for seen in [of_another_vtep, Seen::default()] {
+        assert_eq!(said(&seen), "", "{seen:?}");
+    }
 }
 
 #[test]

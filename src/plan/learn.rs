@@ -85,13 +85,6 @@ pub fn other_holder(neigh: Option<&Neigh>, mac: Mac) -> Option<Holder> {
     }
 }
 
-/// What the fabric knows of a guest that comes from another host and has told this one nothing: the addresses that its MAC has on the network's bridge.
-pub fn of_fabric(network: &Network, mac: Mac, mut neighs: Vec<Neigh>) -> Vec<Address> {
-    neighs.retain(|n| n.mac == Some(mac) && n.ext_learned && unfit(network, n.ip).is_none());
-    neighs.sort_by_key(|n| n.ip);
-    neighs.iter().map(|n| Address { router: n.router, ..Address::new(n.ip, Source::Fabric) }).collect()
-}
-
 /// Is it another's by now? Only what was learned before: an address that was heard of just now is on its way from whoever has it.
 pub fn yields(address: &Address, before: &[Address], neighs: &[Neigh], mac: Mac) -> bool {
     address.source.is_learned()

@@ -6,10 +6,8 @@
 //! - `guard`: what a guest may send on its own port
 //! - `duplicate`: what of an endpoint another guest has already
 //! - `learn`: an address that a guest shows to have, and whose it is
-//! - `record`: what is written down of a guest
 //! - `rules`: the order of the host's routing rules
 //! - `underlay`: by which devices tunnels leave
-//! - `transition`: from what a guest's record says to what it shall say
 //! - `step`, `seen`: the vocabulary of what goes out and what comes in
 
 pub mod bridge;
@@ -22,11 +20,9 @@ pub mod guest;
 pub mod learn;
 pub mod network;
 mod order;
-pub mod record;
 pub mod rules;
 pub mod seen;
 mod step;
-pub mod transition;
 pub mod underlay;
 pub mod whose;
 

@@ -1,7 +1,7 @@
 //! Guests: as their hypervisors say that they run.
 
 use super::{GRACE, Look, Synced};
-use crate::engine::guest::{boot_seconds, endpoints_on};
+use crate::engine::guest::{How, endpoints_on, is_announced, is_incoming, lacks};
 use crate::engine::lxc::namespace_of;
 use crate::engine::{Engine, EngineError, boot_micros};
 use crate::event::Nic;
@@ -10,9 +10,7 @@ use crate::hypervisor::lxc::{Containers, Running};
 use crate::input::libvirt_status::{Domain, Life};
 use crate::journal::Message;
 use crate::model::{Guest, GuestKind, IfName};
-use crate::plan::Plan;
 use crate::plan::seen::World;
-use crate::plan::transition::{Goes, Runs, Stands, Wish, is_so, runs};
 use crate::register::{Endpoint, GuestRecord, NetworkRecord, Stage};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -44,15 +42,15 @@ impl Engine {
         for record in records {
             let truth = self.truth_in(record, world, &hypervisors);
             if !is_settled(record, &truth, world, &by_bridge) {
-                let done = self.sync_one(&record.guest, truth, None);
-                out.did(done);
+                let done = self.sync_one(&record.guest, truth);
+                out.keep(done);
             }
         }
         let known: HashSet<(GuestKind, &str)> = records.iter().map(|r| (r.guest.kind, r.guest.id.as_str())).collect();
         for domain in hypervisors.domains.into_iter().flatten().map(|(_, domain)| domain) {
             if !known.contains(&(GuestKind::Libvirt, domain.guest.id.as_str())) {
-                let done = self.sync_one(&domain.guest, Truth::Runs(domain.nics, domain.life), None);
-                out.did(done);
+                let done = self.sync_one(&domain.guest, Truth::Runs(domain.nics, domain.life));
+                out.keep(done);
             }
         }
         // A user's joins through the door alone: what it may is not asked here.
@@ -65,17 +63,17 @@ impl Engine {
             if !recorded.contains(id.as_str()) && !networks.is_empty() && hypervisor::lxc::has_our_hooks(lxcpath, name)
             {
                 let done = self.sync_container(name, id, lxcpath);
-                out.did(done);
+                out.keep(done);
             }
         }
         Ok(())
     }
 
-    fn sync_container(&mut self, name: &str, id: &str, lxcpath: &str) -> Result<Plan, EngineError> {
-        let Some(pid) = hypervisor::lxc::pid(lxcpath, name) else { return Ok(Plan::new()) };
-        let Ok(guest) = Guest::new(GuestKind::Lxc, name, id) else { return Ok(Plan::new()) };
+    fn sync_container(&mut self, name: &str, id: &str, lxcpath: &str) -> Result<(), EngineError> {
+        let Some(pid) = hypervisor::lxc::pid(lxcpath, name) else { return Ok(()) };
+        let Ok(guest) = Guest::new(GuestKind::Lxc, name, id) else { return Ok(()) };
         let (nics, _) = self.container_nics(&namespace_of(pid)?)?;
-        self.sync_one(&guest, Truth::Runs(nics, Life::Here), None)
+        self.sync_one(&guest, Truth::Runs(nics, Life::Here))
     }
 
     pub(super) fn truth(&mut self, guest: &Guest, hypervisors: &Hypervisors) -> Truth {
@@ -145,13 +143,12 @@ impl Engine {
     }
 
     /// One guest by itself, under its lock: registered as it runs, or withdrawn.
-    pub(super) fn sync_one(
-        &mut self,
-        guest: &Guest,
-        truth: Truth,
-        stands: Option<Stands>,
-    ) -> Result<Plan, EngineError> {
+    pub(super) fn sync_one(&mut self, guest: &Guest, truth: Truth) -> Result<(), EngineError> {
         self.journal.object.clone_from(&guest.name);
+        // What it has goes with it; where it never came, it is not to be registered for a moment.
+        if matches!(truth, Truth::Runs(_, Life::Ending)) {
+            return Ok(());
+        }
         // A guest on none of our networks leaves no trace, not even a lock.
         let fresh = match &truth {
             Truth::Runs(nics, Life::Here | Life::Moving) => {
@@ -161,7 +158,7 @@ impl Engine {
             _ => Vec::new(),
         };
         if fresh.is_empty() && self.register.guest(guest)?.is_none() {
-            return Ok(Plan::new());
+            return Ok(());
         }
         let _lock = if self.dry_run { None } else { Some(self.register.lock_guest(guest)?) };
         let before = self.register.guest(guest)?;
@@ -170,41 +167,77 @@ impl Engine {
             if before.is_none() && !self.dry_run {
                 self.register.remove_guest(guest)?;
             }
-            return Ok(Plan::new());
+            return Ok(());
         }
+        if before.as_ref().is_some_and(is_announced) && !matches!(truth, Truth::Runs(_, Life::Here)) {
+            return Ok(());
+        }
+        let incoming = before.as_ref().is_some_and(is_incoming);
+        let old = || before.iter().flat_map(|b| &b.endpoints);
         let waiting = match (&truth, &before) {
             (Truth::Runs(nics, Life::Here), Some(before)) => self.waiting(before, nics, &fresh)?,
             _ => Vec::new(),
         };
-        let wish = runs(guest, before.as_ref(), truth.runs(), fresh, waiting, boot_seconds(), |endpoint| {
-            let kernel = self.kernel()?;
-            let Some(device) = kernel.link(&endpoint.device)? else { return Ok::<_, EngineError>(false) };
-            // Proxmox moves a tap without a word.
-            let may_be_moved = guest.kind == GuestKind::Proxmox && device.master.is_some();
-            Ok(!may_be_moved || device.master == kernel.link(&endpoint.bridge)?.map(|bridge| bridge.index))
-        })?;
-        match wish {
-            Wish::Nothing => Ok(Plan::new()),
-            Wish::Parts(record) => {
-                let plan = self.part(Goes::of(record, |_| true))?;
-                if !self.dry_run {
-                    let what = "withdrawn, it does not run here";
-                    self.journal.say(&Message::Done { what, object: &guest.name, detail: "" });
-                }
-                Ok(plan)
-            }
-            Wish::Becomes(change) => {
-                let (record, plan) = self.change(&change.standing(stands))?;
-                // All that it has is another guest's.
-                if record.endpoints.is_empty() && !self.dry_run {
-                    return self.part(Goes::of(record, |_| true));
-                }
-                if !plan.is_empty() && !self.dry_run {
-                    self.tell("mended", &record);
-                }
-                Ok(plan)
+        let (mut endpoints, how) = match truth {
+            Truth::Gone | Truth::Runs(_, Life::Ended) => (Vec::new(), How::Mend),
+            // It leaves for another host, or has arrived there: whose its routes are is settled between the two.
+            Truth::Runs(_, Life::Moving) if before.is_some() && !incoming => return Ok(()),
+            Truth::Runs(_, Life::Moving) => (fresh, How::Incoming),
+            Truth::Runs(..) => (fresh, How::Mend),
+            Truth::Unknown if incoming => (old().cloned().collect(), How::Incoming),
+            Truth::Unknown => (old().cloned().collect(), How::Mend),
+        };
+        for endpoint in &mut endpoints {
+            if let Some(old) = old().find(|o| o.device == endpoint.device) {
+                endpoint.enslaved |= old.enslaved;
+                endpoint.remember(old);
             }
         }
+        let mut there = Vec::new();
+        for endpoint in endpoints {
+            let Some(device) = self.kernel()?.link(&endpoint.device)? else { continue };
+            // Proxmox moves a tap without a word.
+            if guest.kind == GuestKind::Proxmox
+                && device.master.is_some()
+                && device.master != self.kernel()?.link(&endpoint.bridge)?.map(|bridge| bridge.index)
+            {
+                continue;
+            }
+            there.push(endpoint);
+        }
+        if there.is_empty() && !waiting.is_empty() {
+            return Ok(());
+        }
+        if there.is_empty() {
+            match before {
+                Some(_) if how == How::Incoming => return Ok(()),
+                Some(before) => self.part(GuestRecord { incoming_since: None, ..before }, |_| true)?,
+                None if self.dry_run => {}
+                None => self.register.remove_guest(guest)?,
+            }
+            if !self.dry_run {
+                self.journal.say(&Message::Done {
+                    what: "withdrawn, it does not run here",
+                    object: &guest.name,
+                    detail: "",
+                });
+            }
+            return Ok(());
+        }
+        let incoming_since = before.as_ref().and_then(|b| b.incoming_since).filter(|_| how == How::Incoming);
+        let waits: HashSet<IfName> = waiting.iter().map(|e| e.device.clone()).collect();
+        there.extend(waiting);
+        let record = GuestRecord { incoming_since, endpoints: there, ..GuestRecord::new(guest.clone()) };
+        let walked = self.walked;
+        let record = self.change(before, record, how, |e| !waits.contains(&e.device))?;
+        // All that it has is another guest's.
+        if record.endpoints.is_empty() && !self.dry_run {
+            return self.part(record, |_| true);
+        }
+        if self.walked > walked {
+            self.tell("mended", &record);
+        }
+        Ok(())
     }
 
     /// Is it still so, now that no hook of this guest runs beside us?
@@ -224,40 +257,42 @@ impl Engine {
     }
 }
 
-impl Truth {
-    fn runs(&self) -> Runs {
-        match self {
-            Truth::Gone | Truth::Runs(_, Life::Ended) => Runs::Gone,
-            Truth::Runs(_, Life::Moving) => Runs::Moving,
-            Truth::Runs(_, Life::Ending) => Runs::Ending,
-            Truth::Runs(_, Life::Here) => Runs::Here,
-            Truth::Unknown => Runs::Unknown,
-        }
-    }
-}
-
 /// Is this guest as it should be? Nothing is asked, locked or written.
 fn is_settled(record: &GuestRecord, truth: &Truth, world: &World, networks: &HashMap<&IfName, &NetworkRecord>) -> bool {
+    let who = record.guest.to_string();
+    let whole = |e: &Endpoint| {
+        world.link(&e.device).is_some()
+            && (e.stage != Stage::Pending || e.mac.is_none())
+            && lacks(world, &who, e).is_ok_and(|plan| plan.is_empty())
+    };
+    let nics = match truth {
+        Truth::Runs(_, Life::Here) if is_announced(record) => return false,
+        _ if is_announced(record) => return true,
+        Truth::Runs(_, Life::Ending) => return true,
+        _ if !record.leaving.is_empty() => return false,
+        Truth::Gone | Truth::Runs(_, Life::Ended) => return false,
+        Truth::Runs(_, Life::Moving) if !is_incoming(record) => return true,
+        Truth::Runs(_, life) if is_incoming(record) != (*life == Life::Moving) => return false,
+        Truth::Unknown => return record.endpoints.iter().all(whole),
+        Truth::Runs(nics, _) => nics,
+    };
+    let same = |new: &Endpoint, old: &Endpoint| {
+        let mut now = new.clone();
+        now.remember(old);
+        now.addresses() == old.addresses()
+            && (&new.device, &new.bridge, &new.network, new.mac) == (&old.device, &old.bridge, &old.network, old.mac)
+            && new.port_security == old.port_security
+    };
     let find = |nic: &Nic| match (&nic.bridge, &nic.network) {
         (Some(bridge), _) => networks.get(bridge).copied(),
         (None, Some(name)) => networks.values().find(|n| n.network.name == *name).copied(),
         (None, None) => None,
     };
-    let fresh = match truth {
-        Truth::Runs(nics, Life::Here | Life::Moving) => nics.clone(),
-        _ => Vec::new(),
-    };
-    let Ok(fresh) = endpoints_on(&record.guest, fresh, |nic| Ok(find(nic)), &mut |_| Ok(())) else { return false };
-    let there = |e: &Endpoint| {
-        let on = world.link(&e.device).map(|device| device.master);
-        let moved = |on: Option<u32>| on.is_some() && on != world.link(&e.bridge).map(|bridge| bridge.index);
-        Ok::<_, EngineError>(on.is_some_and(|on| record.guest.kind != GuestKind::Proxmox || !moved(on)))
-    };
-    match runs(&record.guest, Some(record), truth.runs(), fresh, Vec::new(), boot_seconds(), there) {
-        Ok(Wish::Nothing) => true,
-        Ok(Wish::Becomes(change)) => is_so(&change, world),
-        Ok(Wish::Parts(_)) | Err(_) => false,
-    }
+    let endpoints = endpoints_on(&record.guest, nics.clone(), |nic| Ok(find(nic)), &mut |_| Ok(()));
+    let Ok(endpoints) = endpoints else { return false };
+    endpoints.len() == record.endpoints.len()
+        && endpoints.iter().all(|new| record.endpoints.iter().any(|old| same(new, old)))
+        && record.endpoints.iter().all(whole)
 }
 
 pub(super) fn hypervisors(out: &mut Synced) -> Hypervisors {

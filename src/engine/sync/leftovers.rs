@@ -2,6 +2,7 @@
 
 use super::{Look, Synced};
 use crate::config::{PortSecurity, Vrf};
+use crate::engine::guest::guard_of;
 use crate::engine::look::{devices_of, devices_of_vrf};
 use crate::engine::{Claimed, Engine, EngineError, by_hand};
 use crate::event::Nic;
@@ -56,18 +57,18 @@ impl Engine {
         let world = self.whole_world()?;
         let look = self.look(world, out);
         let left = self.leftovers(&look, out)?;
-        out.did(Ok(self.do_most(left.ghosts)));
+        self.do_most(left.ghosts);
         for (device, nic) in left.lost {
             let Ok(guest) = by_hand(device.as_str()) else { continue };
             let added = self.add_endpoint(guest, nic);
-            out.did(added.map(|added| added.map(|(_, plan)| plan).unwrap_or_default()));
+            out.keep(added);
         }
         let learned = if self.dry_run { Vec::new() } else { left.learned };
         for (guest, device, ip) in learned {
             let again = self.learn(&guest, &device, Address::new(ip, Source::Fabric), Claimed::new(Claim::Asks));
             out.keep(again.map(drop));
         }
-        out.did(Ok(self.do_most(left.devices)));
+        self.do_most(left.devices);
         for record in left.vrfs {
             let _lock = if self.dry_run { None } else { Some(self.register.lock_vrf(&record.vrf.name)?) };
             let in_it = |n: &NetworkRecord| n.network.vrf.as_ref().is_some_and(|v| v.name == record.vrf.name);
@@ -75,7 +76,7 @@ impl Engine {
                 continue; // one has started meanwhile
             }
             let down = self.vrf_down(&look.world, &record);
-            out.did(down);
+            out.keep(down);
         }
         Ok(None)
     }
@@ -190,7 +191,7 @@ fn unheld(look: &Look) -> Vec<Planned> {
     let mut known = HashMap::<u32, Guard>::new();
     for endpoint in look.guests.iter().flat_map(|record| record.held()) {
         if let Some(index) = endpoint.index {
-            known.entry(index).or_default().extend(endpoint.guard());
+            known.entry(index).or_default().extend(guard_of(endpoint));
         }
     }
     let unknown = |(port, guard): (u32, &Guard)| (port, guard - known.get(&port).unwrap_or(&Guard::new()));

@@ -21,7 +21,6 @@ use crate::journal::Message;
 use crate::model::{Guest, GuestKind, NetName};
 use crate::plan::Plan;
 use crate::plan::seen::World;
-use crate::plan::transition::Stands;
 use crate::register::{GuestRecord, NetworkRecord, RegisterError};
 use guests::{Truth, hypervisors};
 use std::collections::HashSet;
@@ -34,16 +33,14 @@ const GRACE: Duration = Duration::from_secs(60);
 /// What a sync did and what it could not mend.
 #[derive(Debug, Default)]
 pub struct Synced {
-    /// What was done; with `dry_run` what would be.
-    pub plan: Plan,
+    /// How many steps were taken.
+    pub steps: usize,
     /// What is still wrong, each a line with the object's name and the way out.
     pub problems: Vec<String>,
     /// Among them: config.toml could not be read. What it said before held, where anybody had read it.
     pub misconfigured: bool,
     /// Problems that leave no doubt of what is wanted: what is left over can be told from it all the same.
     clear: Vec<String>,
-    /// Something may have changed since the look.
-    stale: bool,
 }
 
 impl Synced {
@@ -51,24 +48,9 @@ impl Synced {
         result.map_err(|error| self.tell(&error)).ok()
     }
 
-    /// How many steps were taken.
-    pub fn steps(&self) -> usize {
-        self.plan.len()
-    }
-
-    /// Keeps what was done. False where it failed.
-    fn did(&mut self, result: Result<Plan, EngineError>) -> bool {
-        self.stale |= match &result {
-            Ok(plan) => !plan.is_empty(),
-            Err(error) => matches!(error, EngineError::Partly(_)),
-        };
-        let done = self.keep(result);
-        self.plan.extend(done.iter().flatten().cloned());
-        done.is_some()
-    }
-
-    fn done(mut self) -> Synced {
+    fn done(mut self, steps: usize) -> Synced {
         self.problems.append(&mut self.clear);
+        self.steps = steps;
         self
     }
 
@@ -89,9 +71,9 @@ struct Look {
 }
 
 impl Engine {
-    /// Networks, then guests, then ghosts, then what the speaker says of them. With `dry_run` nothing is done.
+    /// Networks, then guests, then ghosts, then what the speaker says of them. With `dry_run` nothing is done, and the plan is kept.
     pub fn sync(&mut self) -> Result<Synced, EngineError> {
-        let mut out = Synced::default();
+        let (mut out, before) = (Synced::default(), self.walked);
         self.configured(&mut out);
         let networks = self.readable(&mut out);
         // A state that cannot be written is a problem, and no reason to leave the kernel as it is.
@@ -105,10 +87,9 @@ impl Engine {
             let noted = look_at_underlay(self, &world);
             out.keep(noted);
         }
-        let synced = self.sync_networks(None, &networks, &world, None, &mut out);
+        let synced = self.sync_networks(None, &networks, &world, &mut out);
         out.keep(synced);
-        let changed = std::mem::take(&mut out.stale);
-        let world = if changed && !self.dry_run { self.whole_world()? } else { world };
+        let world = if self.walked == before { world } else { self.whole_world()? };
         let look = self.look(world, &mut out);
         if !self.dry_run {
             // A lost register, or an older version's.
@@ -117,40 +98,39 @@ impl Engine {
                 out.keep(noted);
             }
         }
-        let look = self.sync_look(look, &mut out)?;
-        let told = self.sync_speaker(look.filter(|_| self.dry_run || !changed && !out.stale), &mut out);
+        let walked = self.walked;
+        self.sync_guests(&look, &mut out)?;
+        self.hold_ports(&look.world, look.networks.iter().map(|n| &n.network))?;
+        let look = self.sync_leftovers(look, self.walked > walked, &mut out)?;
+        let told = self.sync_speaker(look.filter(|_| self.walked == before), &mut out);
         out.keep(told);
-        Ok(out.done())
-    }
-
-    /// Guests, ports of nobody, and what is left over. Gives the look back where it still holds.
-    fn sync_look(&mut self, look: Look, out: &mut Synced) -> Result<Option<Look>, EngineError> {
-        self.sync_guests(&look, out)?;
-        let held = self.hold_ports(&look.world, look.networks.iter().map(|n| &n.network))?;
-        out.did(Ok(held));
-        let stale = out.stale && !self.dry_run;
-        self.sync_leftovers(look, stale, out)
+        Ok(out.done(self.walked - before))
     }
 
     /// What a sync would do now, and what it could not mend; nothing is done, and the speaker is not asked what it advertises (`doctor`). Where it is known
     /// why that does not answer, that is what could not be mended.
     pub fn drift(&mut self, speaker_silent: Option<String>) -> Result<(Plan, Vec<String>), EngineError> {
         let before = std::mem::replace(&mut self.dry_run, true);
-        let result = self.would_sync(speaker_silent);
-        self.dry_run = before;
-        result.map(|synced| (synced.plan, synced.problems))
+        let planned = std::mem::take(&mut self.planned);
+        self.speaker_silent = speaker_silent;
+        let result = self.would_sync();
+        (self.dry_run, self.speaker_silent) = (before, None);
+        let steps = std::mem::replace(&mut self.planned, planned);
+        Ok((steps, result?.problems))
     }
 
-    fn would_sync(&mut self, speaker_silent: Option<String>) -> Result<Synced, EngineError> {
+    fn would_sync(&mut self) -> Result<Synced, EngineError> {
         let mut out = Synced::default();
         self.configured(&mut out);
         let networks = self.readable(&mut out);
         let world = self.whole_world()?;
-        let synced = self.sync_networks(None, &networks, &world, speaker_silent, &mut out);
+        let synced = self.sync_networks(None, &networks, &world, &mut out);
         out.keep(synced);
         let look = self.look(world, &mut out);
-        self.sync_look(look, &mut out)?;
-        Ok(out.done())
+        self.sync_guests(&look, &mut out)?;
+        self.hold_ports(&look.world, look.networks.iter().map(|n| &n.network))?;
+        self.sync_leftovers(look, false, &mut out)?;
+        Ok(out.done(0))
     }
 
     /// A config.toml that is broken, or being written, is a problem, and changes nothing else.
@@ -170,21 +150,20 @@ impl Engine {
 
     /// One network with its VRF and the speaker's part. One that is not up is left alone.
     pub fn sync_network(&mut self, name: &NetName) -> Result<Synced, EngineError> {
-        let mut out = Synced::default();
+        let (mut out, before) = (Synced::default(), self.walked);
         let record = self.register.network(name).map_err(EngineError::from);
         let records: Vec<NetworkRecord> = out.keep(record).flatten().into_iter().collect();
         let world = match records.first() {
             Some(record) => around(self.kernel()?, &record.network, Clashes::Sought)?,
             None => self.kernel()?.world()?,
         };
-        self.sync_networks(Some(name), &records, &world, None, &mut out)?;
-        Ok(out.done())
+        self.sync_networks(Some(name), &records, &world, &mut out)?;
+        Ok(out.done(self.walked - before))
     }
 
     /// One guest: as its hypervisor says that it runs, registered or withdrawn. One that is on its way is left alone until it is here.
-    /// An address that it has and `stands` for is not given up, though another VTEP has it.
-    pub fn sync_guest(&mut self, guest: &Guest, stands: Option<Stands>) -> Result<Synced, EngineError> {
-        let mut out = Synced::default();
+    pub fn sync_guest(&mut self, guest: &Guest) -> Result<Synced, EngineError> {
+        let (mut out, before) = (Synced::default(), self.walked);
         let truth = match guest.kind {
             GuestKind::Libvirt => match hypervisor::libvirt::domain(&guest.name) {
                 Some(Ok(domain)) if domain.guest.id == guest.id => Truth::Runs(domain.nics, domain.life),
@@ -198,8 +177,9 @@ impl Engine {
             GuestKind::Lxc | GuestKind::Proxmox => self.truth(guest, &hypervisors(&mut out)),
             GuestKind::Manual => Truth::Unknown,
         };
-        let result = self.sync_one(guest, truth, stands);
-        out.did(result);
+        let result = self.sync_one(guest, truth);
+        out.keep(result);
+        out.steps = self.walked - before;
         Ok(out)
     }
 
@@ -213,7 +193,7 @@ impl Engine {
                 self.register.guests().into_iter().flatten().find(of_name).map(|r| r.guest)
             }
         };
-        guest.map_or(Ok(Synced::default()), |guest| self.sync_guest(&guest, None))
+        guest.map_or(Ok(Synced::default()), |guest| self.sync_guest(&guest))
     }
 
     // ----- the register -----
@@ -256,11 +236,14 @@ impl Engine {
         Look { world, guests, networks: self.register.networks().into_iter().flatten().collect() }
     }
 
-    /// Does as much of it as can be.
-    pub(super) fn do_most(&mut self, plan: Plan) -> Plan {
-        if !plan.is_empty() && !self.dry_run {
+    pub(super) fn do_most(&mut self, plan: Plan) {
+        if plan.is_empty() {
+            return;
+        }
+        if self.dry_run {
+            self.planned.extend(plan);
+        } else {
             self.walk_on(&plan, None, None);
         }
-        plan
     }
 }

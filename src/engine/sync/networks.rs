@@ -15,13 +15,12 @@ use crate::speaker::Frr;
 use std::collections::{BTreeMap, HashSet};
 
 impl Engine {
-    /// All networks, or one: `records` is what the register says of them. Where it is known why the speaker does not answer, it is not asked.
+    /// All networks, or one: `records` is what the register says of them.
     pub(super) fn sync_networks(
         &mut self,
         only: Option<&NetName>,
         records: &[NetworkRecord],
         world: &World,
-        speaker_silent: Option<String>,
         out: &mut Synced,
     ) -> Result<(), EngineError> {
         let config = self.config()?.clone();
@@ -30,8 +29,8 @@ impl Engine {
         let wanted = |name: &NetName| only.is_none_or(|only| only == name);
         // Asked once, and not for each network; what is done to one is checked by asking again.
         let routed = records.iter().any(|r| r.network.vrf.as_ref().is_some_and(|v| v.vni.is_some()));
-        let whole = frr.as_mut().filter(|_| routed).map(|frr| match speaker_silent {
-            Some(why) => Err(why),
+        let whole = frr.as_mut().filter(|_| routed).map(|frr| match &self.speaker_silent {
+            Some(why) => Err(why.clone()),
             None => frr.whole().map_err(|error| error.to_string()),
         });
         let whole = whole.transpose().unwrap_or_else(|why| {
@@ -51,7 +50,7 @@ impl Engine {
                 let (now, listed) = (around(self.kernel()?, network, Clashes::Known)?, listed().map(by_name));
                 if self.is_gone(record, is_listed(listed.as_ref(), &network.name), &now) {
                     let down = self.network_stopped(&network.name);
-                    out.did(down);
+                    out.keep(down);
                 }
                 continue;
             }
@@ -59,7 +58,7 @@ impl Engine {
             let mut record = record.clone();
             if let (Told::Network(told), false) = (&wants, self.dry_run || network.origin == Origin::Config) {
                 let updated = self.network_follows(told);
-                out.did(updated.map(|(_, plan)| plan));
+                out.keep(updated);
                 record = self.register.network_of_bridge(&network.bridge)?.unwrap_or(record);
             }
             let (record, network) = (&record, &record.network);
@@ -68,7 +67,7 @@ impl Engine {
             let lacks = self.network_lacks(world, record, whole.as_ref());
             if out.keep(lacks) == Some(true) {
                 let up = self.network_again(record);
-                if out.did(up) && !self.dry_run {
+                if out.keep(up).is_some() && !self.dry_run {
                     self.speaker_problem(network, frr.as_mut(), out);
                 }
             }
@@ -83,7 +82,7 @@ impl Engine {
             match network {
                 Ok(Some(network)) => {
                     let up = self.network_up(network);
-                    out.did(up);
+                    out.keep(up);
                     self.tell_waiting(&name, out);
                 }
                 Ok(None) => {}
@@ -94,7 +93,7 @@ impl Engine {
         for network in config.networks.iter().filter(|n| unknown(&n.name)) {
             if world.link(&network.bridge).is_some_and(|l| l.ours) {
                 let up = self.network_up(network.clone());
-                out.did(up);
+                out.keep(up);
                 self.tell_waiting(&network.name, out);
             }
         }

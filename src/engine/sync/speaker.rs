@@ -2,11 +2,10 @@
 
 use super::{Look, Synced};
 use crate::config::Vrf;
+use crate::engine::guest::{observe, wanted};
 use crate::engine::{Engine, EngineError};
 use crate::model::{Guest, IfName, Mac, NetName};
-use crate::plan::Plan;
-use crate::plan::guest::{Wanted, tell};
-use crate::plan::transition::Eyes;
+use crate::plan::guest::tell;
 use crate::register::{Endpoint, GuestRecord, NetworkRecord, Stage};
 use crate::speaker::{Frr, SpeakerError};
 use std::collections::BTreeMap;
@@ -85,8 +84,7 @@ impl Engine {
             && !missed.is_empty()
         {
             for (guest, endpoint, _) in missed.iter() {
-                let told = self.tell_again(guest, endpoint)?;
-                out.did(Ok(told));
+                self.tell_again(guest, endpoint)?;
             }
             if !self.dry_run {
                 *missed = self.missed_after(&mut frr, &records, true).unwrap_or_default();
@@ -138,21 +136,19 @@ impl Engine {
     }
 
     /// Under its lock, and as it is now: the guest may be ending, and what is told again would be left behind.
-    fn tell_again(&mut self, guest: &Guest, missed: &Endpoint) -> Result<Plan, EngineError> {
+    fn tell_again(&mut self, guest: &Guest, missed: &Endpoint) -> Result<(), EngineError> {
         let _lock = if self.dry_run { None } else { Some(self.register.lock_guest(guest)?) };
         let Some(record) = self.register.guest(guest)? else {
             // The lock was made for a record that is not there.
-            if !self.dry_run {
-                self.register.remove_guest(guest)?;
-            }
-            return Ok(Plan::new());
+            return if self.dry_run { Ok(()) } else { Ok(self.register.remove_guest(guest)?) };
         };
         let is_it = |e: &&Endpoint| (&e.device, e.mac, e.stage) == (&missed.device, missed.mac, Stage::Registered);
-        let Some(endpoint) = record.endpoints.iter().find(is_it) else { return Ok(Plan::new()) };
+        let Some(endpoint) = record.endpoints.iter().find(is_it) else { return Ok(()) };
         let who = guest.to_string();
-        let want = Wanted::of(&who, endpoint);
-        let seen = self.port(&want)?;
+        let want = wanted(&who, endpoint);
+        let seen = observe(self.kernel()?, &want)?;
         self.journal.object.clone_from(&guest.name);
-        Ok(self.do_most(tell(&want, &seen)))
+        self.do_most(tell(&want, &seen));
+        Ok(())
     }
 }
