@@ -3,7 +3,7 @@
 //! Adding what is there already is an error (the planner looked before); removing what is gone is not. `replace` steps
 //! (FDB entry, neighbour, address) and the host-wide ones (routing rule, unreachable routes) may be applied again.
 
-use super::error::{KernelError, NetlinkError, is_gone, is_unsupported};
+use super::error::{KernelError, NetlinkError, is_gone, is_shortage, is_unsupported};
 use super::{ALIAS, Kernel, decode};
 use crate::fault;
 use crate::model::{IfName, Mac};
@@ -117,19 +117,20 @@ impl Kernel {
                 gone.and_then(|()| self.add_fdb(port, *mac))
             }
             Step::EndFdb { vxlan, mac, vtep } => match self.index(step, vxlan)? {
-                Some(index) => match self.add_remote(index, *mac, *vtep) {
-                    // zebra leaves the entry of the VTEP from which a guest came; or nobody knows whether there is one.
-                    Err(cause)
-                        if [Errno::EXIST, Errno::NOBUFS, Errno::NOMEM].into_iter().any(|errno| cause.is(errno)) =>
-                    {
-                        // Where another VTEP has it by now, the speaker knows.
-                        if self.is_behind(index, *mac)? {
-                            return Ok(());
+                Some(index) => {
+                    let added = match self.add_remote(index, *mac, *vtep) {
+                        // zebra leaves the entry of the VTEP from which a guest came; or nobody knows whether there is one.
+                        Err(cause) if cause.is(Errno::EXIST) || is_shortage(&cause) => {
+                            // Where another VTEP has it by now, the speaker knows.
+                            if self.is_behind(index, *mac)? {
+                                return Ok(());
+                            }
+                            self.put_remote(index, *mac, *vtep)
                         }
-                        self.put_remote(index, *mac, *vtep).and_then(|()| forgive(self.del_remote(index, *mac, *vtep)))
-                    }
-                    done => done.and_then(|()| forgive(self.del_remote(index, *mac, *vtep))),
-                },
+                        done => done,
+                    };
+                    added.and_then(|()| forgive(self.del_remote(index, *mac, *vtep)))
+                }
                 None => Ok(()),
             },
             Step::TellNeigh { bridge, ip, mac, router } => {

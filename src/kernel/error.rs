@@ -161,6 +161,11 @@ pub(super) fn is_gone(errno: i32) -> bool {
     [Errno::NOENT, Errno::NODEV, Errno::SRCH, Errno::ADDRNOTAVAIL].iter().any(|e| e.raw_os_error() == errno)
 }
 
+/// Had the kernel no memory for the request or its answer (netlink(7))?
+pub(super) fn is_shortage(error: &NetlinkError) -> bool {
+    error.is(Errno::NOBUFS) || error.is(Errno::NOMEM)
+}
+
 /// The errnos of a kernel or namespace without the protocol.
 pub(super) fn is_unsupported(cause: &NetlinkError) -> bool {
     cause.is(Errno::AFNOSUPPORT) || cause.is(Errno::OPNOTSUPP)

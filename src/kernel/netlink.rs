@@ -1,6 +1,6 @@
 //! One rtnetlink request and its answer: sequence numbers, multi-part answers, interrupted dumps, the kernel's own words.
 
-use super::error::{KernelError, NetlinkError};
+use super::error::{KernelError, NetlinkError, is_shortage};
 use crate::model::short_line;
 use netlink_packet_core::{
     DecodeError, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_MULTIPART,
@@ -9,7 +9,6 @@ use netlink_packet_core::{
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -183,11 +182,6 @@ impl Socket {
             }
         }
     }
-}
-
-/// Had the kernel no memory for the request or its answer (netlink(7))?
-fn is_shortage(error: &NetlinkError) -> bool {
-    error.is(Errno::NOBUFS) || error.is(Errno::NOMEM)
 }
 
 /// A change that is refused where something is there. In a question for a list the same bit says something else (linux/netlink.h: NLM_F_MATCH).

@@ -60,7 +60,7 @@ pub struct Seen {
     pub guard: Guard,
     /// The bridge's VXLAN port, where the guest's port is isolated and that one is not.
     pub open_tunnel: Option<IfName>,
-    /// All neighbours of the bridge, asked for where the port is gone: the kernel learned some of them from the guest itself.
+    /// All neighbours of the bridge, asked for by what goes: the kernel learned some of them from the guest itself.
     pub around: Vec<Neigh>,
 }
 
