@@ -189,7 +189,7 @@ fn not_imported(
 #[cfg(test)]
 mod tests {
     use super::super::Severity;
-    use super::super::fixture::{evpn_lines as lines, facts};
+    use super::super::fixture::{evpn_lines as lines, facts, only};
     use super::*;
     use std::io::ErrorKind::NotFound;
 
@@ -216,12 +216,6 @@ mod tests {
         let mut facts = facts();
         change(facts.speaker.as_mut().unwrap(), &mut facts.fabric);
         check(&facts).into_iter().filter(|finding| finding.severity < Severity::Hint).collect()
-    }
-
-    #[track_caller]
-    fn only(found: &[Finding]) -> (&'static str, Severity, &str) {
-        assert_eq!(found.len(), 1, "{found:#?}");
-        (found[0].check, found[0].severity, &found[0].mend)
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A host with one routed network and one guest, as it should be.
 
-use super::{Facts, HostFacts};
+use super::{Facts, Finding, HostFacts, Severity};
 use super::{
     bridges::BridgeFacts, fabric::FabricFacts, firewall::FirewallFacts, frr_files::FrrFiles, hooks::HookFacts,
 };
@@ -15,6 +15,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub const MAC: &str = "52:54:00:03:82:d8";
 pub const GATEWAY: &str = "00:00:00:11:11:10";
+
+/// The one finding: its check, how bad it is, and its mend.
+#[track_caller]
+pub fn only(found: &[Finding]) -> (&'static str, Severity, &str) {
+    assert_eq!(found.len(), 1, "{found:#?}");
+    (found[0].check, found[0].severity, &found[0].mend)
+}
 
 pub fn link(name: &str, index: u32, master: Option<u32>, kind: LinkKind) -> Link {
     Link { master, mtu: 8950, port: PortFlags::default(), ..fixture::link(name, index, kind) }

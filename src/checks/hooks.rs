@@ -241,7 +241,7 @@ fn links(seen: &HookFacts) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::super::Severity;
-    use super::super::fixture::facts;
+    use super::super::fixture::{facts, only};
     use super::*;
 
     const QEMU: &str = "/etc/libvirt/hooks/qemu.d/50-evpn-hook";
@@ -271,12 +271,6 @@ mod tests {
         let mut facts = facts();
         change(&mut facts.hooks);
         check(&facts)
-    }
-
-    #[track_caller]
-    fn only(found: &[Finding]) -> (&'static str, Severity, &str) {
-        assert_eq!(found.len(), 1, "{found:#?}");
-        (found[0].check, found[0].severity, &found[0].mend)
     }
 
     fn qemu(seen: &mut HookFacts, there: There) {

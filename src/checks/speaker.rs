@@ -235,7 +235,7 @@ fn l3vni(host: &HostFacts, said: &SpeakerFacts, vrf: &Vrf) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{evpn_lines as lines, facts, links, network, world};
+    use super::super::fixture::{evpn_lines as lines, facts, links, network, only, world};
     use super::super::{Fix, Severity};
     use super::*;
 
@@ -245,12 +245,6 @@ mod tests {
         let mut facts = facts();
         change(&mut facts.host, facts.speaker.as_mut().unwrap());
         check(&facts)
-    }
-
-    #[track_caller]
-    fn only(found: &[Finding]) -> (&'static str, Severity, &str) {
-        assert_eq!(found.len(), 1, "{found:#?}");
-        (found[0].check, found[0].severity, &found[0].mend)
     }
 
     #[test]

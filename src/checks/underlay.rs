@@ -256,7 +256,7 @@ fn mtu(host: &HostFacts, seen: &UnderlayFacts) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::super::Severity;
-    use super::super::fixture::{facts, links};
+    use super::super::fixture::{facts, links, only};
     use super::*;
 
     fn ip(last: u8) -> IpAddr {
@@ -288,12 +288,6 @@ mod tests {
         let mut facts = facts();
         change(&mut facts.host, &mut facts.underlay);
         check(&facts)
-    }
-
-    #[track_caller]
-    fn only(found: &[Finding]) -> (&'static str, Severity, &str) {
-        assert_eq!(found.len(), 1, "{found:#?}");
-        (found[0].check, found[0].severity, &found[0].mend)
     }
 
     #[test]

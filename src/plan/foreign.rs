@@ -18,12 +18,6 @@ pub struct Foreign {
 }
 
 impl Foreign {
-    /// What is wrong with it on this network, with the way out.
-    pub fn problem(&self, network: &Network) -> String {
-        let held = if self.held { "and is held" } else { "and is not held yet: 'evpn-hook sync'" };
-        format!("port {} belongs to no guest, {held}: {}", self.name, self.mend(network))
-    }
-
     /// The way out.
     pub fn mend(&self, network: &Network) -> String {
         format!(
